@@ -1,0 +1,182 @@
+"""The base of every generated client.
+
+place_order ──> _command ─┐                        one command id and one timeout over all attempts
+get_order ────> _query ───┼─> _attempts ──> gRPC   the token of the last command goes along
+watch_order ──> _watch ───┤
+events ───────> _events.py┘                        streams go on after the last position seen
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from types import TracebackType
+from typing import ClassVar, Literal, Self, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from ceqs.client._answers import Answer, Event, age_of, token_of
+from ceqs.client._calls import CallMetadata, metadata_of, open_stream, text_of, unary
+from ceqs.client._channel import open_channel
+from ceqs.client._events import EventsReader
+from ceqs.client._failures import Patience, error_of
+from ceqs.contract import command_id_field, merge_tokens, new_id
+
+R = TypeVar("R", bound=Message)
+
+
+class ContextClient:
+    """Talks to one context. Use it as an async context manager, or call `close()`.
+
+    `address` is `host:port`, or the channel of another client (`InventoryClient(orders.channel)`), which stays its
+    owner's to close. `key` is the context's key, needed for private events; `actor` says who sends the commands.
+    `timeout` is in seconds over all attempts of one call, `attempt_timeout` over each of them.
+    """
+
+    ceqs_context: ClassVar[str]
+    ceqs_events: ClassVar[Mapping[str, type[Message]]]
+    """The message types of the context's events, by full name."""
+
+    def __init__(
+        self,
+        address: str | grpc.aio.Channel,
+        *,
+        key: str | None = None,
+        actor: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        timeout: float = 10.0,
+        attempt_timeout: float = 4.0,
+    ) -> None:
+        self._owned = isinstance(address, str)
+        self.channel = open_channel(address, credentials) if isinstance(address, str) else address
+        self.timeout = timeout
+        self.attempt_timeout = attempt_timeout
+        self.token = ""
+        """What this client's own commands have written: its queries wait for it."""
+        self._base = metadata_of({"ceqs-key": key, "ceqs-actor": actor})
+
+    async def close(self) -> None:
+        """Close the channel; calls that are under way are cancelled."""
+        if self._owned:
+            await self.channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def with_token(self, token: str) -> Self:
+        """Give a client on the same channel whose queries wait for what the token says, besides its own commands."""
+        other = copy.copy(self)
+        other._owned = False
+        other.token = merge_tokens(self.token, token)
+        return other
+
+    def events(
+        self,
+        *,
+        after: int = 0,
+        scope: Literal["public", "private"] = "public",
+        types: Iterable[type[Message] | str] = (),
+        tags: Iterable[str] = (),
+        live: bool = True,
+    ) -> AsyncGenerator[Event, None]:
+        """Give the recorded events after a position, each once and in order, then (`live`) those to come.
+
+        Reconnects by itself and goes on after the last position seen. The first connection must come within the
+        client's timeout; later outages are waited out. `after` is a position in the private scope, a public position
+        in the public one. `types` are any of which, `tags` all of which an event has. Raises Denied or
+        Unauthenticated for private events without the context's key, OutOfRange where the log was restored meanwhile.
+        """
+        reader = EventsReader(
+            channel=self.channel,
+            metadata=self._base,
+            context=self.ceqs_context,
+            known=self.ceqs_events,
+            public=scope == "public",
+            types=tuple(one if isinstance(one, str) else one.DESCRIPTOR.full_name for one in types),
+            tags=tuple(tags),
+            timeout=self.timeout,
+        )
+        return reader.read(after, live=live)
+
+    async def _command(
+        self,
+        path: str,
+        request: Message,
+        response_type: type[R],
+        *,
+        command_id: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # it bounds the attempts, and travels as the deadline
+        metadata: Mapping[str, str] | None = None,
+    ) -> R:
+        """Send a command until it is answered. It has one id over all attempts, so it is done once at most."""
+        field = command_id_field(request.DESCRIPTOR)
+        command_id = command_id or (getattr(request, field) if field else "") or new_id()
+        sent = self._base + metadata_of({"ceqs-command-id": command_id, **(metadata or {})})
+        try:
+            response, trailers = await self._attempts(path, request, response_type, sent, self._patience(timeout))
+        except Exception as error:
+            error.add_note(f"command id {command_id}: sent again under this id, it is done once at most")
+            raise
+        self.token = merge_tokens(self.token, token_of(response, trailers))
+        return response
+
+    async def _query(
+        self,
+        path: str,
+        request: Message,
+        response_type: type[R],
+        *,
+        at_least: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # it bounds the attempts, and travels as the deadline
+    ) -> Answer[R]:
+        """Ask until it is answered. `at_least` is a token; the client's own by default, none where it is empty."""
+        sent = self._base + metadata_of({"ceqs-at-least": self.token if at_least is None else at_least})
+        response, trailers = await self._attempts(path, request, response_type, sent, self._patience(timeout))
+        return Answer(response, age_of(response, trailers))
+
+    async def _watch(
+        self,
+        path: str,
+        request: Message,
+        response_type: type[R],
+        *,
+        at_least: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # until the first answer
+    ) -> AsyncGenerator[Answer[R], None]:
+        """Give the answer whenever it changes. Asks again after an outage, for nothing older than was seen."""
+        seen = self.token if at_least is None else at_least
+        patience = self._patience(timeout)
+        while True:
+            call = open_stream(self.channel, path, request, response_type, self._base, {"ceqs-at-least": seen})
+            try:
+                async for response in call:
+                    answer = Answer(response, age_of(response, {}))
+                    seen, patience = answer.age.token or seen, Patience(None)
+                    yield answer
+            except grpc.aio.AioRpcError as failure:
+                await patience.after(error_of(failure))
+            else:
+                return
+            finally:
+                call.cancel()
+
+    def _patience(self, timeout: float | None) -> Patience:
+        return Patience(self.timeout if timeout is None else timeout)
+
+    async def _attempts(
+        self, path: str, request: Message, response_type: type[R], metadata: CallMetadata, patience: Patience
+    ) -> tuple[R, dict[str, str]]:
+        method = unary(self.channel, path, response_type)
+        while True:
+            call = method(request, metadata=metadata, timeout=max(0.0, min(self.attempt_timeout, patience.left())))
+            try:
+                return await call, text_of(await call.trailing_metadata())
+            except grpc.aio.AioRpcError as failure:
+                await patience.after(error_of(failure))

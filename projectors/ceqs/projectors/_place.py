@@ -1,0 +1,108 @@
+"""Places: where a handler keeps its rows and its checkpoint. Each version of a handler has one of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from ceqs.contract import snake
+from ceqs.errors import Misconfigured
+
+MAX_SCHEMA_BYTES = 63
+"""PostgreSQL cuts longer names off without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A SQLite file or a PostgreSQL schema: of one handler, in one version."""
+
+    context: str
+    name: str
+    version: int
+    url: sa.URL
+    schema: str = ""
+    """The schema in PostgreSQL; empty for SQLite."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file of a SQLite place."""
+        return None if self.schema else Path(str(self.url.database))
+
+    def __str__(self) -> str:
+        return str(self.path or f"{self.url.render_as_string()} schema {self.schema}")
+
+    def reading_engine(self) -> AsyncEngine:
+        """Give an engine whose transactions are read-only, each on one snapshot."""
+        if self.schema:
+            return self._postgres(isolation_level="REPEATABLE READ", execution_options={"postgresql_readonly": True})
+        return _sqlite(self.url, {"mode": "ro"}, pool_size=8, max_overflow=8)
+
+    def writing_engine(self) -> AsyncEngine:
+        """Give an engine for the place's one writer, with one connection."""
+        if self.schema:
+            return self._postgres(pool_size=1, max_overflow=0)
+        engine = _sqlite(self.url, {}, pool_size=1, max_overflow=0)
+
+        @sa.event.listens_for(engine.sync_engine, "connect")
+        def _tune(connection: Any, _record: Any) -> None:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA journal_mode=WAL")
+            # What a power cut takes goes together, rows and checkpoint, and is read from the log again.
+            cursor.execute("PRAGMA synchronous=NORMAL")
+            cursor.close()
+
+        return engine
+
+    def _postgres(self, **options: Any) -> AsyncEngine:
+        settings = {"search_path": self.schema, "application_name": f"ceqs {self.context}/{self.name}"}
+        return create_async_engine(self.url, connect_args={"server_settings": settings}, **options)
+
+
+def place_of(models_url: str, context: str, name: str, version: int = 1) -> Place:
+    """Give the place of a handler.
+
+    `models_url` is `sqlite:///ABSOLUTE/DIRECTORY` (the place is the file `<context>/<name>.v<version>.db` in it) or
+    `postgresql://...` (the place is the schema `ceqs_<context>_<name>_v<version>`). Raises Misconfigured.
+    """
+    try:
+        url = make_url(models_url)
+    except ArgumentError as error:
+        raise Misconfigured(f"models_url {models_url!r} is no database URL") from error
+    if url.get_backend_name() == "sqlite" and url.database:
+        path = Path(url.database).absolute() / context / f"{name}.v{version}.db"
+        return Place(context, name, version, url.set(drivername="sqlite+aiosqlite", database=str(path)))
+    if url.get_backend_name() == "postgresql":
+        schema = re.sub(r"\W", "_", f"ceqs_{context}_{snake(name)}_v{version}").lower()
+        if len(schema.encode()) > MAX_SCHEMA_BYTES:
+            raise Misconfigured(f"the schema name {schema} is longer than {MAX_SCHEMA_BYTES} bytes; shorten {name!r}")
+        return Place(context, name, version, url.set(drivername="postgresql+asyncpg"), schema)
+    raise Misconfigured(f"models_url {models_url!r} must be sqlite:///ABSOLUTE/DIRECTORY or postgresql://...")
+
+
+def _sqlite(url: sa.URL, query: dict[str, str], **options: Any) -> AsyncEngine:
+    uri = url.set(database="file:" + quote(str(url.database)), query={**query, "uri": "true"})
+    engine = create_async_engine(
+        uri, connect_args={"isolation_level": None, "timeout": 10}, poolclass=AsyncAdaptedQueuePool, **options
+    )
+
+    # The driver begins transactions before writes only; a snapshot begins with the first read.
+    @sa.event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+async def dispose(engine: AsyncEngine) -> None:
+    """Close an engine's connections, even while the caller is being cancelled."""
+    await asyncio.shield(engine.dispose())

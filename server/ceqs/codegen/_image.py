@@ -1,0 +1,106 @@
+"""Descriptor images: everything that the protos of a directory say, imports and comments included.
+
+buf cannot fetch modules offline and protovalidate's wheel ships no `validate.proto`, so protoc resolves the imports:
+from the directory itself, from this distribution, and for `buf/validate/validate.proto` from the descriptor that the
+protovalidate package carries.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+
+from ceqs.errors import Misconfigured
+
+PLATFORM = "ceqs/v1/options.proto"
+VALIDATE = "buf/validate/validate.proto"
+# FileDescriptorProto.buf_extension (8042, length-delimited) = { is_import (1): true }, in protobuf's wire format:
+# buf lints only the files of an image that are not marked so.
+_IS_IMPORT = b"\xd2\xf6\x03\x02\x08\x01"
+
+
+class BadContract(Misconfigured):
+    """The protos do not compile, or declare something that ceqs refuses. One problem per line: `file:line: what`."""
+
+
+def protos_in(proto: Path) -> list[str]:
+    """Give the protos of a directory, by the names that others import them by, in a stable order."""
+    if not proto.is_dir():
+        raise BadContract(f"{proto}: there is no such directory; name the directory of your protos (--proto)")
+    found = sorted(path.relative_to(proto).as_posix() for path in proto.rglob("*.proto"))
+    if not found:
+        raise BadContract(f"{proto}: there is no .proto file in this directory")
+    return found
+
+
+def build_image(proto: Path, files: Sequence[str]) -> FileDescriptorSet:
+    """Compile files of a directory, with imports and source information. Raises BadContract."""
+    with tempfile.TemporaryDirectory() as temporary:
+        validate, image = Path(temporary, "validate.binpb"), Path(temporary, "image.binpb")
+        validate.write_bytes(FileDescriptorSet(file=[validate_descriptor()]).SerializeToString())
+        protoc(
+            f"-I{proto}",
+            f"-I{_platform_protos()}",
+            f"--descriptor_set_in={validate}",
+            f"--descriptor_set_out={image}",
+            "--include_imports",
+            "--include_source_info",
+            "--retain_options",
+            *files,
+        )
+        return FileDescriptorSet.FromString(image.read_bytes())
+
+
+def write_image(proto: Path, image: Path) -> None:
+    """Write what `buf lint` reads: an image in which only the directory's own protos are linted. Raises BadContract."""
+    files = protos_in(proto)
+    marked = b""
+    for file in build_image(proto, files).file:
+        body = file.SerializeToString(deterministic=True) + (b"" if file.name in files else _IS_IMPORT)
+        marked += b"\x0a" + _varint(len(body)) + body  # FileDescriptorSet.file is field 1
+    image.parent.mkdir(parents=True, exist_ok=True)
+    image.write_bytes(marked)
+
+
+def validate_descriptor() -> FileDescriptorProto:
+    """Give the descriptor of `buf/validate/validate.proto` that the installed protovalidate carries."""
+    from protovalidate._gen.buf.validate import validate_pb
+
+    return FileDescriptorProto.FromString(validate_pb.desc().proto.to_binary())
+
+
+def protoc(*arguments: str, pythonpath: str | None = None) -> None:
+    """Run grpcio-tools' protoc. Raises BadContract with what it reports."""
+    import os
+
+    environment = dict(os.environ)
+    if pythonpath:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [pythonpath, environment.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "grpc_tools.protoc", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise BadContract(done.stderr.strip().removeprefix("--ceqs_out: "))
+
+
+def _platform_protos() -> Path:
+    """Give the directory of the platform's protos: in the wheel beside the code, in a checkout at its top."""
+    import ceqs
+
+    for portion in map(Path, ceqs.__path__):
+        for directory in (portion / "_proto", portion.parents[1] / "proto"):
+            if (directory / PLATFORM).is_file():
+                return directory
+    raise Misconfigured(f"{PLATFORM} is not installed; install ceqs again")
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*encoded, number])

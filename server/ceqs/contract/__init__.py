@@ -1,0 +1,62 @@
+"""What a proto declares, at run time."""
+
+from ceqs.contract._boundary import boundary_tags, boundary_values, in_boundary
+from ceqs.contract._ids import new_id
+from ceqs.contract._read import (
+    AGE,
+    RECEIPT,
+    command_id_field,
+    context_name,
+    field_of_type,
+    messages,
+    own_fields,
+    read_contract,
+    services,
+    snake,
+    tag_fields,
+)
+from ceqs.contract._tags import BUCKETS, MAX_TAG_VALUE, bucket_of, tags_of
+from ceqs.contract._tokens import decode_token, encode_token, merge_tokens
+from ceqs.contract._types import (
+    CommandRpc,
+    Contract,
+    EventType,
+    Locking,
+    Persistence,
+    QueryRpc,
+    StateType,
+    TagField,
+)
+
+__all__ = [
+    "AGE",
+    "BUCKETS",
+    "MAX_TAG_VALUE",
+    "RECEIPT",
+    "CommandRpc",
+    "Contract",
+    "EventType",
+    "Locking",
+    "Persistence",
+    "QueryRpc",
+    "StateType",
+    "TagField",
+    "boundary_tags",
+    "boundary_values",
+    "bucket_of",
+    "command_id_field",
+    "context_name",
+    "decode_token",
+    "encode_token",
+    "field_of_type",
+    "in_boundary",
+    "merge_tokens",
+    "messages",
+    "new_id",
+    "own_fields",
+    "read_contract",
+    "services",
+    "snake",
+    "tag_fields",
+    "tags_of",
+]

@@ -1,0 +1,45 @@
+"""Tags: what a message is about, as `key:value`."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+from google.protobuf.message import Message
+
+from ceqs.contract._types import EventType, TagField
+from ceqs.errors import Invalid, Violation
+
+MAX_TAG_VALUE = 512
+"""The longest value of a tag, in UTF-8 bytes."""
+BUCKETS = 256
+"""The fixed count of partition buckets."""
+
+
+def tags_of(message: Message, fields: Iterable[TagField]) -> tuple[str, ...]:
+    """Give the tags of a message in the order of its fields, each once; unset fields give none.
+
+    Raises Invalid, naming the field, where a value is too long or has control characters.
+    """
+    tags: dict[str, None] = {}
+    for tag in fields:
+        value = getattr(message, tag.field)
+        for one in value if tag.repeated else (value,):
+            if one != "" and (one or tag.repeated):
+                tags[f"{tag.key}:{_checked(tag.field, str(one))}"] = None
+    return tuple(tags)
+
+
+def bucket_of(event: EventType, tags: Iterable[str]) -> int:
+    """Give the partition bucket of an event: 0 to 255, by the value of its partition key."""
+    prefix = event.partition_by + ":"
+    keys = [tag for tag in tags if tag.startswith(prefix)] if event.partition_by else []
+    return zlib.crc32(keys[0].encode()) % BUCKETS if keys else 0
+
+
+def _checked(field: str, value: str) -> str:
+    if len(value.encode()) > MAX_TAG_VALUE:
+        raise Invalid(violations=[Violation(field, f"must be at most {MAX_TAG_VALUE} bytes long")])
+    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+        raise Invalid(violations=[Violation(field, "must not contain control characters")])
+    return value

@@ -1,0 +1,137 @@
+"""What a contract declares, as values."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+from ceqs.errors import Misconfigured
+
+
+class Locking(enum.Enum):
+    """How decisions of one boundary are kept apart."""
+
+    OPTIMISTIC = "optimistic"
+    PESSIMISTIC = "pessimistic"
+
+
+class Persistence(enum.Enum):
+    """How a state is kept between commands."""
+
+    EVENT_SOURCED = "event-sourced"
+    STATE_STORED = "state-stored"
+
+
+@dataclass(frozen=True, slots=True)
+class TagField:
+    """A field whose values are tags: `key:value`."""
+
+    field: str
+    key: str
+    repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """An event of the contract. `handler` is the name of the method that hears it: `on_order_placed`."""
+
+    name: str
+    full_name: str
+    message: type[Message]
+    handler: str
+    public: bool
+    version: int
+    tags: tuple[TagField, ...]
+    partition_by: str
+    """The tag key that keeps events in order relative to each other; empty where the event has no tag."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateType:
+    """A state: its boundary (tag keys) and the events it folds, by name in the contract's order."""
+
+    name: str
+    full_name: str
+    message: type[Message]
+    boundary: tuple[str, ...]
+    folds: tuple[EventType, ...]
+    locking: Locking
+    persistence: Persistence
+    snapshot_every: int
+    tags: tuple[TagField, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRpc:
+    """A command rpc. `path` is `/package.Service/Method`, `method` the handler's method: `place_order`."""
+
+    name: str
+    service: str
+    path: str
+    method: str
+    request: type[Message]
+    response: type[Message]
+    state: StateType
+    tags: tuple[TagField, ...]
+    command_id_field: str
+    """The request's field that carries the command id; empty where none is annotated."""
+    receipt_field: str
+    """The response's field of type ceqs.v1.Receipt; empty where it has none."""
+    answers: bool
+    """Whether the response has fields of its own, which the handler fills."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRpc:
+    """A query rpc. It reads the state, or the projection of that name, or neither (an aggregator)."""
+
+    name: str
+    service: str
+    path: str
+    method: str
+    request: type[Message]
+    response: type[Message]
+    streaming: bool
+    state: StateType | None
+    projection: str
+    tags: tuple[TagField, ...]
+    age_field: str
+    """The response's field of type ceqs.v1.Age; empty where it has none."""
+    state_field: str
+    """The response's only own field, where it has the state's type: no code is needed. Else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What one bounded context declares.
+
+    `events`, `commands` and `queries` are keyed by full name and by rpc path; `states` by name.
+    """
+
+    context: str
+    package: str
+    events: Mapping[str, EventType]
+    states: Mapping[str, StateType]
+    commands: Mapping[str, CommandRpc]
+    queries: Mapping[str, QueryRpc]
+    command_services: tuple[str, ...]
+    query_services: tuple[str, ...]
+    projections: tuple[str, ...]
+    _by_request: Mapping[str, CommandRpc] = field(repr=False)
+
+    def event(self, message: Message) -> EventType:
+        """Give the event type of a message. Raises Misconfigured where the context does not declare it."""
+        found = self.events.get(message.DESCRIPTOR.full_name)
+        if found is None:
+            raise Misconfigured(f"{message.DESCRIPTOR.full_name} is not an event of the context {self.context!r}")
+        return found
+
+    def command_of(self, request: Message) -> CommandRpc:
+        """Give the command rpc that takes a request. Raises Misconfigured where none of the context does."""
+        found = self._by_request.get(request.DESCRIPTOR.full_name)
+        if found is None:
+            raise Misconfigured(f"{request.DESCRIPTOR.full_name} is no command of the context {self.context!r}")
+        return found

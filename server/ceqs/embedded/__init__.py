@@ -1,0 +1,7 @@
+"""Real servers and child processes, for development, tests and the demo."""
+
+from ceqs.embedded._child import bound_to_parent
+from ceqs.embedded._nats import NatsServer
+from ceqs.embedded._supervisor import Supervisor
+
+__all__ = ["NatsServer", "Supervisor", "bound_to_parent"]

@@ -1,0 +1,134 @@
+"""A bounded context: its contract and the handlers that fill it in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from ceqs.contract import CommandRpc, Contract, QueryRpc
+from ceqs.errors import Misconfigured
+from ceqs.model._decide import Folder
+from ceqs.model._handlers import (
+    CommandHandler,
+    EventHandler,
+    Fold,
+    NamedHandler,
+    Projection,
+    Publisher,
+    QueryHandler,
+    Subscriber,
+)
+
+H = TypeVar("H", CommandHandler, QueryHandler)
+
+
+class Context:
+    """A contract with its handlers, checked against each other when it is made.
+
+    Raises Misconfigured, by name, where a handler is missing, twice, or hears an event that it may not hear.
+    """
+
+    ceqs_contract: ClassVar[Contract]
+
+    def __init__(
+        self,
+        *,
+        commands: CommandHandler | Sequence[CommandHandler] = (),
+        folds: Sequence[Fold] = (),
+        projections: Sequence[Projection] = (),
+        publishers: Sequence[Publisher] = (),
+        subscribers: Sequence[Subscriber] = (),
+        queries: QueryHandler | Sequence[QueryHandler] = (),
+    ) -> None:
+        contract = self.contract
+        self.projections = {p.ceqs_name(): p for p in _unique(projections)}
+        self.publishers = {p.ceqs_name(): p for p in _unique(publishers)}
+        self.subscribers = {s.ceqs_name(): s for s in _unique(subscribers)}
+        _unique([*publishers, *subscribers])
+        for handler in (*projections, *publishers, *subscribers):
+            if not _heard(handler):
+                raise Misconfigured(f"{type(handler).__name__} hears no event; override one of its on_ methods")
+        self.folders = {
+            state: Folder(contract.states[state], _heard(fold)) for state, fold in self._folds(folds).items()
+        }
+        self._methods: dict[str, Callable[..., Any]] = {}
+        by_service = _by_service(commands, contract.command_services, "commands")
+        for path, command in contract.commands.items():
+            self._methods[path] = _method(by_service[command.service], command)
+        needing = {q.service for q in contract.queries.values() if not q.state_field}
+        answering = _by_service(queries, contract.query_services, "queries", needed=needing)
+        for path, query in contract.queries.items():
+            if query.service in answering and (
+                not query.state_field or hasattr(answering[query.service], query.method)
+            ):
+                self._methods[path] = _method(answering[query.service], query)
+        for query in contract.queries.values():
+            if query.projection and query.projection not in self.projections:
+                raise Misconfigured(
+                    f"{query.name} reads the projection {query.projection!r}; pass a {query.projection}Projection "
+                    f"to the context {self.name!r} (projections=[...])"
+                )
+
+    @property
+    def contract(self) -> Contract:
+        """What the context declares."""
+        return self.ceqs_contract
+
+    @property
+    def name(self) -> str:
+        """The context's name."""
+        return self.ceqs_contract.context
+
+    def method(self, rpc: CommandRpc | QueryRpc) -> Callable[..., Any] | None:
+        """Give the handler's method for an rpc; None for a query that needs no code."""
+        return self._methods.get(rpc.path)
+
+    def _folds(self, folds: Sequence[Fold]) -> dict[str, Fold]:
+        given: dict[str, Fold] = {}
+        for fold in folds:
+            if fold.ceqs_state in given:
+                raise Misconfigured(f"two folds for the state {fold.ceqs_state}; keep one")
+            given[fold.ceqs_state] = fold
+        for state in self.contract.states:
+            if state not in given:
+                raise Misconfigured(f"the state {state} has no fold; pass a {state}FoldBase (folds=[...])")
+        return given
+
+
+def _heard(handler: EventHandler) -> dict[str, Callable[..., Any]]:
+    return handler.ceqs_heard()
+
+
+def _unique(handlers: Iterable[Any]) -> list[Any]:
+    seen: dict[str, NamedHandler] = {}
+    for handler in handlers:
+        name = handler.ceqs_name()
+        if name in seen:
+            raise Misconfigured(f"{type(handler).__name__} and {type(seen[name]).__name__} are both named {name!r}")
+        seen[name] = handler
+    return list(seen.values())
+
+
+def _by_service(
+    handlers: H | Sequence[H], services: Sequence[str], argument: str, needed: Iterable[str] | None = None
+) -> dict[str, H]:
+    given = list(handlers) if isinstance(handlers, Sequence) else [handlers]
+    found: dict[str, H] = {}
+    for handler in given:
+        if handler.ceqs_service not in services:
+            raise Misconfigured(f"{type(handler).__name__} serves {handler.ceqs_service}, not a service of the context")
+        if handler.ceqs_service in found:
+            raise Misconfigured(f"two handlers for {handler.ceqs_service}; keep one")
+        found[handler.ceqs_service] = handler
+    for service in services if needed is None else needed:
+        if service not in found:
+            raise Misconfigured(f"{service} has no handler; pass one to the context ({argument}=...)")
+    return found
+
+
+def _method(handler: CommandHandler | QueryHandler, rpc: CommandRpc | QueryRpc) -> Callable[..., Any]:
+    method = getattr(handler, rpc.method, None)
+    if not callable(method):
+        raise Misconfigured(f"{type(handler).__name__} has no method {rpc.method} for the rpc {rpc.name}")
+    result: Callable[..., Any] = method
+    return result

@@ -1,0 +1,126 @@
+"""Deciding and folding. Pure: time and ids come from the context that is passed in."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ceqs.contract import CommandRpc, Contract, StateType
+from ceqs.errors import Misconfigured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a command handler may know besides the request and the state."""
+
+    now: Timestamp
+    """The time of the decision."""
+    new_id: Callable[[], str]
+    """Gives a new id: a UUIDv7 in production, a fixed sequence in tests."""
+    command_id: str = ""
+    actor: str = ""
+    """Who sends the command; empty where nobody said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reaction:
+    """What a publisher or subscriber may know besides the event."""
+
+    event_id: str
+    """Also the idempotency key for effects on external systems."""
+    position: int
+    recorded_at: Timestamp
+    correlation_id: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """Where and when an event was recorded."""
+
+    event_id: str
+    type: str
+    position: int
+    public_position: int
+    recorded_at: dt.datetime
+    """UTC, aware."""
+    command_id: str = ""
+    causation_id: str = ""
+    correlation_id: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The outcome of a decision: events in order, and the response where the handler returned one."""
+
+    events: tuple[Message, ...]
+    response: Message | None = None
+
+
+def decide(
+    contract: Contract,
+    rpc: CommandRpc,
+    method: Callable[[Any, Any, Decision], Any],
+    request: Message,
+    state: Message,
+    ctx: Decision,
+) -> Decided:
+    """Run a command handler on a copy of the state and collect what it yields.
+
+    The handler is consumed here, so a `Rejected` after a yield decides nothing. Raises what the handler raises, and
+    Misconfigured where it yields something that is no event of the context, or answers with another message type.
+    """
+    copy = type(state)()
+    copy.CopyFrom(state)
+    events: list[Message] = []
+    response: Message | None = None
+    outcome = method(request, copy, ctx)
+    if outcome is None:
+        raise Misconfigured(f"{rpc.method} returned None; it must yield events, or return an iterable of them")
+    iterator: Iterator[Message] = iter(outcome)
+    while True:
+        try:
+            event = next(iterator)
+        except StopIteration as stop:
+            response = stop.value
+            break
+        if not isinstance(event, Message):
+            raise Misconfigured(f"{rpc.method} yielded {event!r}, which is no event")
+        contract.event(event)
+        # A handler may go on changing a message that it has yielded.
+        frozen = type(event)()
+        frozen.CopyFrom(event)
+        events.append(frozen)
+    if response is not None and not isinstance(response, rpc.response):
+        raise Misconfigured(f"{rpc.method} returned {type(response).__name__}, not {rpc.response.__name__}")
+    return Decided(tuple(events), response)
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Folds one state type with the methods of a fold."""
+
+    state: StateType
+    methods: Mapping[str, Callable[[Any, Any], None]] = field(repr=False)
+    """By the event's full name."""
+
+    def initial(self, tags: Mapping[str, str]) -> Message:
+        """Give the state before its first event, with its tag fields prefilled from `tags` (value by key)."""
+        state = self.state.message()
+        for tag in self.state.tags:
+            if tag.key in tags and not tag.repeated:
+                kind = type(getattr(state, tag.field))
+                setattr(state, tag.field, kind(tags[tag.key]))
+        return state
+
+    def apply(self, state: Message, event: Message) -> None:
+        """Fold one event into the state, in place. An event that the state does not list changes nothing."""
+        method = self.methods.get(event.DESCRIPTOR.full_name)
+        if method is not None:
+            method(state, event)

@@ -1,0 +1,129 @@
+"""What users extend: folds, command and query handlers, projections, publishers and subscribers.
+
+The generated bases derive from these. A method of an event that a handler need not hear carries `@unheard` in the
+generated base; a handler hears the events whose methods it overrides.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from ceqs.contract import Contract, EventType, snake
+from ceqs.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def unheard(method: F) -> F:
+    """Mark a method of a generated base: a handler that does not override it does not hear the event."""
+    method.__dict__["__ceqs_unheard__"] = True
+    return method
+
+
+class CommandHandler:
+    """Decides commands: one method per command rpc of a service, `(request, state, ctx) -> events`."""
+
+    ceqs_service: ClassVar[str]
+
+
+class QueryHandler:
+    """Answers queries: one method per query rpc of a service that needs code."""
+
+    ceqs_service: ClassVar[str]
+
+
+class EventHandler:
+    """Hears events of one contract, by methods `on_<event>`."""
+
+    ceqs_contract: ClassVar[Contract]
+
+    @classmethod
+    def ceqs_hearable(cls) -> Mapping[str, EventType]:
+        """Give the events that this kind of handler may hear, by method name."""
+        return {event.handler: event for event in cls.ceqs_contract.events.values()}
+
+    def ceqs_heard(self) -> dict[str, Callable[..., Any]]:
+        """Give the methods of the events that this handler hears, by the event's full name.
+
+        Raises Misconfigured for a method `on_*` that belongs to no event which this handler may hear.
+        """
+        hearable, heard = self.ceqs_hearable(), {}
+        for name in dir(type(self)):
+            if not name.startswith("on_") or not callable(getattr(type(self), name)):
+                continue
+            if name not in hearable:
+                near = difflib.get_close_matches(name, hearable, 1)
+                hint = f"; did you mean {near[0]}?" if near else f"; it may hear {', '.join(hearable) or 'nothing'}"
+                raise Misconfigured(f"{type(self).__name__}.{name} belongs to no event that it may hear{hint}")
+            if not getattr(getattr(type(self), name), "__ceqs_unheard__", False):
+                heard[hearable[name].full_name] = getattr(self, name)
+        return heard
+
+
+class Fold(EventHandler):
+    """Folds a state: one method per event that the state lists, `(state, event) -> None`."""
+
+    ceqs_state: ClassVar[str]
+
+    @classmethod
+    def ceqs_hearable(cls) -> Mapping[str, EventType]:
+        """Give the events that the state lists, by method name."""
+        return {event.handler: event for event in cls.ceqs_contract.states[cls.ceqs_state].folds}
+
+
+class NamedHandler(EventHandler):
+    """An event handler with a checkpoint of its own, known by its name."""
+
+    name: ClassVar[str] = ""
+    """Kebab case. Defaults to the class name; changing it starts the handler from nothing."""
+
+    @classmethod
+    def ceqs_name(cls) -> str:
+        """Give the handler's name."""
+        return cls.name or snake(cls.__name__).replace("_", "-")
+
+
+class PrivateHearing(NamedHandler):
+    """Hears the private events of its contract."""
+
+    @classmethod
+    def ceqs_hearable(cls) -> Mapping[str, EventType]:
+        """Give the contract's private events, by method name."""
+        return {event.handler: event for event in cls.ceqs_contract.events.values() if not event.public}
+
+
+class PublicHearing(NamedHandler):
+    """Hears the public events of its contract."""
+
+    @classmethod
+    def ceqs_hearable(cls) -> Mapping[str, EventType]:
+        """Give the contract's public events, by method name."""
+        return {event.handler: event for event in cls.ceqs_contract.events.values() if event.public}
+
+
+class Projection(PrivateHearing):
+    """Writes a query model: `async (session, event, meta) -> None` per event, into the tables of `metadata`."""
+
+    ceqs_projection: ClassVar[str]
+    metadata: ClassVar[MetaData]
+    """The SQLAlchemy tables that the projection writes. They are created in a place of the projection's own."""
+    version: ClassVar[int] = 1
+    """Raise it when the tables or the handlers change: the new version fills a new place from the log."""
+
+    @classmethod
+    def ceqs_name(cls) -> str:
+        """Give the projection's name, as queries name it."""
+        return cls.ceqs_projection
+
+
+class Publisher(PrivateHearing):
+    """Derives public events: `(event, ctx) -> public events` per private event."""
+
+
+class Subscriber(NamedHandler):
+    """Reacts to events: `(event, ctx) -> command requests of its own context` per event."""
