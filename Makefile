@@ -31,7 +31,8 @@ lint: $(READY) ## Format check, ruff, mypy, pyright, import-linter, layout, buf 
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m ceqs.cli._layout .
-	$(BIN)/buf lint
+	$(BIN)/buf format proto --diff --exit-code
+	$(BIN)/python -m ceqs.codegen --image .ceqs/image.binpb && $(BIN)/buf lint .ceqs/image.binpb
 
 up-to-date: gen
 	@git diff --exit-code --stat generated/ && test -z "$$(git ls-files --others --exclude-standard generated/)" \
@@ -46,10 +47,10 @@ demo: $(READY) ## Run two services on real processes and verify the books: DATA=
 run: $(READY) ## The demo, left running: prints what to try; Ctrl-C ends it
 	$(DEMO) --keep
 
-bench: $(READY) ## Measure commands, reads and the log
-	$(BIN)/python -m pytest tests/bench -q -s --override-ini=python_files='bench_*.py' $(ARGS)
+bench: $(READY) ## Measure commands, queries and reads, each beside its floor
+	$(BIN)/python tests/bench/run.py $(ARGS)
 
-clean: ## Delete everything that the targets made, .venv too
+clean: ## Delete .venv, caches and what `ceqs dev` wrote here
 	rm -rf .venv .ceqs dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

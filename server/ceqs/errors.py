@@ -50,6 +50,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Violation",
+    "as_json",
     "from_status",
     "to_status",
 ]
@@ -217,7 +218,10 @@ def to_status(error: CeqsError, domain: str) -> status_pb2.Status:
 
 
 def from_status(status: status_pb2.Status) -> CeqsError:
-    """Give the error that a google.rpc.Status stands for, as `to_status` made it or any other server did."""
+    """Give the error that a google.rpc.Status stands for, as `to_status` made it or any other server did.
+
+    Its `retry_after` is what the server said: None where the status has no RetryInfo, whatever the class's default.
+    """
     info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     retry_after: float | None = None
     for detail in status.details:
@@ -232,8 +236,8 @@ def from_status(status: status_pb2.Status) -> CeqsError:
         error = Invalid(status.message, [Violation(v.field, v.description) for v in bad.field_violations])
     else:
         error = _BY_REASON.get(info.reason, _BY_CODE.get(status.code, Internal))(status.message, metadata=info.metadata)
-    if retry_after is not None:
-        error.retry_after = retry_after
+    error.reason = info.reason or error.reason
+    error.retry_after = retry_after
     return error
 
 

@@ -1,6 +1,17 @@
 """What follows the log: projections, publishers and subscribers, each in a place of its own."""
 
 from ceqs.projectors._place import Place, place_of
+from ceqs.projectors._projector import Projector, ProjectorSettings
 from ceqs.projectors._reader import Checkpoint, ModelReader
+from ceqs.projectors._status import HandlerStatus, read_status
 
-__all__ = ["Checkpoint", "ModelReader", "Place", "place_of"]
+__all__ = [
+    "Checkpoint",
+    "HandlerStatus",
+    "ModelReader",
+    "Place",
+    "Projector",
+    "ProjectorSettings",
+    "place_of",
+    "read_status",
+]

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -17,6 +18,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from ceqs.contract import snake
 from ceqs.errors import Misconfigured
+from ceqs.log import inline
 
 MAX_SCHEMA_BYTES = 63
 """PostgreSQL cuts longer names off without a word."""
@@ -45,15 +47,28 @@ class Place:
         """Give an engine whose transactions are read-only, each on one snapshot."""
         if self.schema:
             return self._postgres(isolation_level="REPEATABLE READ", execution_options={"postgresql_readonly": True})
-        return _sqlite(self.url, {"mode": "ro"}, pool_size=8, max_overflow=8)
+        url = self.url.set(database="file:" + quote(str(self.url.database)), query={"mode": "ro", "uri": "true"})
+        engine = create_async_engine(
+            url, connect_args={"isolation_level": None, "timeout": 10}, pool_size=8, max_overflow=8
+        )
+        _begin_with_the_first_read(engine)
+        return engine
 
     def writing_engine(self) -> AsyncEngine:
         """Give an engine for the place's one writer, with one connection."""
         if self.schema:
             return self._postgres(pool_size=1, max_overflow=0)
-        engine = _sqlite(self.url, {}, pool_size=1, max_overflow=0)
+        uri = "file:" + quote(str(self.url.database))
+        engine = create_async_engine(
+            "sqlite+aiosqlite://",
+            async_creator=lambda: inline.connect(uri),
+            poolclass=AsyncAdaptedQueuePool,
+            pool_size=1,
+            max_overflow=0,
+        )
+        _begin_with_the_first_read(engine)
 
-        @sa.event.listens_for(engine.sync_engine, "connect")
+        @event.listens_for(engine.sync_engine, "connect")
         def _tune(connection: Any, _record: Any) -> None:
             cursor = connection.cursor()
             cursor.execute("PRAGMA journal_mode=WAL")
@@ -78,7 +93,7 @@ def place_of(models_url: str, context: str, name: str, version: int = 1) -> Plac
         url = make_url(models_url)
     except ArgumentError as error:
         raise Misconfigured(f"models_url {models_url!r} is no database URL") from error
-    if url.get_backend_name() == "sqlite" and url.database:
+    if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
         path = Path(url.database).absolute() / context / f"{name}.v{version}.db"
         return Place(context, name, version, url.set(drivername="sqlite+aiosqlite", database=str(path)))
     if url.get_backend_name() == "postgresql":
@@ -89,18 +104,12 @@ def place_of(models_url: str, context: str, name: str, version: int = 1) -> Plac
     raise Misconfigured(f"models_url {models_url!r} must be sqlite:///ABSOLUTE/DIRECTORY or postgresql://...")
 
 
-def _sqlite(url: sa.URL, query: dict[str, str], **options: Any) -> AsyncEngine:
-    uri = url.set(database="file:" + quote(str(url.database)), query={**query, "uri": "true"})
-    engine = create_async_engine(
-        uri, connect_args={"isolation_level": None, "timeout": 10}, poolclass=AsyncAdaptedQueuePool, **options
-    )
+def _begin_with_the_first_read(engine: AsyncEngine) -> None:
+    """Begin transactions where SQLAlchemy does: the driver would begin them with the first write."""
 
-    # The driver begins transactions before writes only; a snapshot begins with the first read.
-    @sa.event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN")
-
-    return engine
 
 
 async def dispose(engine: AsyncEngine) -> None:

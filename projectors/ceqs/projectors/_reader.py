@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from ceqs.errors import Behind, Unavailable
 from ceqs.projectors._place import Place, dispose
+from ceqs.projectors._retry import said
 from ceqs.projectors._tables import CHECKPOINT, aware
 
 FASTEST, SLOWEST = 0.002, 0.02
@@ -47,7 +49,7 @@ class ModelReader:
         self._follower: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[tuple[AsyncSession, Checkpoint]]:
+    async def session(self) -> AsyncGenerator[tuple[AsyncSession, Checkpoint]]:
         """Give a read-only session and the checkpoint of the snapshot that it reads.
 
         Raises Behind while the place does not exist, Unavailable where its database cannot be reached.
@@ -75,12 +77,13 @@ class ModelReader:
         return True
 
     async def close(self) -> None:
-        """Close every connection. Those who wait are cancelled."""
+        """Close every connection. Those who wait are told Unavailable."""
         if self._follower is not None:
             self._follower.cancel()
             await asyncio.gather(self._follower, return_exceptions=True)
-        for reached in list(self._waiting):
-            reached.cancel()
+        for reached in self._waiting:
+            if not reached.done():
+                reached.set_exception(Unavailable(f"the reader of {self._label} is closed"))
         await dispose(self._engine)
 
     async def _follow(self) -> None:
@@ -100,14 +103,14 @@ class ModelReader:
     async def _connect(self, session: AsyncSession) -> AsyncConnection:
         try:
             return await session.connection()
-        except (DBAPIError, OSError) as error:
-            raise Unavailable(f"the place of {self._label} cannot be reached: {_reason(error)}") from error
+        except (DBAPIError, OSError, PoolTimeout) as error:
+            raise Unavailable(f"the place of {self._label} cannot be reached: {said(error)}") from error
 
     async def _checkpoint(self, connection: AsyncConnection) -> Checkpoint:
         try:
             row = (await connection.execute(sa.select(CHECKPOINT))).one_or_none()
         except DBAPIError as error:
-            raise self._missing(_reason(error)) from error
+            raise self._missing(said(error)) from error
         if row is None:
             raise self._missing("it has no checkpoint")
         self._advance(row.position)
@@ -133,7 +136,3 @@ class ModelReader:
     @property
     def _label(self) -> str:
         return f"{self.place.name} of the context {self.place.context}"
-
-
-def _reason(error: Exception) -> str:
-    return str(error.orig if isinstance(error, DBAPIError) else error)

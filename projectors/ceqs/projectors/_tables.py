@@ -44,7 +44,7 @@ OUTCOMES = sa.Table(
     sa.Column("path", sa.String, primary_key=True),
     sa.Column("outcome", sa.String, primary_key=True),
     sa.Column("reason", sa.String, primary_key=True),
-    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("calls", sa.BigInteger, nullable=False),
 )
 
 

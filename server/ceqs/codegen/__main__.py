@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 from ceqs.codegen import BadContract, generate, write_image
+from ceqs.errors import Misconfigured
 
 
 def main() -> int:
-    """Generate, or write a descriptor image for `buf lint`; problems of the contract go to stderr, exit code 1."""
+    """Generate, or write a descriptor image for `buf lint`; problems go to stderr, exit code 1 (contract) or 2."""
     parser = argparse.ArgumentParser(prog="python -m ceqs.codegen", description=__doc__)
     parser.add_argument("--proto", type=Path, default=Path("proto"), help="the directory of the protos (proto)")
     parser.add_argument(
@@ -23,9 +24,9 @@ def main() -> int:
             write_image(arguments.proto, arguments.image)
         else:
             generate(arguments.proto, arguments.out)
-    except BadContract as error:
+    except Misconfigured as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        return 1 if isinstance(error, BadContract) else 2
     return 0
 
 

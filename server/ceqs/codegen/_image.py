@@ -7,10 +7,12 @@ protovalidate package carries.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -32,21 +34,29 @@ def protos_in(proto: Path) -> list[str]:
     """Give the protos of a directory, by the names that others import them by, in a stable order."""
     if not proto.is_dir():
         raise BadContract(f"{proto}: there is no such directory; name the directory of your protos (--proto)")
-    found = sorted(path.relative_to(proto).as_posix() for path in proto.rglob("*.proto"))
+    paths = (path.relative_to(proto) for path in proto.rglob("*.proto"))
+    # What lies in a hidden directory, such as .venv, is not part of the project.
+    found = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
     if not found:
         raise BadContract(f"{proto}: there is no .proto file in this directory")
     return found
 
 
+@contextlib.contextmanager
+def inputs(proto: Path) -> Generator[tuple[str, ...]]:
+    """Give protoc's options for finding the protos of a directory and all that they import, for as long as needed."""
+    with tempfile.TemporaryDirectory() as temporary:
+        validate = Path(temporary, "validate.binpb")
+        validate.write_bytes(FileDescriptorSet(file=[validate_descriptor()]).SerializeToString())
+        yield f"-I{proto}", f"-I{_platform_protos()}", f"--descriptor_set_in={validate}"
+
+
 def build_image(proto: Path, files: Sequence[str]) -> FileDescriptorSet:
     """Compile files of a directory, with imports and source information. Raises BadContract."""
-    with tempfile.TemporaryDirectory() as temporary:
-        validate, image = Path(temporary, "validate.binpb"), Path(temporary, "image.binpb")
-        validate.write_bytes(FileDescriptorSet(file=[validate_descriptor()]).SerializeToString())
+    with inputs(proto) as given, tempfile.TemporaryDirectory() as temporary:
+        image = Path(temporary, "image.binpb")
         protoc(
-            f"-I{proto}",
-            f"-I{_platform_protos()}",
-            f"--descriptor_set_in={validate}",
+            *given,
             f"--descriptor_set_out={image}",
             "--include_imports",
             "--include_source_info",
@@ -74,17 +84,15 @@ def validate_descriptor() -> FileDescriptorProto:
     return FileDescriptorProto.FromString(validate_pb.desc().proto.to_binary())
 
 
-def protoc(*arguments: str, pythonpath: str | None = None) -> None:
-    """Run grpcio-tools' protoc. Raises BadContract with what it reports."""
-    import os
-
-    environment = dict(os.environ)
-    if pythonpath:
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [pythonpath, environment.get("PYTHONPATH")]))
+def protoc(*arguments: str, path: str = "") -> None:
+    """Run grpcio-tools' protoc; its plugins look for modules under `path` first. Raises BadContract."""
+    pythonpath = os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": pythonpath} if pythonpath else None
     command = [sys.executable, "-m", "grpc_tools.protoc", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
-        raise BadContract(done.stderr.strip().removeprefix("--ceqs_out: "))
+        lines = [line for line in done.stderr.strip().splitlines() if ": warning: " not in line]
+        raise BadContract("\n".join(lines).removeprefix("--ceqs_out: "))
 
 
 def _platform_protos() -> Path:

@@ -36,7 +36,7 @@ class Sources:
         """Give the comment of a declaration: what stands before it, else what follows on its line."""
         file, path = self._where[name]
         location = self._locations[file].get(path, SourceCodeInfo.Location())
-        lines = (location.leading_comments or location.trailing_comments).splitlines()
+        lines = (location.leading_comments or location.trailing_comments).split("\n")
         kept = [line.removeprefix(" ").rstrip() for line in lines if not line.strip().startswith("buf:lint:")]
         return "\n".join(kept).strip()
 

@@ -1,22 +1,25 @@
-"""protoc-gen-ceqs: the protoc plugin."""
+"""protoc-gen-ceqs: the protoc plugin.
+
+Its imports register the options of `ceqs/v1/options.proto` before it parses a request: those that are not registered by
+then would be lost to unknown fields.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-
-# Before the request is parsed: options that are not registered by then are lost to unknown fields.
-from ceqs.v1 import options_pb2  # isort: skip
 
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import EDITION_2023, EDITION_PROTO2
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from ceqs.codegen._bases import bases_module
 from ceqs.codegen._checks import check
 from ceqs.codegen._client import client_module
+from ceqs.codegen._module import pb2_module
+from ceqs.codegen._package import Package
 from ceqs.codegen._sources import Sources
-from ceqs.contract import messages, read_contract, services
+from ceqs.contract import read_contract
 
 __all__ = ["main", "respond"]
 
@@ -29,43 +32,31 @@ def main() -> None:
 
 def respond(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
     """Give the modules of every context in the request, or every problem of its contracts as the error."""
-    response = CodeGeneratorResponse(supported_features=CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL)
+    response = CodeGeneratorResponse(
+        supported_features=CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
+        | CodeGeneratorResponse.FEATURE_SUPPORTS_EDITIONS,
+        minimum_edition=EDITION_PROTO2,
+        maximum_edition=EDITION_2023,
+    )
     pool = DescriptorPool()
     for file in request.proto_file:
         pool.Add(file)
-    packages: dict[str, list[FileDescriptor]] = {}
+    by_package: dict[str, list[FileDescriptor]] = {}
     for name in sorted(request.file_to_generate):
         found = pool.FindFileByName(name)
-        packages.setdefault(found.package, []).append(found)
-    contexts = [files for files in packages.values() if _declares(files)]
+        by_package.setdefault(found.package, []).append(found)
     sources = Sources(request.proto_file)
-    if problems := check(contexts, sources):
+    packages = [Package(files, sources) for files in by_package.values()]
+    if problems := check(packages):
         response.error = "\n".join(problems)
         return response
-    for files in contexts:
+    for files in (package.files for package in packages if package.is_context):
         contract = read_contract(*files)
-        directory = files[0].name.rpartition("/")[0]
+        beside = pb2_module(files[0].name).split(".")[:-1]
         for suffix, module in (("ceqs", bases_module), ("client", client_module)):
-            path = f"{contract.context}_{suffix}.py"
-            content = module(contract, files, sources)
-            response.file.add(name=f"{directory}/{path}" if directory else path, content=content)
+            name = "/".join([*beside, f"{contract.context}_{suffix}.py"])
+            response.file.add(name=name, content=module(contract, files, sources))
     return response
-
-
-def _declares(files: Iterable[FileDescriptor]) -> bool:
-    """Whether any message, field or rpc of the package carries one of our options."""
-    return any(
-        message.GetOptions().HasExtension(options_pb2.state)
-        or message.GetOptions().HasExtension(options_pb2.event)
-        or any(field.GetOptions().HasExtension(options_pb2.field) for field in message.fields)
-        for file in files
-        for message in messages(file)
-    ) or any(
-        method.GetOptions().HasExtension(options_pb2.command) or method.GetOptions().HasExtension(options_pb2.query)
-        for file in files
-        for service in services(file)
-        for method in service.methods
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What a proto declares, at run time."""
 
-from ceqs.contract._boundary import boundary_tags, boundary_values, in_boundary
 from ceqs.contract._ids import new_id
 from ceqs.contract._read import (
     AGE,
@@ -9,6 +8,7 @@ from ceqs.contract._read import (
     context_name,
     field_of_type,
     messages,
+    method_name,
     own_fields,
     read_contract,
     services,
@@ -41,17 +41,15 @@ __all__ = [
     "QueryRpc",
     "StateType",
     "TagField",
-    "boundary_tags",
-    "boundary_values",
     "bucket_of",
     "command_id_field",
     "context_name",
     "decode_token",
     "encode_token",
     "field_of_type",
-    "in_boundary",
     "merge_tokens",
     "messages",
+    "method_name",
     "new_id",
     "own_fields",
     "read_contract",

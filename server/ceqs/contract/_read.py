@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from keyword import iskeyword
 from typing import Any, TypeAlias
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
@@ -75,7 +76,13 @@ def context_name(files: Iterable[FileDescriptor]) -> str:
 
 def snake(name: str) -> str:
     """`PlaceOrder` -> `place_order`; `ListSKUs` -> `list_skus`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z](?!s(?:[A-Z]|$))[a-z])", "_", name).lower()
+
+
+def method_name(rpc: str) -> str:
+    """Give the Python method of an rpc: `PlaceOrder` -> `place_order`; `Import` -> `import_`."""
+    name = snake(rpc)
+    return f"{name}_" if iskeyword(name) else name
 
 
 def messages(file: FileDescriptor) -> Iterator[Descriptor]:
@@ -166,7 +173,7 @@ def _command(method: MethodDescriptor, states: dict[str, StateType]) -> CommandR
         name=method.name,
         service=method.containing_service.full_name,
         path=f"/{method.containing_service.full_name}/{method.name}",
-        method=snake(method.name),
+        method=method_name(method.name),
         request=GetMessageClass(request),
         response=GetMessageClass(response),
         state=states[options.state],
@@ -183,12 +190,12 @@ def _query(method: MethodDescriptor, states: dict[str, StateType]) -> QueryRpc:
         raise Misconfigured(f"{method.full_name} reads {options.state!r}, which is no state of the context")
     state = states.get(options.state)
     own = own_fields(method.output_type)
-    fills_itself = state and len(own) == 1 and own[0].message_type and own[0].message_type.name == state.name
+    fills_itself = state and len(own) == 1 and own[0].message_type and own[0].message_type.full_name == state.full_name
     return QueryRpc(
         name=method.name,
         service=method.containing_service.full_name,
         path=f"/{method.containing_service.full_name}/{method.name}",
-        method=snake(method.name),
+        method=method_name(method.name),
         request=GetMessageClass(method.input_type),
         response=GetMessageClass(method.output_type),
         streaming=method.server_streaming,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable
 
@@ -14,6 +15,7 @@ MAX_TAG_VALUE = 512
 """The longest value of a tag, in UTF-8 bytes."""
 BUCKETS = 256
 """The fixed count of partition buckets."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def tags_of(message: Message, fields: Iterable[TagField]) -> tuple[str, ...]:
@@ -40,6 +42,6 @@ def bucket_of(event: EventType, tags: Iterable[str]) -> int:
 def _checked(field: str, value: str) -> str:
     if len(value.encode()) > MAX_TAG_VALUE:
         raise Invalid(violations=[Violation(field, f"must be at most {MAX_TAG_VALUE} bytes long")])
-    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+    if _CONTROL.search(value):
         raise Invalid(violations=[Violation(field, "must not contain control characters")])
     return value

@@ -11,6 +11,8 @@ from google.protobuf.message import DecodeError
 from ceqs.errors import Invalid, Violation
 from ceqs.v1.answers_pb2 import ConsistencyToken
 
+NO_TOKEN = Violation("ceqs-at-least", "is not a consistency token")
+
 
 def encode_token(positions: Mapping[str, int]) -> str:
     """Give the token that says: everything up to these positions. The same positions give the same text."""
@@ -22,9 +24,12 @@ def decode_token(token: str) -> dict[str, int]:
     """Give the positions that a token holds. Raises Invalid where the text is no token."""
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        return dict(ConsistencyToken.FromString(raw).positions)
-    except (binascii.Error, DecodeError, UnicodeEncodeError, ValueError) as error:
-        raise Invalid(violations=[Violation("ceqs-at-least", "is not a consistency token")]) from error
+        positions = dict(ConsistencyToken.FromString(raw).positions)
+    except (binascii.Error, DecodeError, ValueError) as error:
+        raise Invalid(violations=[NO_TOKEN]) from error
+    if token and not positions:
+        raise Invalid(violations=[NO_TOKEN])
+    return positions
 
 
 def merge_tokens(*tokens: str) -> str:

@@ -2,6 +2,7 @@
 
 from ceqs.embedded._child import bound_to_parent
 from ceqs.embedded._nats import NatsServer
+from ceqs.embedded._postgres import PostgresServer
 from ceqs.embedded._supervisor import Supervisor
 
-__all__ = ["NatsServer", "Supervisor", "bound_to_parent"]
+__all__ = ["NatsServer", "PostgresServer", "Supervisor", "bound_to_parent"]

@@ -93,6 +93,11 @@ class NatsServer:
                 self._process.kill()
             await self._ended()
 
+    async def died(self) -> None:
+        """Wait until the server has ended, whoever ended it; `start` starts it again."""
+        if self._process:
+            await self._process.wait()
+
     async def __aenter__(self) -> Self:
         """Start the server."""
         await self.start()

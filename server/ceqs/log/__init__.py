@@ -1,11 +1,15 @@
 """The event log: append-only storage of recorded events."""
 
+from ceqs.log._open import open_log, open_reader
 from ceqs.log._types import (
     ALL,
     MAX_BATCH_ENTRIES,
+    MAX_COMMAND_ID_BYTES,
     MAX_EVENT_BYTES,
     MAX_EVENT_TAGS,
+    MAX_SLICE_BYTES,
     MAX_TAG_BYTES,
+    MAX_WAITING_ENTRIES,
     Appended,
     Condition,
     Entry,
@@ -22,9 +26,12 @@ from ceqs.log._types import (
 __all__ = [
     "ALL",
     "MAX_BATCH_ENTRIES",
+    "MAX_COMMAND_ID_BYTES",
     "MAX_EVENT_BYTES",
     "MAX_EVENT_TAGS",
+    "MAX_SLICE_BYTES",
     "MAX_TAG_BYTES",
+    "MAX_WAITING_ENTRIES",
     "Appended",
     "Condition",
     "Entry",
@@ -36,4 +43,6 @@ __all__ = [
     "QueryItem",
     "Slice",
     "StoredEvent",
+    "open_log",
+    "open_reader",
 ]

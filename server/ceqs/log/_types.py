@@ -12,8 +12,13 @@ from ceqs.v1.answers_pb2 import Receipt
 MAX_EVENT_BYTES = 512 * 1024
 MAX_EVENT_TAGS = 64
 MAX_TAG_BYTES = 8 * 1024
+MAX_COMMAND_ID_BYTES = 200
 MAX_BATCH_ENTRIES = 256
 """How many entries one transaction takes at most."""
+MAX_WAITING_ENTRIES = 4096
+"""How many entries wait for their transaction at most; beyond, the log is Overloaded."""
+MAX_SLICE_BYTES = 1024 * 1024
+"""How many bytes of envelopes one read gives, unless its first event alone is larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +77,8 @@ class Condition:
 class Entry:
     """What one command appends: events in order, together or not at all.
 
-    An entry without events is judged all the same: a success that changes nothing is stored with its receipt like any
-    other (the same command id gets it again), a refusal (`refused`) is not.
+    An entry without events is looked up and judged all the same. `remember` tells a success that changes nothing, whose
+    receipt is stored like any other, from a refusal, of which nothing is stored.
 
     `content_hash` is the hash of rpc, actor and request by which a reused id is told from a repeated command. With
     `derived`, the id was made by the platform: the first receipt wins, whatever the content.
@@ -82,12 +87,12 @@ class Entry:
     command_id: str
     content_hash: bytes = b""
     derived: bool = False
-    refused: bool = False
-    """The command is about to be refused: its id is looked up and its condition judged, but nothing is stored."""
     events: tuple[NewEvent, ...] = ()
     condition: Condition | None = None
     response: bytes = b""
     """Stored with the receipt, and given again to a repeated command."""
+    remember: bool = False
+    """Store the receipt of an entry without events too, so that a repeated command is not decided again."""
     causation_id: str = ""
     correlation_id: str = ""
     causation_depth: int = 0
@@ -136,13 +141,16 @@ class LogReader(Protocol):
     @property
     def name(self) -> str:
         """The log's name: the context's."""
+        ...
 
     @property
     def log_id(self) -> str:
-        """Renewed when the log is restored from a backup."""
+        """Tells this log from every other of the name; renewed when the log is restored from a backup."""
+        ...
 
     async def head(self) -> Head:
         """Say where the log stands."""
+        ...
 
     async def read(
         self, *, after: int = 0, limit: int = 1000, query: Query = ALL, public: bool = False, until: int | None = None
@@ -152,15 +160,18 @@ class LogReader(Protocol):
         With `public`, only public events are read and `after`, `until` and `Slice.through` are public positions.
         `until` bounds the positions that are read, inclusive.
         """
+        ...
 
     async def wait(self, after: int, timeout: float) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
         """Wait until the head's position is beyond `after`, at most `timeout` seconds; give the head's position.
 
         One task per process follows the head, however many wait.
         """
+        ...
 
     async def close(self) -> None:
         """End the log's work: what was accepted is on disk."""
+        ...
 
 
 class Log(LogReader, Protocol):
@@ -172,6 +183,8 @@ class Log(LogReader, Protocol):
         Raises Conflict (the condition fails), DuplicateCommand (the id was used with other content), Invalid (beyond
         the limits), Expired, Overloaded, LogUnavailable. Raising any of them, it has appended nothing.
         """
+        ...
 
     async def find(self, command_id: str, content_hash: bytes, *, derived: bool = False) -> Appended | None:
         """Give what the command id was accepted with, if it was. Raises DuplicateCommand for other content."""
+        ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -14,6 +16,7 @@ from ceqs.model._handlers import (
     Fold,
     NamedHandler,
     Projection,
+    PublicHearing,
     Publisher,
     QueryHandler,
     Subscriber,
@@ -45,11 +48,15 @@ class Context:
         self.publishers = {p.ceqs_name(): p for p in _unique(publishers)}
         self.subscribers = {s.ceqs_name(): s for s in _unique(subscribers)}
         _unique([*publishers, *subscribers])
-        for handler in (*projections, *publishers, *subscribers):
-            if not _heard(handler):
+        for handler in (*folds, *projections, *publishers, *subscribers):
+            self._belongs(handler)
+            methods = handler.ceqs_heard()
+            if not methods and not isinstance(handler, Fold):
                 raise Misconfigured(f"{type(handler).__name__} hears no event; override one of its on_ methods")
+            for method in methods.values():
+                _is_async(handler, method, isinstance(handler, Projection))
         self.folders = {
-            state: Folder(contract.states[state], _heard(fold)) for state, fold in self._folds(folds).items()
+            state: Folder(contract.states[state], _folding(fold)) for state, fold in self._folds(folds).items()
         }
         self._methods: dict[str, Callable[..., Any]] = {}
         by_service = _by_service(commands, contract.command_services, "commands")
@@ -83,6 +90,14 @@ class Context:
         """Give the handler's method for an rpc; None for a query that needs no code."""
         return self._methods.get(rpc.path)
 
+    def _belongs(self, handler: EventHandler) -> None:
+        foreign = handler.ceqs_contract.package != self.contract.package
+        if foreign and not isinstance(handler, PublicHearing):
+            raise Misconfigured(
+                f"{type(handler).__name__} is a handler of the context {handler.ceqs_contract.context!r}, "
+                f"not of {self.name!r}; of other contexts only public events are heard"
+            )
+
     def _folds(self, folds: Sequence[Fold]) -> dict[str, Fold]:
         given: dict[str, Fold] = {}
         for fold in folds:
@@ -95,8 +110,19 @@ class Context:
         return given
 
 
-def _heard(handler: EventHandler) -> dict[str, Callable[..., Any]]:
-    return handler.ceqs_heard()
+def _folding(fold: Fold) -> dict[str, Callable[..., Any]]:
+    """Give the methods of a fold. It must hear every event that its state lists: what is listed moves the boundary."""
+    heard = fold.ceqs_heard()
+    for name, event in fold.ceqs_hearable().items():
+        if event.full_name not in heard:
+            raise Misconfigured(f"{type(fold).__name__} has no method {name}; the state {fold.ceqs_state} lists it")
+    return heard
+
+
+def _is_async(handler: object, method: Callable[..., Any], expected: bool) -> None:
+    if inspect.iscoroutinefunction(method) != expected:
+        rule = "must be `async def`" if expected else "must not be `async def`: it is pure"
+        raise Misconfigured(f"{type(handler).__name__}.{method.__name__} {rule}")
 
 
 def _unique(handlers: Iterable[Any]) -> list[Any]:
@@ -129,6 +155,10 @@ def _by_service(
 def _method(handler: CommandHandler | QueryHandler, rpc: CommandRpc | QueryRpc) -> Callable[..., Any]:
     method = getattr(handler, rpc.method, None)
     if not callable(method):
-        raise Misconfigured(f"{type(handler).__name__} has no method {rpc.method} for the rpc {rpc.name}")
+        own = [name for name in dir(type(handler)) if not name.startswith("_")]
+        near = difflib.get_close_matches(rpc.method, own, 1)
+        hint = f"; is {near[0]} misspelt?" if near else ""
+        raise Misconfigured(f"{type(handler).__name__} has no method {rpc.method} for the rpc {rpc.name}{hint}")
+    _is_async(handler, method, isinstance(rpc, QueryRpc))
     result: Callable[..., Any] = method
     return result

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -79,27 +79,29 @@ def decide(
     copy = type(state)()
     copy.CopyFrom(state)
     events: list[Message] = []
-    response: Message | None = None
-    outcome = method(request, copy, ctx)
-    if outcome is None:
-        raise Misconfigured(f"{rpc.method} returned None; it must yield events, or return an iterable of them")
-    iterator: Iterator[Message] = iter(outcome)
+    outcome: object = method(request, copy, ctx)
+    if isinstance(outcome, Message) or not isinstance(outcome, Iterable):
+        raise Misconfigured(
+            f"{rpc.method} returned {type(outcome).__name__}; it must yield events, or return an iterable of them"
+        )
+    iterator = iter(cast("Iterable[object]", outcome))
     while True:
         try:
             event = next(iterator)
         except StopIteration as stop:
-            response = stop.value
+            answer: object = stop.value
             break
         if not isinstance(event, Message):
             raise Misconfigured(f"{rpc.method} yielded {event!r}, which is no event")
-        contract.event(event)
+        if contract.event(event).public:
+            raise Misconfigured(f"{rpc.method} yielded the public event {type(event).__name__}; a publisher derives it")
         # A handler may go on changing a message that it has yielded.
         frozen = type(event)()
         frozen.CopyFrom(event)
         events.append(frozen)
-    if response is not None and not isinstance(response, rpc.response):
-        raise Misconfigured(f"{rpc.method} returned {type(response).__name__}, not {rpc.response.__name__}")
-    return Decided(tuple(events), response)
+    if answer is not None and not isinstance(answer, rpc.response):
+        raise Misconfigured(f"{rpc.method} returned {type(answer).__name__}, not {rpc.response.__name__}")
+    return Decided(tuple(events), answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,8 @@ class Folder:
         state = self.state.message()
         for tag in self.state.tags:
             if tag.key in tags and not tag.repeated:
-                kind = type(getattr(state, tag.field))
-                setattr(state, tag.field, kind(tags[tag.key]))
+                value = tags[tag.key]
+                setattr(state, tag.field, int(value) if isinstance(getattr(state, tag.field), int) else value)
         return state
 
     def apply(self, state: Message, event: Message) -> None:

@@ -52,7 +52,8 @@ class EventHandler:
 
         Raises Misconfigured for a method `on_*` that belongs to no event which this handler may hear.
         """
-        hearable, heard = self.ceqs_hearable(), {}
+        hearable = self.ceqs_hearable()
+        heard: dict[str, Callable[..., Any]] = {}
         for name in dir(type(self)):
             if not name.startswith("on_") or not callable(getattr(type(self), name)):
                 continue

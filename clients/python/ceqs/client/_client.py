@@ -21,8 +21,9 @@ from ceqs.client._answers import Answer, Event, age_of, token_of
 from ceqs.client._calls import CallMetadata, metadata_of, open_stream, text_of, unary
 from ceqs.client._channel import open_channel
 from ceqs.client._events import EventsReader
-from ceqs.client._failures import Patience, error_of
+from ceqs.client._failures import Patience, can_retry, error_of
 from ceqs.contract import command_id_field, merge_tokens, new_id
+from ceqs.errors import CeqsError
 
 R = TypeVar("R", bound=Message)
 
@@ -121,8 +122,9 @@ class ContextClient:
         sent = self._base + metadata_of({"ceqs-command-id": command_id, **(metadata or {})})
         try:
             response, trailers = await self._attempts(path, request, response_type, sent, self._patience(timeout))
-        except Exception as error:
-            error.add_note(f"command id {command_id}: sent again under this id, it is done once at most")
+        except CeqsError as error:
+            if can_retry(error):
+                error.add_note(f"It may have been done. Send it again with command_id={command_id!r}: it is done once.")
             raise
         self.token = merge_tokens(self.token, token_of(response, trailers))
         return response

@@ -29,6 +29,8 @@ def error_of(failure: grpc.aio.AioRpcError) -> CeqsError:
         return Unavailable(f"the server ended the call: {message}")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
         return Invalid(f"the message is too large: {message}")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Expired("no answer came in time; what was asked for may still be done")
     number: int = code.value[0]
     return from_status(status_pb2.Status(code=number, message=message))
 
@@ -45,6 +47,7 @@ class Patience:
     timeout: float | None
     _started: float = field(default_factory=time.monotonic)
     _failures: int = 0
+    _told: CeqsError | None = None
 
     def left(self) -> float:
         """Give the seconds that are left."""
@@ -55,6 +58,9 @@ class Patience:
         ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures)
         delay = max(error.retry_after or 0.0, random.uniform(0, ceiling))  # noqa: S311  # jitter, no secret
         self._failures = min(self._failures + 1, 10)
+        if not isinstance(error, Expired):
+            self._told = error
         if not can_retry(error) or delay >= self.left():
-            raise error
+            # That the last attempt had no time left tells less than what the one before it was told.
+            raise (self._told or error) from None
         await asyncio.sleep(delay)

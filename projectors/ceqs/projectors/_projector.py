@@ -1,0 +1,95 @@
+"""The projector process: every projection, publisher and subscriber of one context."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import grpc.aio
+
+from ceqs.errors import Misconfigured
+from ceqs.model import Context
+from ceqs.projectors._calls import LogLink, open_channel
+from ceqs.projectors._dispatcher import Sender
+from ceqs.projectors._handlers import Handler
+from ceqs.projectors._jetstream import LogStream, NatsLink
+from ceqs.projectors._place import Place, place_of
+from ceqs.projectors._status import HandlerStatus, handlers_of, missing
+from ceqs.projectors._tail import Tail
+from ceqs.projectors._worker import Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectorSettings:
+    """Where a projector finds what it needs."""
+
+    addresses: Mapping[str, str]
+    """`host:port` of each context's server: the own one's, and those of the contexts whose events are heard."""
+    models_url: str
+    """See `place_of`."""
+    nats_url: str = ""
+    """Empty: the servers are asked for new events instead, ten times a second."""
+    key: str = field(default="", repr=False)
+    """The context's key."""
+
+
+class Projector:
+    """Runs the handlers of a context, each in a place of its own and at its own position."""
+
+    def __init__(self, context: Context, settings: ProjectorSettings) -> None:
+        """Check the settings. Raises Misconfigured for a missing address, or two handlers that would share a place."""
+        self._context = context
+        self._settings = settings
+        self._handlers = [(handler, self._place(handler)) for handler in handlers_of(context)]
+        self._workers: list[Worker] = []
+        needed = {context.name} | {handler.contract.context for handler, _ in self._handlers}
+        if absent := sorted(needed - set(settings.addresses)):
+            raise Misconfigured(f"the projector of {context.name} needs the address of {', '.join(absent)}")
+        places = [str(place).lower() for _, place in self._handlers]
+        if shared := {place for place in places if places.count(place) > 1}:
+            raise Misconfigured(f"two handlers of {context.name} would share {', '.join(shared)}: name one differently")
+
+    def status(self) -> list[HandlerStatus]:
+        """Say where each handler stands."""
+        if not self._workers:
+            return [missing(handler) for handler, _ in self._handlers]
+        return [worker.status() for worker in self._workers]
+
+    async def run(self) -> None:
+        """Run every handler until cancelled. One that fails waits by itself; the others go on."""
+        channels: dict[str, grpc.aio.Channel] = {}
+        tails: dict[str, Tail] = {}
+        nats = NatsLink(self._settings.nats_url) if self._settings.nats_url else None
+
+        def channel(context: str) -> grpc.aio.Channel:
+            if context not in channels:
+                channels[context] = open_channel(self._settings.addresses[context])
+            return channels[context]
+
+        def tail(context: str) -> Tail:
+            if context not in tails:
+                private = context == self._context.name
+                link = LogLink(channel(context), context, private=private, key=self._settings.key)
+                tails[context] = Tail(link, LogStream(nats, context, public=not private) if nats else None)
+            return tails[context]
+
+        def sender() -> Sender:
+            return Sender(channel(self._context.name), self._settings.key)
+
+        try:
+            self._workers = [Worker(h, place, tail(h.contract.context), sender) for h, place in self._handlers]
+            async with asyncio.TaskGroup() as group:
+                for worker in self._workers:
+                    group.create_task(worker.run(), name=f"handler {worker.handler.name}")
+                await asyncio.Event().wait()
+        finally:
+            for one in tails.values():
+                await one.close()
+            if nats:
+                await nats.close()
+            for open_one in channels.values():
+                await open_one.close()
+
+    def _place(self, handler: Handler) -> Place:
+        return place_of(self._settings.models_url, self._context.name, handler.name, handler.version)

@@ -1,0 +1,108 @@
+"""How the handlers of a context are doing."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from ceqs.model import Context
+from ceqs.projectors._handlers import Handler, ProjectionHandler, ReactionHandler
+from ceqs.projectors._place import Place, dispose, place_of
+from ceqs.projectors._store import tally
+from ceqs.projectors._tables import CHECKPOINT, aware
+
+MISSING, STAND_BY, CATCHING_UP, LIVE = "missing", "stand-by", "catching-up", "live"
+PAUSED, STOPPED, RECORDED = "paused", "stopped", "recorded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerStatus:
+    """Where a handler stands.
+
+    `state` is `missing` (no place yet), `stand-by` (another process works), `catching-up`, `live`, `paused` or
+    `stopped` (both for `reason`); read from a place alone, one that is not paused is `recorded`.
+    """
+
+    name: str
+    kind: str
+    """projection, publisher or subscriber"""
+    version: int = 1
+    source: str
+    """The context whose log is followed."""
+    state: str
+    reason: str = ""
+    log_id: str = ""
+    position: int = 0
+    """A public position where the source is another context."""
+    recorded_at: dt.datetime | None = None
+    head: int | None = None
+    """The log's last position; None where it is not known."""
+    skipped: int = 0
+    """Events that the handler does not hear."""
+    unsent: int = 0
+    """Calls that wait in the outbox."""
+    outcomes: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How many calls came to what: `accepted`, `rejected OUT_OF_STOCK`, `failed INVALID_ARGUMENT`."""
+
+    @property
+    def lag(self) -> int | None:
+        """How many events the handler is behind the log; None where the head is not known."""
+        return None if self.head is None else max(0, self.head - self.position)
+
+
+def handlers_of(context: Context) -> list[Handler]:
+    """Give every handler of a context that follows a log."""
+    projections: list[Handler] = [ProjectionHandler(handler) for handler in context.projections.values()]
+    reactions = (*context.publishers.values(), *context.subscribers.values())
+    return projections + [ReactionHandler(handler, context) for handler in reactions]
+
+
+async def read_status(models_url: str, context: Context) -> list[HandlerStatus]:
+    """Read from the places where the handlers of a context stand, whether a projector runs or not."""
+    statuses: list[HandlerStatus] = []
+    for handler in handlers_of(context):
+        place = place_of(models_url, context.name, handler.name, handler.version)
+        statuses.append(await status_of(place, handler) or missing(handler))
+    return statuses
+
+
+def missing(handler: Handler) -> HandlerStatus:
+    """Give the status of a handler that has no place yet."""
+    return HandlerStatus(
+        name=handler.name, kind=handler.kind, version=handler.version, source=handler.contract.context, state=MISSING
+    )
+
+
+async def status_of(place: Place, handler: Handler) -> HandlerStatus | None:
+    """Read from its place where a handler stands; None where there is no place."""
+    if place.path is not None and not place.path.exists():
+        return None
+    engine = place.reading_engine()
+    try:
+        async with engine.connect() as connection:
+            row = (await connection.execute(sa.select(CHECKPOINT))).one_or_none()
+            unsent, outcomes = await tally(connection)
+    except DBAPIError:
+        return None
+    finally:
+        await dispose(engine)
+    if row is None:
+        return None
+    return HandlerStatus(
+        name=handler.name,
+        kind=handler.kind,
+        version=handler.version,
+        source=handler.contract.context,
+        state=PAUSED if row.paused else RECORDED,
+        reason=row.paused,
+        log_id=row.log_id,
+        position=row.position,
+        recorded_at=aware(row.recorded_at),
+        skipped=row.skipped,
+        unsent=unsent,
+        outcomes=outcomes,
+    )

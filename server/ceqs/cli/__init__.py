@@ -1,0 +1,5 @@
+"""The command line `ceqs`."""
+
+from ceqs.cli._entry import main
+
+__all__ = ["main"]

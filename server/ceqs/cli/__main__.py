@@ -1,0 +1,5 @@
+"""`python -m ceqs.cli` is `ceqs`."""
+
+from ceqs.cli import main
+
+main()

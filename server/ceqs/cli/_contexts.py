@@ -1,0 +1,93 @@
+"""Finding the contexts that the settings name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from ceqs.cli._settings import FIRST_PORT, Settings
+from ceqs.errors import CeqsError, Misconfigured
+from ceqs.model import Context
+
+T = TypeVar("T")
+
+
+def load_contexts(settings: Settings) -> dict[str, Context]:
+    """Import the contexts of the settings, by name in the settings' order.
+
+    Raises Misconfigured where there is none, or an import fails.
+    """
+    if not settings.contexts:
+        raise Misconfigured(
+            'no contexts: say where they are, as in contexts = ["shop.orders.context:orders"] under [tool.ceqs] '
+            f"of {settings.project / 'pyproject.toml'}; `ceqs new NAME` writes a project to start from"
+        )
+    # Run as a program, `ceqs` does not see the project that it is called in.
+    if str(settings.project) not in sys.path:
+        sys.path.insert(0, str(settings.project))
+    found: dict[str, Context] = {}
+    for where in settings.contexts:
+        context = load_context(where)
+        if context.name in found:
+            raise Misconfigured(f"contexts: {where!r} is a second context named {context.name!r}")
+        found[context.name] = context
+    return found
+
+
+def choose(contexts: Mapping[str, T], names: Iterable[str]) -> dict[str, T]:
+    """Give those of the names, in the order of the contexts; all where none is named. Raises Misconfigured."""
+    names = list(names)
+    for name in names:
+        if name not in contexts:
+            near = difflib.get_close_matches(name, contexts, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(contexts)}"
+            raise Misconfigured(f"there is no context {name!r}{hint}")
+    return {name: context for name, context in contexts.items() if not names or name in names}
+
+
+def load_context(where: str) -> Context:
+    """Import the context at `package.module:attribute`."""
+    module_name, colon, attribute = where.partition(":")
+    if not (module_name and colon and attribute):
+        raise Misconfigured(f"contexts: {where!r} is not of the form package.module:attribute")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise Misconfigured(f"contexts: {where!r}: there is no module {error.name!r}{_hint(error.name)}") from error
+    except CeqsError as error:
+        raise Misconfigured(f"contexts: {where!r}: {error.message}") from error
+    except Exception as error:
+        # The user's module may raise anything; the line where it did is what they need.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = (
+            f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else f"{frame.filename}:{frame.lineno}"
+        )
+        raise Misconfigured(f"contexts: {where!r}: {place}: {type(error).__name__}: {error}") from error
+    context = getattr(module, attribute, None)
+    if context is None:
+        named = [name for name, value in vars(module).items() if isinstance(value, Context)]
+        hint = f"; its contexts: {', '.join(named)}" if named else ""
+        raise Misconfigured(f"contexts: {where!r}: {module_name} has no {attribute!r}{hint}")
+    if not isinstance(context, Context):
+        raise Misconfigured(f"contexts: {where!r} is no context, but of type {type(context).__name__}")
+    return context
+
+
+def addresses_of(settings: Settings, contexts: Sequence[str]) -> dict[str, str]:
+    """Give the address `host:port` of each context, of which `contexts` are all the project's, in order."""
+    for name in settings.addresses:
+        if name not in contexts:
+            raise Misconfigured(f"addresses: there is no context {name!r}; there are {', '.join(contexts)}")
+    return {
+        name: settings.addresses.get(name, f"127.0.0.1:{FIRST_PORT + index}") for index, name in enumerate(contexts)
+    }
+
+
+def _hint(missing: str | None) -> str:
+    if missing and missing.endswith(("_pb2", "_ceqs", "_client")):
+        return "; generate it: ceqs gen"
+    return "; is the project installed (pip install -e .)?"

@@ -1,0 +1,20 @@
+"""`ceqs gen`: the generator, run with the project's settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ceqs.cli._settings import Settings
+from ceqs.codegen import generate
+
+
+def generate_project(settings: Settings) -> list[Path]:
+    """Generate the project's code; give the files that changed. Raises BadContract with `file:line` messages."""
+    proto, out = settings.path(settings.proto), settings.path(settings.generated)
+    # Relative where possible: the messages shall name files as the reader does.
+    return generate(_shown(proto), _shown(out))
+
+
+def _shown(path: Path) -> Path:
+    return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,210 @@
+"""The commands, their arguments and what `--help` says about them."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Everything heavier is imported by the command that needs it: `ceqs --help` answers at once.
+from ceqs.cli._output import Output, OutputOption, reporting, show
+
+app = typer.Typer(
+    name="ceqs",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Event-centric gRPC services from protobuf contracts.\n\n"
+    "From nothing to an event of your own:  `ceqs new bakery`,  `cd bakery`,  `ceqs dev`,  and in another terminal "
+    "`ceqs call OpenItem item_id=1 title=bread`  and  `ceqs tail`.\n\n"
+    "Settings stand under `[tool.ceqs]` of pyproject.toml; `CEQS_*` in the environment overrides each of them. "
+    "Exit codes: 0 done, 1 the call failed, 2 wrong usage or configuration.",
+)
+
+Contexts = Annotated[list[str] | None, typer.Argument(metavar="[CONTEXT]...", help="Contexts by name; all by default.")]
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The name of the context, and of the directory to make: `bakery`.")],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Write a new project: a contract, its handlers and a test, ready to run.
+
+    Examples:  `ceqs new bakery`
+    """
+    from ceqs.cli._new import write_project
+
+    with reporting(output):
+        directory = write_project(Path.cwd(), name)
+        show(
+            output,
+            f"Wrote {directory.name}/. Now try:\n\n"
+            f"  cd {directory.name}\n"
+            "  ceqs dev\n\n"
+            "and in another terminal, in the same directory:\n\n"
+            "  ceqs tail\n"
+            "  ceqs call OpenItem item_id=1 title='My first event'\n"
+            "  ceqs call GetItem item_id=1\n\n"
+            f"Your contract is proto/{name}/v1/{name}.proto, your code {name}/context.py, its test python -m pytest.",
+            {"directory": str(directory)},
+        )
+
+
+@app.command()
+def gen(output: OutputOption = Output.TEXT) -> None:
+    """Generate Python from the protos: messages, typed bases for handlers, a typed client.
+
+    Examples:  `ceqs gen`,  `CEQS_PROTO=api ceqs gen`
+    """
+    from ceqs.cli._generate import generate_project
+    from ceqs.cli._settings import load_settings
+
+    with reporting(output):
+        settings = load_settings()
+        changed = [str(path) for path in generate_project(settings)]
+        lines = [f"{len(changed)} files changed under {settings.generated}" if changed else "nothing changed"]
+        show(output, "\n".join([*changed, *lines]), {"changed": changed})
+
+
+@app.command()
+def dev(output: OutputOption = Output.TEXT) -> None:
+    """Run the whole project on this machine: nats-server, servers, relay and projectors.
+
+    Restarts what dies, generates and restarts when a proto or Python file changes. Ctrl-C ends everything.
+
+    Examples:  `ceqs dev`,  `CEQS_ADDRESSES=bakery=127.0.0.1:6000 ceqs dev`
+    """
+    from ceqs.cli import _dev
+    from ceqs.cli._logging import configure_logging
+    from ceqs.cli._settings import load_settings
+    from ceqs.cli._signals import run
+
+    configure_logging()
+    with reporting(output):
+        run(_dev.dev(load_settings(), output))
+
+
+@app.command()
+def serve(contexts: Contexts = None, output: OutputOption = Output.TEXT) -> None:
+    """Serve commands, queries and events over gRPC, each context at its address.
+
+    Examples:  `ceqs serve`,  `CEQS_KEY=... CEQS_DATA=/var/lib/shop ceqs serve orders`
+    """
+    _role("serve", contexts, output)
+
+
+@app.command()
+def relay(contexts: Contexts = None, output: OutputOption = Output.TEXT) -> None:
+    """Carry recorded events from the log to NATS JetStream.
+
+    Examples:  `ceqs relay`,  `CEQS_NATS_URL=nats://nats:4222 ceqs relay orders`
+    """
+    _role("relay", contexts, output)
+
+
+@app.command()
+def project(contexts: Contexts = None, output: OutputOption = Output.TEXT) -> None:
+    """Run projections, publishers and subscribers.
+
+    Examples:  `CEQS_KEY=... ceqs project`,  `ceqs project orders`
+    """
+    _role("project", contexts, output)
+
+
+@app.command()
+def call(
+    rpc: Annotated[str, typer.Argument(help="Its name: `PlaceOrder`, or the full one where that is not enough.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE | JSON]...", help="The request: `a.b=1`, `lines[0].product=x`, or JSON."),
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="host:port; by default wherever the project serves it.")] = None,
+    command_id: Annotated[str | None, typer.Option(help="Sent twice under one id, a command is done once.")] = None,
+    at_least: Annotated[str | None, typer.Option(help="A token: the answer shall include what it stands for.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Who sends the command.")] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Call a command or query of a running server, by gRPC reflection.
+
+    Examples:  `ceqs call OpenItem item_id=1 title=bread`,  `ceqs call GetItem '{"item_id": "1"}' --output json`,
+    `ceqs call ceqs.v1.EventsService.GetHead --address 127.0.0.1:50051`
+    """
+    from ceqs.cli import _call
+    from ceqs.cli._settings import load_settings
+    from ceqs.cli._signals import run
+
+    with reporting(output):
+        settings = load_settings()
+        run(
+            _call.call(
+                settings,
+                rpc,
+                words or [],
+                address=address,
+                command_id=command_id,
+                at_least=at_least,
+                actor=actor,
+                output=output,
+            )
+        )
+
+
+@app.command()
+def tail(
+    contexts: Contexts = None,
+    type_: Annotated[list[str] | None, typer.Option("--type", help="Only events of this type; repeatable.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only events with this tag, `item:1`; repeatable.")] = None,
+    after: Annotated[int | None, typer.Option(min=0, help="Begin after this position; 0 is the start.")] = None,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Every event, or public ones; every one with a key.")
+    ] = None,
+    follow: Annotated[bool, typer.Option(help="Wait for more, or end with what there is.")] = True,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Print events as they are recorded, decoded. A star marks public ones.
+
+    Examples:  `ceqs tail`,  `ceqs tail orders --type OrderPlaced --tag order:536365`,
+    `ceqs tail orders --after 0 --no-follow --output json`
+    """
+    from ceqs.cli import _tail
+    from ceqs.cli._settings import load_settings
+    from ceqs.cli._signals import run
+
+    with reporting(output):
+        settings = load_settings()
+        run(
+            _tail.tail(
+                settings,
+                contexts or [],
+                types=type_ or [],
+                tags=tag or [],
+                after=after,
+                private=private,
+                follow=follow,
+                output=output,
+            )
+        )
+
+
+@app.command()
+def version(output: OutputOption = Output.TEXT) -> None:
+    """Print the version of ceqs."""
+    number = installed_version("ceqs")
+    show(output, f"ceqs {number}", {"version": number})
+
+
+def _role(name: str, contexts: list[str] | None, output: Output) -> None:
+    from ceqs.cli import _roles
+    from ceqs.cli._logging import configure_logging
+    from ceqs.cli._settings import load_settings
+    from ceqs.cli._signals import run
+
+    configure_logging()
+    with reporting(output):
+        work = {"serve": _roles.serve, "relay": _roles.relay, "project": _roles.project}[name]
+        run(work(load_settings(), contexts or [], lambda text, value: show(output, text, value)), fast=True)

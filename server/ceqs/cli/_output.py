@@ -1,0 +1,70 @@
+"""What the commands print: text for people, JSON for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import sys
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from ceqs.errors import CeqsError, Misconfigured, Rejected, as_json
+
+
+class Output(enum.StrEnum):
+    """How a command prints its results."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Print text, or one JSON object per line.")]
+
+
+def show(output: Output, text: str, value: Mapping[str, Any]) -> None:
+    """Print a result: the text, or the value as one line of JSON."""
+    # At once, for the next thing that a reader of the pipe waits for is this line.
+    print(json.dumps(value, default=str, ensure_ascii=False) if output is Output.JSON else text, flush=True)
+
+
+def show_error(output: Output, error: CeqsError) -> None:
+    """Print an error to stderr: one line that says what is wrong and how to mend it, or JSON."""
+    if output is Output.JSON:
+        print(as_json(error), file=sys.stderr)
+        return
+    named = f"{error.reason}: {error.message}" if isinstance(error, Rejected) else error.message
+    print(f"{typer.style('error', fg='red', bold=True) if sys.stderr.isatty() else 'error'}: {named}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def reporting(output: Output) -> Generator[None]:
+    """End the command with exit code 2 for a Misconfigured error and 1 for any other of ours, after printing it."""
+    try:
+        yield
+    except CeqsError as error:
+        show_error(output, error)
+        raise typer.Exit(2 if isinstance(error, Misconfigured) else 1) from error
+
+
+def outline(value: Mapping[str, Any]) -> str:
+    """Give what JSON has as an object as indented lines `name: value`."""
+    return "\n".join(_lines(value.items(), ""))
+
+
+def _lines(entries: Iterable[tuple[str, Any]], indent: str) -> Iterator[str]:
+    for name, value in entries:
+        label = f"{indent}{name}" if name == "-" else f"{indent}{name}:"
+        if isinstance(value, (dict, list)) and value:
+            nested = list(_lines(_entries(value), f"{indent}  "))
+            # The first field of an item stands beside its dash.
+            yield f"{label} {nested.pop(0).lstrip()}" if name == "-" else label
+            yield from nested
+        else:
+            yield f"{label} {value if isinstance(value, str) and value.isprintable() else json.dumps(value)}"
+
+
+def _entries(value: Any) -> Iterable[tuple[str, Any]]:
+    return value.items() if hasattr(value, "items") else [("-", one) for one in value]

@@ -1,0 +1,125 @@
+"""The processes of a deployment: `ceqs serve`, `ceqs relay`, `ceqs project`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+
+from ceqs.cli._contexts import addresses_of, choose, load_contexts
+from ceqs.cli._settings import Settings
+from ceqs.cli._signals import together
+from ceqs.errors import LogUnavailable, Misconfigured
+from ceqs.log import LogReader, open_log, open_reader
+from ceqs.model import Context
+from ceqs.projectors import ModelReader, Projector, ProjectorSettings, place_of
+from ceqs.relay import Relay
+from ceqs.server import Served, Server, ServerSettings
+
+Announce = Callable[[str, Mapping[str, Any]], None]
+"""Takes a line for people and the same for programs."""
+
+_process_log = structlog.get_logger("ceqs.cli")
+
+
+async def serve(settings: Settings, names: Iterable[str], announce: Announce) -> None:
+    """Serve commands, queries and events of contexts, each at its address, until cancelled."""
+    contexts = load_contexts(settings)
+    addresses = addresses_of(settings, list(contexts))
+    if not settings.key:
+        _process_log.warning("no key: private events are closed to everyone, projectors too; set CEQS_KEY")
+    servers: list[Server] = []
+    async with AsyncExitStack() as stack:
+        for name, context in choose(contexts, names).items():
+            log = await open_log(settings.log_url(name), name)
+            stack.push_async_callback(log.close)
+            models = _models(settings, context)
+            for model in models.values():
+                stack.push_async_callback(model.close)
+            server = Server([Served(context, log, models)], _server_settings(settings, name, addresses[name]))
+            servers.append(server)
+            try:
+                await server.start()
+            except BaseException:
+                await _stop(servers)
+                raise
+            announce(f"{name} is served at {server.address}", {"serves": name, "address": server.address})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await _stop(servers)
+
+
+async def relay(settings: Settings, names: Iterable[str], announce: Announce) -> None:
+    """Carry the events of contexts to JetStream until cancelled."""
+
+    async def one(name: str, context: Context) -> None:
+        reader = await _reader(settings, name)
+        try:
+            announce(f"{name} is relayed to {settings.nats_url}", {"relays": name, "nats_url": settings.nats_url})
+            await Relay(reader, context.contract, settings.nats_url).run()
+        finally:
+            await reader.close()
+
+    await together(one(*item) for item in choose(load_contexts(settings), names).items())
+
+
+async def project(settings: Settings, names: Iterable[str], announce: Announce) -> None:
+    """Run the projections, publishers and subscribers of contexts until cancelled."""
+    contexts = load_contexts(settings)
+    if not settings.key:
+        raise Misconfigured("projectors read private events: set CEQS_KEY to the key of the servers")
+    projector_settings = ProjectorSettings(
+        addresses=addresses_of(settings, list(contexts)),
+        key=settings.key,
+        nats_url=settings.nats_url,
+        models_url=settings.models_url,
+    )
+
+    async def one(name: str, context: Context) -> None:
+        handlers = [*context.projections, *context.publishers, *context.subscribers]
+        announce(f"{name} projects {', '.join(handlers) or 'nothing'}", {"projects": name, "handlers": handlers})
+        await Projector(context, projector_settings).run()
+
+    await together(one(*item) for item in choose(contexts, names).items())
+
+
+def _models(settings: Settings, context: Context) -> dict[str, ModelReader]:
+    return {
+        name: ModelReader(place_of(settings.models_url, context.name, name, projection.version))
+        for name, projection in context.projections.items()
+    }
+
+
+def _server_settings(settings: Settings, name: str, address: str) -> ServerSettings:
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal() and int(port) < 65536):
+        raise Misconfigured(f"addresses: {address!r} of {name} is not of the form host:port")
+    return ServerSettings(
+        host=host,
+        port=int(port),
+        key=settings.key,
+        tls_certificate=settings.path(settings.tls_certificate) if settings.tls_certificate else None,
+        tls_key=settings.path(settings.tls_key) if settings.tls_key else None,
+        grace=settings.grace,
+    )
+
+
+async def _reader(settings: Settings, name: str) -> LogReader:
+    """Open a log for reading as soon as its server has made it."""
+    waiting = False
+    while True:
+        try:
+            return await open_reader(settings.log_url(name), name)
+        except LogUnavailable as error:
+            if not waiting:
+                _process_log.info("waiting for the log", context=name, why=error.message)
+            waiting = True
+            await asyncio.sleep(0.2)
+
+
+async def _stop(servers: Iterable[Server]) -> None:
+    await asyncio.gather(*(server.stop() for server in servers))

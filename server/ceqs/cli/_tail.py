@@ -1,0 +1,117 @@
+"""`ceqs tail`: the events of a context as they are recorded, decoded."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from google.protobuf.json_format import MessageToDict
+
+from ceqs.cli._contexts import addresses_of, choose, load_contexts
+from ceqs.cli._output import Output, show
+from ceqs.cli._running import find_running
+from ceqs.cli._settings import Settings
+from ceqs.cli._signals import together
+from ceqs.client import ContextClient, Event
+from ceqs.contract import Contract
+from ceqs.errors import Misconfigured
+from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse, Head
+
+
+class TailClient(ContextClient):
+    """A client of any context; `of` makes one that knows a contract's events."""
+
+    ceqs_context: ClassVar[str] = ""
+
+    @classmethod
+    def of(cls, contract: Contract, address: str, key: str) -> TailClient:
+        """Give a client of the contract's context."""
+        known = {name: event.message for name, event in contract.events.items()}
+        client: type[TailClient] = type("TailClient", (cls,), {"ceqs_context": contract.context, "ceqs_events": known})
+        return client(address, key=key)
+
+    async def head(self) -> Head:
+        """Say where the log stands."""
+        request = GetHeadRequest(context=self.ceqs_context)
+        answer = await self._query("/ceqs.v1.EventsService/GetHead", request, GetHeadResponse)
+        return answer.message.head
+
+
+async def tail(
+    settings: Settings,
+    names: Iterable[str],
+    *,
+    types: Iterable[str],
+    tags: Iterable[str],
+    after: int | None,
+    private: bool | None,
+    follow: bool,
+    output: Output,
+) -> None:
+    """Print the events of contexts (all where none is named), from now on or after a position."""
+    contexts = load_contexts(settings)
+    running = find_running(settings)
+    key = settings.key or (running.key if running else "")
+    addresses = running.addresses if running else addresses_of(settings, list(contexts))
+    chosen = choose(contexts, names)
+    if after is not None and len(chosen) > 1:
+        raise Misconfigured("--after is a position in one log; say which context")
+    scope_private = bool(key) if private is None else private
+    contracts = [context.contract for context in chosen.values()]
+    known = {event.name: event.full_name for contract in contracts for event in contract.events.values()}
+    wanted = [_event_type(name, known) for name in types]
+
+    async def one(contract: Contract) -> None:
+        mine = [name for name in wanted if name in contract.events]
+        if wanted and not mine:
+            return
+        async with TailClient.of(contract, addresses[contract.context], key) as client:
+            start = after
+            if start is None:
+                head = await client.head()
+                start = (head.position if scope_private else head.public_position) if follow else 0
+            events = client.events(
+                after=start, scope="private" if scope_private else "public", types=mine, tags=tags, live=follow
+            )
+            async for event in events:
+                _show(contract, event, output)
+
+    await together(map(one, contracts))
+
+
+def _event_type(name: str, known: dict[str, str]) -> str:
+    full_name = name if name in known.values() else known.get(name)
+    if full_name is None:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise Misconfigured(f"--type {name}: no such event; {hint}")
+    return full_name
+
+
+def _show(contract: Contract, event: Event, output: Output) -> None:
+    decoded: dict[str, Any] | None = (
+        MessageToDict(event.message, preserving_proto_field_name=True) if event.message is not None else None
+    )
+    short = event.type.rpartition(".")[2]
+    fields = "  ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in (decoded or {}).items()
+    )
+    visibility = "*" if event.public_position else " "
+    show(
+        output,
+        f"{event.recorded_at:%H:%M:%S} {contract.context:<10} {event.position:>6}{visibility} {short:<20} {fields}",
+        {
+            "context": contract.context,
+            "position": event.position,
+            "public_position": event.public_position,
+            "type": event.type,
+            "id": event.id,
+            "recorded_at": event.recorded_at.isoformat(),
+            "command_id": event.command_id,
+            "correlation_id": event.correlation_id,
+            "causation_id": event.causation_id,
+            "event": decoded,
+        },
+    )

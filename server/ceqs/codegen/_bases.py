@@ -1,0 +1,247 @@
+"""`<context>_ceqs.py`: the contract, and a typed base for each handler that a team writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from keyword import iskeyword
+
+from google.protobuf.descriptor import FileDescriptor
+
+from ceqs.codegen._module import Module, docstring, pb2_module, wrapped
+from ceqs.codegen._names import context_class, fold_class, message_names, projection_class, service_class
+from ceqs.codegen._sources import Sources
+from ceqs.contract import CommandRpc, Contract, EventType, QueryRpc, StateType, snake
+
+MODEL = "ceqs.model"
+BODY = "        "
+
+
+def bases_module(contract: Contract, files: Sequence[FileDescriptor], sources: Sources) -> str:
+    """Give the source of the bases module."""
+    return _Bases(contract, files, sources).text()
+
+
+class _Bases:
+    def __init__(self, contract: Contract, files: Sequence[FileDescriptor], sources: Sources) -> None:
+        self.contract, self.sources = contract, sources
+        self.private = [event for event in contract.events.values() if not event.public]
+        self.public = [event for event in contract.events.values() if event.public]
+        self.module = Module(
+            f"Typed bases for the handlers of the context {contract.context}.",
+            contract.package,
+            [file.name for file in files],
+            message_names(files),
+        )
+        self._contract_and_unions(files)
+        self.folds = [self._fold(state) for state in contract.states.values()]
+        self.commands = [self._commands(service) for service in contract.command_services]
+        self.projections = [self._projection(name) for name in contract.projections]
+        self.queries = [name for service in contract.query_services if (name := self._queries(service))]
+        self._reactions()
+        self._context()
+
+    def text(self) -> str:
+        return self.module.text()
+
+    def _named(self, suffix: str) -> str:
+        return context_class(self.contract.context, suffix)
+
+    def _contract_and_unions(self, files: Sequence[FileDescriptor]) -> None:
+        descriptors: list[str] = []
+        for file in files:
+            package, _, name = pb2_module(file.name).rpartition(".")
+            descriptors.append(f"{self.module.use(package, name)}.DESCRIPTOR")
+        reader = self.module.use("ceqs.contract", "read_contract")
+        self.module.constant("CONTRACT", wrapped(f"CONTRACT = {reader}", "(", descriptors, ")"))
+        requests = [command.request for command in self.contract.commands.values()]
+        for suffix, members in (
+            ("Event", [event.message for event in self.private]),
+            ("PublicEvent", [event.message for event in self.public]),
+            ("Command", requests),
+        ):
+            names = dict.fromkeys(self.module.message(member) for member in members)
+            self.module.alias(self._named(suffix), list(names))
+
+    def _fold(self, state: StateType) -> str:
+        name, message = fold_class(state.name), self.module.message(state.message)
+        fold, abc = self.module.use(MODEL, "Fold"), self.module.use("abc", "ABC")
+        body = [
+            f"class {name}({fold}, {abc}):",
+            *docstring(_joined(f"Folds the state {state.name}.", self._comment(state.full_name)), "    "),
+            "",
+            "    ceqs_contract = CONTRACT",
+            f'    ceqs_state = "{state.name}"',
+        ]
+        for event in state.folds:
+            parameters = [
+                "self",
+                f"{parameter(state.name)}: {message}",
+                f"event: {self.module.message(event.message)}",
+            ]
+            body += ["", f"    @{self.module.use('abc', 'abstractmethod')}"]
+            body += wrapped(f"def {event.handler}", "(", parameters, ") -> None:", "    ")
+            body += self._event_doc(event)
+        self.module.define(name, *body)
+        return name
+
+    def _commands(self, service: str) -> str:
+        name = service_class(service)
+        handler, abc = self.module.use(MODEL, "CommandHandler"), self.module.use("abc", "ABC")
+        body = [
+            f"class {name}({handler}, {abc}):",
+            *docstring(self._comment(service) or f"Decides the commands of {service}.", "    "),
+            "",
+            f'    ceqs_service = "{service}"',
+        ]
+        for rpc in self.contract.commands.values():
+            if rpc.service == service:
+                body += ["", f"    @{self.module.use('abc', 'abstractmethod')}", *self._command(rpc)]
+        self.module.define(name, *body)
+        return name
+
+    def _command(self, rpc: CommandRpc) -> list[str]:
+        state = rpc.state
+        parameters = [
+            "self",
+            f"request: {self.module.message(rpc.request)}",
+            f"{parameter(state.name)}: {self.module.message(state.message)}",
+            f"ctx: {self.module.use(MODEL, 'Decision')}",
+        ]
+        result = f"{self.module.use('collections.abc', 'Iterable')}[{self._named('Event')}]"
+        if rpc.answers:
+            generator = self.module.use("collections.abc", "Generator")
+            result = f"{generator}[{self._named('Event')}, None, {self.module.message(rpc.response)}]"
+        doc = self._comment(f"{rpc.service}.{rpc.name}") or f"Decide {rpc.name} on the state {state.name}."
+        return [*wrapped(f"def {rpc.method}", "(", parameters, f") -> {result}:", "    "), *docstring(doc, BODY)]
+
+    def _projection(self, projection: str) -> str:
+        name = projection_class(projection)
+        session = self.module.use("sqlalchemy.ext.asyncio", "AsyncSession", typing=True)
+        body = [
+            f"class {name}({self.module.use(MODEL, 'Projection')}):",
+            *docstring(f"Writes the query model {projection}; override what it hears.", "    "),
+            "",
+            "    ceqs_contract = CONTRACT",
+            f'    ceqs_projection = "{projection}"',
+        ]
+        for event in self.private:
+            message, recorded = self.module.message(event.message), self.module.use(MODEL, "Recorded")
+            parameters = ["self", f"session: {session}", f"event: {message}", f"meta: {recorded}"]
+            body += ["", f"    @{self.module.use(MODEL, 'unheard')}"]
+            body += wrapped(f"async def {event.handler}", "(", parameters, ") -> None:", "    ")
+            body += self._event_doc(event)
+        self.module.define(name, *body)
+        return name
+
+    def _queries(self, service: str) -> str:
+        """Define the base of a query service; none where the platform answers all of its queries."""
+        queries = [rpc for rpc in self.contract.queries.values() if rpc.service == service and not rpc.state_field]
+        if not queries:
+            return ""
+        name = service_class(service)
+        handler, abc = self.module.use(MODEL, "QueryHandler"), self.module.use("abc", "ABC")
+        body = [
+            f"class {name}({handler}, {abc}):",
+            *docstring(self._comment(service) or f"Answers the queries of {service}.", "    "),
+            "",
+            f'    ceqs_service = "{service}"',
+        ]
+        for rpc in queries:
+            body += ["", f"    @{self.module.use('abc', 'abstractmethod')}", *self._query(rpc)]
+        self.module.define(name, *body)
+        return name
+
+    def _query(self, rpc: QueryRpc) -> list[str]:
+        parameters = ["self", f"request: {self.module.message(rpc.request)}"]
+        if rpc.state:
+            parameters.append(f"{parameter(rpc.state.name)}: {self.module.message(rpc.state.message)}")
+        elif rpc.projection:
+            parameters.append(f"session: {self.module.use('sqlalchemy.ext.asyncio', 'AsyncSession', typing=True)}")
+        result = self.module.message(rpc.response)
+        model = (rpc.state and f" from the state {rpc.state.name}") or (
+            rpc.projection and f" from the projection {rpc.projection}"
+        )
+        doc = self._comment(f"{rpc.service}.{rpc.name}") or f"Answer {rpc.name}{model or ''}."
+        return [*wrapped(f"async def {rpc.method}", "(", parameters, f") -> {result}:", "    "), *docstring(doc, BODY)]
+
+    def _reactions(self) -> None:
+        use, context = self.module.use, self.contract.context
+        if self.private and self.public:
+            publisher = f"class {self._named('Publisher')}({use(MODEL, 'Publisher')}):"
+            doc = f"Derives public events of {context} from its private ones; override what it hears."
+            self._reaction("Publisher", publisher, doc, self.private, self._named("PublicEvent"))
+        if self.public:
+            bases = f"{use(MODEL, 'PublicHearing')}, {use(MODEL, 'Subscriber')}"
+            subscriber = f"class {self._named('Subscriber')}({bases}):"
+            doc = f"Reacts to public events of {context} with commands of another context; override what it hears."
+            self._reaction("Subscriber", subscriber, doc, self.public, use("google.protobuf.message", "Message"))
+        if self.private:
+            bases = f"{use(MODEL, 'PrivateHearing')}, {use(MODEL, 'Subscriber')}"
+            subscriber = f"class {self._named('PrivateSubscriber')}({bases}):"
+            doc = f"Reacts to private events of {context} with its own commands; override what it hears."
+            self._reaction("PrivateSubscriber", subscriber, doc, self.private, self._named("Command"))
+
+    def _reaction(self, suffix: str, head: str, doc: str, events: Sequence[EventType], item: str) -> None:
+        body = [head, *docstring(doc, "    "), "", "    ceqs_contract = CONTRACT"]
+        result = f"{self.module.use('collections.abc', 'Iterable')}[{item}]"
+        for event in events:
+            message, reaction = self.module.message(event.message), self.module.use(MODEL, "Reaction")
+            parameters = ["self", f"event: {message}", f"ctx: {reaction}"]
+            body += ["", f"    @{self.module.use(MODEL, 'unheard')}"]
+            body += wrapped(f"def {event.handler}", "(", parameters, f") -> {result}:", "    ")
+            body += [*self._event_doc(event), f"{BODY}return ()"]
+        self.module.define(self._named(suffix), *body)
+
+    def _context(self) -> None:
+        sequence = f"{self.module.use('collections.abc', 'Sequence')}[{{}}]".format
+        several = {
+            "Commands": self.commands,
+            "Fold": self.folds,
+            "Projection": self.projections,
+            "Queries": self.queries,
+        }
+        unions = {f"Any{kind}": names for kind, names in several.items() if len(names) > 1}
+        if unions:
+            self.module.add("", "")
+        for union, names in unions.items():
+            self.module.alias(union, names)
+        arguments: dict[str, str] = {}
+        if self.commands:
+            arguments["commands"] = sequence("AnyCommands") if self.commands[1:] else self.commands[0]
+        if self.folds:
+            arguments["folds"] = sequence("AnyFold" if self.folds[1:] else self.folds[0])
+        if self.projections:
+            arguments["projections"] = sequence("AnyProjection" if self.projections[1:] else self.projections[0])
+        if self.private and self.public:
+            arguments["publishers"] = f"{sequence(self._named('Publisher'))} = ()"
+        arguments["subscribers"] = f"{sequence(self.module.use(MODEL, 'Subscriber'))} = ()"
+        if self.queries:
+            arguments["queries"] = sequence("AnyQueries") if self.queries[1:] else self.queries[0]
+        parameters = ["self", "*", *(f"{name}: {kind}" for name, kind in arguments.items())]
+        name = self._named("Context")
+        self.module.define(
+            name,
+            f"class {name}({self.module.use(MODEL, 'Context')}):",
+            *docstring(f"The context {self.contract.context} with its handlers.", "    "),
+            "",
+            "    ceqs_contract = CONTRACT",
+            "",
+            *wrapped("def __init__", "(", parameters, ") -> None:", "    "),
+            *wrapped("super().__init__", "(", [f"{name}={name}" for name in arguments], ")", BODY),
+        )
+
+    def _comment(self, name: str) -> str:
+        return self.sources.comment(name)
+
+    def _event_doc(self, event: EventType) -> list[str]:
+        return docstring(self._comment(event.full_name) or f"Hear {event.name}.", BODY)
+
+
+def parameter(state: str) -> str:
+    """Give the name of the parameter that takes a state: `Order` -> `order`."""
+    name = snake(state)
+    return f"{name}_" if iskeyword(name) or name in ("self", "request", "ctx", "event") else name
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(filter(None, parts))

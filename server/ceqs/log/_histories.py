@@ -1,0 +1,118 @@
+"""Reading the histories of many boundaries at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from sqlalchemy import Connection, TextClause, text
+
+from ceqs.log._ledger import HEAD, to_head
+from ceqs.log._types import MAX_SLICE_BYTES, Query, Slice, StoredEvent
+
+MOST_EVENTS = 4_000
+"""How many events one shared read takes at most."""
+MOST_BYTES = 8 * MAX_SLICE_BYTES
+
+_FOUND = """
+SELECT c.key, e.position, length(e.envelope) AS size FROM {items} AS c
+CROSS JOIN tags AS t CROSS JOIN events AS e
+WHERE t.generation = :generation AND t.tag = c.tag AND t.position > c.after AND t.position <= :head
+AND t.type IN (SELECT y.value FROM {types} AS y) AND e.position = t.position
+LIMIT :limit
+"""
+_EVENTS = """
+SELECT position, public_position, type, envelope FROM events WHERE position IN (SELECT {value} FROM {each})
+"""
+
+
+class _Statements(NamedTuple):
+    found: TextClause
+    events: TextClause
+
+
+_STATEMENTS: Mapping[str, _Statements] = {
+    "sqlite": _Statements(
+        text(
+            _FOUND.format(
+                items="""(
+    SELECT json_extract(value, '$.key') AS key, json_extract(value, '$.after') AS after,
+        json_extract(value, '$.tag') AS tag, json_extract(value, '$.types') AS types
+    FROM json_each(:items))""",
+                types="json_each(c.types)",
+            )
+        ),
+        text(_EVENTS.format(value="value", each="json_each(:positions)")),
+    ),
+    "postgresql": _Statements(
+        text(
+            _FOUND.format(
+                items="""(
+    SELECT * FROM jsonb_to_recordset(CAST(:items AS jsonb)) AS i(key integer, after bigint, tag text, types jsonb))""",
+                types="(SELECT jsonb_array_elements_text(c.types) AS value)",
+            )
+        ),
+        text(
+            _EVENTS.format(
+                value="CAST(p.value AS bigint)", each="jsonb_array_elements_text(CAST(:positions AS jsonb)) AS p(value)"
+            )
+        ),
+    ),
+}
+
+
+class Wanted(NamedTuple):
+    """The history of one boundary after a position, at most `limit` events of it."""
+
+    after: int
+    query: Query
+    limit: int
+
+
+Found: TypeAlias = Slice | None
+"""None for a history that is too long to be read together with others."""
+
+
+def shareable(query: Query) -> bool:
+    """Whether a query is a boundary's: types of one tag, or of several."""
+    return bool(query.items) and all(item.types and len(item.tags) == 1 for item in query.items)
+
+
+def read_histories(connection: Connection, wanted: Sequence[Wanted]) -> Sequence[Found]:
+    """Read histories of boundaries with the same few statements, however many they are."""
+    statements = _STATEMENTS[connection.dialect.name]
+    row = connection.execute(HEAD).one()
+    head = to_head(row).position
+    parameters = {
+        "items": json.dumps(list(_items(wanted))),
+        "generation": row.tag_generation,
+        "head": head,
+        "limit": MOST_EVENTS + 1,
+    }
+    rows = connection.execute(statements.found, parameters).all()
+    sizes: list[dict[int, int]] = [{} for _ in wanted]
+    for key, position, size in rows:
+        sizes[key][position] = size
+    if len(rows) > MOST_EVENTS or sum(size for found in sizes for size in found.values()) > MOST_BYTES:
+        return [None] * len(wanted)
+    positions = sorted({position for found in sizes for position in found})
+    events: dict[int, StoredEvent] = {}
+    if positions:
+        for stored in connection.execute(statements.events, {"positions": json.dumps(positions)}):
+            events[stored.position] = StoredEvent(
+                stored.position, stored.public_position or 0, stored.type, stored.envelope
+            )
+    return [
+        Slice([events[position] for position in sorted(found)], max(one.after, head))
+        if len(found) < one.limit and sum(found.values()) <= MAX_SLICE_BYTES
+        else None
+        for one, found in zip(wanted, sizes, strict=True)
+    ]
+
+
+def _items(wanted: Sequence[Wanted]) -> Iterable[dict[str, object]]:
+    for key, one in enumerate(wanted):
+        for item in one.query.items:
+            (tag,) = item.tags
+            yield {"key": key, "after": one.after, "tag": tag, "types": sorted(item.types)}

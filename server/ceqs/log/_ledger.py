@@ -1,0 +1,217 @@
+"""The stored log in SQL, as one transaction sees it under the log's lock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Table, TextClause, text
+from sqlalchemy.dialects import postgresql
+
+from ceqs.log._judge import CommandRow, Verdict
+from ceqs.log._schema import commands, events, from_micros, tags, to_micros
+from ceqs.log._types import Condition, Head
+
+HEAD = text("""
+SELECT m.log_id, m.epoch, m.tag_generation, e.position, e.recorded_at, (
+    SELECT public_position FROM events
+    WHERE public_position IS NOT NULL ORDER BY public_position DESC LIMIT 1) AS public_position
+FROM meta AS m LEFT JOIN (
+    SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1) AS e ON 1 = 1
+""")
+
+
+def to_head(row: Any) -> Head:
+    """Give the row of HEAD as a value."""
+    return Head(
+        log_id=row.log_id,
+        position=row.position or 0,
+        public_position=row.public_position or 0,
+        recorded_at=from_micros(row.recorded_at) if row.position else None,
+        epoch=row.epoch,
+    )
+
+
+Rows: TypeAlias = list[tuple[object, ...]]
+"""Values in the order of a table's columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Where SQLite and PostgreSQL differ.
+
+    Each takes apart a JSON parameter in its own way, by which one statement serves a batch of any size; and one inserts
+    many rows from many parameters, the other from an array for each column.
+    """
+
+    commands: TextClause
+    moved: TextClause
+    insert: Callable[[Connection, Table, Rows], None]
+
+
+def _insert_many(connection: Connection, table: Table, rows: Rows) -> None:
+    marks = ", ".join("?" for _ in table.columns)
+    connection.exec_driver_sql(f"INSERT INTO {table.name} VALUES ({marks})", rows)  # noqa: S608  # ours
+
+
+def _insert_arrays(connection: Connection, table: Table, rows: Rows) -> None:
+    arrays = (f"${i}::{column.type.compile(_POSTGRES)}[]" for i, column in enumerate(table.columns, 1))
+    statement = f"INSERT INTO {table.name} SELECT * FROM unnest({', '.join(arrays)})"  # noqa: S608  # ours
+    connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True))))
+
+
+_POSTGRES = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+_COMMANDS = """
+SELECT command_id, content_hash, derived, position, recorded_at, receipt, response
+FROM commands WHERE command_id IN (SELECT value FROM {each})
+"""
+
+# For each item of each condition: is there, after its position, an event of one of its types that carries all its tags?
+# CASE keeps both questions correlated walks along an index: the first along events_by_type, the second along the tags.
+_MOVED = """
+SELECT DISTINCT c.key FROM {items} AS c
+WHERE CASE WHEN c.tag IS NULL
+THEN EXISTS (
+    SELECT 1 FROM {types} AS y CROSS JOIN events AS e
+    WHERE e.type = y.value AND e.position > c.after)
+ELSE EXISTS (
+    SELECT 1 FROM tags AS t
+    WHERE t.generation = :generation AND t.tag = c.tag AND t.position > c.after
+    AND (c.types IS NULL OR t.type IN (SELECT y.value FROM {types} AS y))
+    AND NOT EXISTS (
+        SELECT 1 FROM {others} AS o WHERE NOT EXISTS (
+            SELECT 1 FROM tags AS u
+            WHERE u.generation = t.generation AND u.tag = o.value AND u.position = t.position)))
+END
+"""
+
+SQLITE = Dialect(
+    commands=text(_COMMANDS.format(each="json_each(:ids)")),
+    moved=text(
+        _MOVED.format(
+            items="""(
+    SELECT json_extract(value, '$.key') AS key, json_extract(value, '$.after') AS after,
+        json_extract(value, '$.tag') AS tag, json_extract(value, '$.types') AS types,
+        json_extract(value, '$.others') AS others
+    FROM json_each(:items))""",
+            types="json_each(c.types)",
+            others="json_each(c.others)",
+        )
+    ),
+    insert=_insert_many,
+)
+POSTGRES = Dialect(
+    commands=text(_COMMANDS.format(each="jsonb_array_elements_text(CAST(:ids AS jsonb)) AS i(value)")),
+    moved=text(
+        _MOVED.format(
+            items="""(
+    SELECT * FROM jsonb_to_recordset(CAST(:items AS jsonb))
+        AS i(key integer, after bigint, tag text, types jsonb, others jsonb))""",
+            types="(SELECT jsonb_array_elements_text(c.types) AS value)",
+            others="(SELECT jsonb_array_elements_text(c.others) AS value)",
+        )
+    ),
+    insert=_insert_arrays,
+)
+
+
+class SqlLedger:
+    """Reads and writes the tables on a connection whose transaction holds the log's lock."""
+
+    def __init__(self, connection: Connection, dialect: Dialect) -> None:
+        self._connection = connection
+        self._dialect = dialect
+        row = connection.execute(HEAD).one()
+        self._head = to_head(row)
+        self._generation: int = row.tag_generation
+
+    def head(self) -> Head:
+        """Say where the log stands."""
+        return self._head
+
+    def commands(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
+        """Give those of the commands that were accepted before."""
+        rows = self._connection.execute(self._dialect.commands, {"ids": json.dumps(list(command_ids))})
+        return {row.command_id: to_command(row) for row in rows}
+
+    def moved(self, conditions: Mapping[int, Condition]) -> Collection[int]:
+        """Give the keys of the conditions that a stored event fails: one statement for all of them."""
+        moved, items = set[int](), list[dict[str, object]]()
+        for key, condition in conditions.items():
+            if all(item.types or item.tags for item in condition.query.items) and condition.query.items:
+                items += _items(key, condition)
+            elif condition.after < self._head.position:
+                moved.add(key)
+        if items:
+            parameters = {"items": json.dumps(items), "generation": self._generation}
+            moved.update(self._connection.execute(self._dialect.moved, parameters).scalars())
+        return moved
+
+    def insert(self, verdict: Verdict) -> None:
+        """Store the rows of a verdict."""
+        self._insert(
+            events,
+            [
+                (
+                    row.position,
+                    row.public_position,
+                    row.id,
+                    row.type,
+                    row.bucket,
+                    to_micros(row.recorded_at),
+                    row.command_id,
+                    row.envelope,
+                )
+                for row in verdict.events
+            ],
+        )
+        self._insert(
+            tags, [(self._generation, tag, row.position, row.type) for row in verdict.events for tag in row.tags]
+        )
+        self._insert(
+            commands,
+            [
+                (
+                    row.command_id,
+                    row.content_hash,
+                    row.derived,
+                    row.position,
+                    to_micros(row.recorded_at),
+                    row.receipt,
+                    row.response,
+                )
+                for row in verdict.commands.values()
+            ],
+        )
+
+    def _insert(self, table: Table, rows: Rows) -> None:
+        if rows:
+            self._dialect.insert(self._connection, table, rows)
+
+
+def to_command(row: Any) -> CommandRow:
+    """Give a row of the commands as a value."""
+    return CommandRow(
+        row.command_id,
+        row.content_hash,
+        bool(row.derived),
+        row.position,
+        from_micros(row.recorded_at),
+        row.receipt,
+        row.response,
+    )
+
+
+def _items(key: int, condition: Condition) -> Iterable[dict[str, object]]:
+    for item in condition.query.items:
+        ordered = sorted(item.tags)
+        yield {
+            "key": key,
+            "after": condition.after,
+            "tag": ordered[0] if ordered else None,
+            "others": ordered[1:],
+            "types": sorted(item.types) or None,
+        }

@@ -1,0 +1,79 @@
+"""Opening a log by its url."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from ceqs.errors import Misconfigured
+from ceqs.log._memory import MemoryLog
+from ceqs.log._types import MAX_WAITING_ENTRIES, Log, LogReader
+
+
+def utc_now() -> dt.datetime:
+    """Give the time."""
+    return dt.datetime.now(dt.UTC)
+
+
+async def open_log(
+    url: str, name: str, *, clock: Callable[[], dt.datetime] = utc_now, max_waiting: int = MAX_WAITING_ENTRIES
+) -> Log:
+    """Open the log of a context for writing, and create it where there is none.
+
+    `url` is `memory:`, `sqlite:////absolute/path/log.db` or `postgresql://user@host:port/database`; `clock` gives aware
+    times; `max_waiting` entries may wait for their transaction.
+
+    Raises Misconfigured where the place is unfit or another process writes the log, LogUnavailable where it cannot be
+    reached.
+    """
+    scheme = _scheme(url, name)
+    if scheme == "memory":
+        return MemoryLog(name, clock=clock, max_waiting=max_waiting)
+    if scheme == "sqlite":
+        from ceqs.log._sqlite import open_sqlite_log
+
+        return await open_sqlite_log(_path(url), name, clock=clock, max_waiting=max_waiting)
+    if scheme == "postgresql":
+        from ceqs.log._postgres import open_postgres_log
+
+        return await open_postgres_log(url, name, clock=clock, max_waiting=max_waiting)
+    raise Misconfigured(_unknown(url))
+
+
+async def open_reader(url: str, name: str) -> LogReader:
+    """Open the log of a context for reading only.
+
+    Raises Misconfigured where the place is unfit, LogUnavailable where there is no log yet.
+    """
+    scheme = _scheme(url, name)
+    if scheme == "memory":
+        raise Misconfigured("a log in memory has no readers but its own: hand on the one that open_log gave")
+    if scheme == "sqlite":
+        from ceqs.log._sqlite import open_sqlite_reader
+
+        return await open_sqlite_reader(_path(url), name)
+    if scheme == "postgresql":
+        from ceqs.log._postgres import open_postgres_reader
+
+        return await open_postgres_reader(url, name)
+    raise Misconfigured(_unknown(url))
+
+
+def _scheme(url: str, name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", name):
+        raise Misconfigured(f"{name!r} is no name for a log: use a-z, 0-9 and _, at most 50, a letter first")
+    return url.partition(":")[0].partition("+")[0]
+
+
+def _path(url: str) -> Path:
+    """`sqlite:///` and a path; with the fourth slash it is absolute."""
+    path = url.partition(":///")[2]
+    if not path:
+        raise Misconfigured(_unknown(url))
+    return Path(path).absolute()
+
+
+def _unknown(url: str) -> str:
+    return f"{url!r} is no log: use memory:, sqlite:////absolute/path/log.db or postgresql://user@host:port/database"

@@ -1,0 +1,200 @@
+"""The log on PostgreSQL: any number of writing processes, in turn under an advisory lock."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import asyncpg
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from ceqs.errors import LogUnavailable, Misconfigured
+from ceqs.log import _guards
+from ceqs.log._follower import Follower
+from ceqs.log._judge import CommandRow, Verdict, settle
+from ceqs.log._ledger import HEAD, POSTGRES, SqlLedger, to_head
+from ceqs.log._prepare import Prepared
+from ceqs.log._sql import FAILURES, OutcomeUnknown, SqlLog, SqlReader, create, identify
+from ceqs.log._types import Head
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+_READERS = 4
+_SETTINGS = {
+    "application_name": "ceqs",
+    # Every statement is a walk along an index. A plan made while the tables were small must not scan them later.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+_WRITING = {
+    "synchronous_commit": "on",
+    # A writer whose machine has vanished must not hold the lock.
+    "idle_in_transaction_session_timeout": "15s",
+}
+_READING = {"default_transaction_read_only": "on"}
+_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+_UNFIT = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+)
+
+
+async def open_postgres_log(url: str, name: str, *, clock: Callable[[], dt.datetime], max_waiting: int) -> SqlLog:
+    """Open or create the log in a database for writing; see open_log."""
+    store = _PostgresStore(_engine(url, name, _WRITING, 1), name, clock)
+    try:
+        with _opening(url):
+            head = await store.open()
+    except BaseException:
+        await store.close()
+        raise
+    engine = _engine(url, name, _READING, _READERS)
+    return SqlLog(name, head, engine, Follower(head.position, _poll(engine)), store=store, max_waiting=max_waiting)
+
+
+async def open_postgres_reader(url: str, name: str) -> SqlReader:
+    """Open the log in a database for reading; see open_reader."""
+    engine = _engine(url, name, _READING, _READERS)
+    try:
+        with _opening(url):
+            async with engine.connect() as connection:
+                head = await connection.run_sync(identify, name, _place(url, name))
+        if head is None:
+            raise LogUnavailable(f"there is no log in {_place(url, name)} yet: start the server of {name!r}")
+    except BaseException:
+        await engine.dispose()
+        raise
+    return SqlReader(name, head, engine, Follower(head.position, _poll(engine)))
+
+
+class _PostgresStore:
+    """The writing connection."""
+
+    def __init__(self, engine: AsyncEngine, name: str, clock: Callable[[], dt.datetime]) -> None:
+        self._engine = engine
+        self._name = name
+        self._key = lock_key(name)
+        self._clock = clock
+        self._connection: AsyncConnection | None = None
+
+    async def open(self) -> Head:
+        """Create the log where there is none, and give its head."""
+        async with self._engine.begin() as connection:
+            await connection.execute(_LOCK, {"key": self._key})
+            return await connection.run_sync(self._open)
+
+    def _open(self, connection: Connection) -> Head:
+        place = f"the schema {schema(self._name)}"
+        head = identify(connection, self._name, place)
+        if head is None:
+            connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {schema(self._name)}")
+            create(connection, self._name, _guards.POSTGRES)
+            head = to_head(connection.execute(HEAD).one())
+        return head
+
+    async def attempt(self, batch: Sequence[Prepared]) -> Verdict:
+        """Settle a batch in one transaction; see Store."""
+        verdict = await self._locked(self._settle, batch)
+        try:
+            await (await self._connected()).commit()
+        except FAILURES as error:
+            await self._disconnect()
+            raise OutcomeUnknown(str(error)) from error
+        return verdict
+
+    def _settle(self, connection: Connection, batch: Sequence[Prepared]) -> Verdict:
+        return settle(SqlLedger(connection, POSTGRES), batch, now=self._clock(), monotonic=time.monotonic())
+
+    async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
+        """Give those of the commands that are stored; see Store."""
+        found = await self._locked(self._stored, command_ids)
+        await (await self._connected()).rollback()
+        return found
+
+    @staticmethod
+    def _stored(connection: Connection, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
+        return SqlLedger(connection, POSTGRES).commands(command_ids)
+
+    async def close(self) -> None:
+        """Give up the connection."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+        await self._engine.dispose()
+
+    async def _locked(self, work: Callable[[Connection, _T], _R], argument: _T) -> _R:
+        """Work in a transaction that holds the log's lock."""
+        try:
+            connection = await self._connected()
+            # A statement of its own: the next one's snapshot then has everything that was committed under the lock.
+            await connection.execute(_LOCK, {"key": self._key})
+            return await connection.run_sync(work, argument)
+        except BaseException:
+            await self._disconnect()
+            raise
+
+    async def _connected(self) -> AsyncConnection:
+        if self._connection is None:
+            self._connection = await self._engine.connect()
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.invalidate()
+            await connection.close()
+
+
+def schema(name: str) -> str:
+    """Give the schema of a log."""
+    return f"ceqs_{name}"
+
+
+def lock_key(name: str) -> int:
+    """Give the key of a log's advisory lock."""
+    return int.from_bytes(hashlib.sha256(schema(name).encode()).digest()[:8], signed=True)
+
+
+def _engine(url: str, name: str, settings: Mapping[str, str], connections: int) -> AsyncEngine:
+    server_settings = {**_SETTINGS, **settings, "search_path": schema(name)}
+    return create_async_engine(
+        make_url(url).set(drivername="postgresql+asyncpg"),
+        connect_args={"server_settings": server_settings, "timeout": 10, "command_timeout": 60},
+        isolation_level="READ COMMITTED" if settings is _WRITING else "AUTOCOMMIT",
+        pool_size=connections,
+        max_overflow=0 if settings is _WRITING else connections,
+    )
+
+
+def _poll(engine: AsyncEngine) -> Callable[[], Awaitable[int]]:
+    async def poll() -> int:
+        async with engine.connect() as connection:
+            return to_head((await connection.execute(HEAD)).one()).position
+
+    return poll
+
+
+def _place(url: str, name: str) -> str:
+    return f"the schema {schema(name)} of {make_url(url).render_as_string()}"
+
+
+@contextmanager
+def _opening(url: str) -> Generator[None]:
+    """Say what is wrong with a database, and whether it may pass."""
+    try:
+        yield
+    except FAILURES as error:
+        cause = getattr(error, "orig", error)
+        shown = make_url(url).render_as_string()
+        if isinstance(cause, _UNFIT) or isinstance(cause.__cause__, _UNFIT):
+            raise Misconfigured(f"{shown} cannot be used: {cause}") from error
+        raise LogUnavailable(f"{shown} cannot be reached: {cause}") from error

@@ -1,0 +1,84 @@
+"""Preparing an entry: everything that can be wrong with it alone is found before it is queued with others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ceqs.errors import Invalid, Violation
+from ceqs.log._types import (
+    MAX_COMMAND_ID_BYTES,
+    MAX_EVENT_BYTES,
+    MAX_EVENT_TAGS,
+    MAX_TAG_BYTES,
+    Entry,
+    NewEvent,
+)
+from ceqs.v1.events_pb2 import RecordedEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An entry within the limits, and its events' envelopes, which lack only the positions and the time."""
+
+    entry: Entry
+    envelopes: tuple[RecordedEvent, ...]
+
+
+def prepare(entry: Entry) -> Prepared:
+    """Check an entry against the limits and build its envelopes. Raises Invalid, naming every excess."""
+    violations = list(_violations(entry))
+    if violations:
+        raise Invalid(violations=violations)
+    return Prepared(entry, tuple(_envelope(entry, event) for event in entry.events))
+
+
+def _violations(entry: Entry) -> Iterator[Violation]:
+    if not 0 < len(_bytes(entry.command_id)) <= MAX_COMMAND_ID_BYTES:
+        yield Violation("command_id", f"must be 1 to {MAX_COMMAND_ID_BYTES} bytes long")
+    yield from _unstorable("command_id", entry.command_id)
+    if entry.condition:
+        for item in entry.condition.query.items:
+            yield from _unstorable("condition", *item.types, *item.tags)
+    said = (entry.causation_id, entry.correlation_id, entry.actor, entry.traceparent)
+    yield from _unstorable("entry", *said)
+    for i, event in enumerate(entry.events):
+        where = f"events[{i}]"
+        if len(event.payload) > MAX_EVENT_BYTES:
+            yield Violation(
+                where, f"{event.type} has {len(event.payload)} bytes; at most {MAX_EVENT_BYTES} are recorded"
+            )
+        if len(event.tags) > MAX_EVENT_TAGS:
+            yield Violation(where, f"{event.type} has {len(event.tags)} tags; at most {MAX_EVENT_TAGS} are recorded")
+        if sum(len(_bytes(tag)) for tag in event.tags) > MAX_TAG_BYTES:
+            yield Violation(where, f"the tags of {event.type} have more than {MAX_TAG_BYTES} bytes")
+        yield from _unstorable(where, event.id, event.type, *event.tags)
+
+
+def _unstorable(where: str, *texts: str) -> Iterator[Violation]:
+    """Give a violation for text that no database stores: it would fail the whole batch, not only its own entry."""
+    for text in texts:
+        if "\0" in text:
+            yield Violation(where, f"{text!r} contains NUL")
+        elif not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            yield Violation(where, f"{text!r} is not valid Unicode")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
+
+
+def _envelope(entry: Entry, event: NewEvent) -> RecordedEvent:
+    return RecordedEvent(
+        id=event.id,
+        type=event.type,
+        payload=event.payload,
+        command_id=entry.command_id,
+        causation_id=entry.causation_id,
+        correlation_id=entry.correlation_id,
+        actor=entry.actor,
+        traceparent=entry.traceparent,
+        schema_version=event.version,
+        bucket=event.bucket,
+        causation_depth=entry.causation_depth,
+    )

@@ -1,0 +1,17 @@
+"""Matching one event against a query."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from ceqs.log._types import Query, QueryItem
+
+
+def matches(query: Query, event_type: str, tags: AbstractSet[str]) -> bool:
+    """Whether any item of the query matches: items OR-ed, types OR-ed, tags AND-ed (see https://dcb.events)."""
+    return not query.items or any(item_matches(item, event_type, tags) for item in query.items)
+
+
+def item_matches(item: QueryItem, event_type: str, tags: AbstractSet[str]) -> bool:
+    """Whether the event is of one of the item's types and carries all of its tags."""
+    return (not item.types or event_type in item.types) and item.tags <= tags

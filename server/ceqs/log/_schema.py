@@ -1,0 +1,91 @@
+"""The tables of a log, for SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+SCHEMA_VERSION = 1
+
+# SQLite makes a column the key of its B-tree only where its type is INTEGER.
+_Position = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData()
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("one", Integer, CheckConstraint("one = 1"), primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("log_id", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("schema_version", Integer, nullable=False),
+    Column("tag_generation", Integer, nullable=False),
+    comment="One row: what the log is",
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("position", _Position, primary_key=True, autoincrement=False),
+    Column("public_position", BigInteger),
+    Column("id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("bucket", Integer, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False, comment="microseconds since 1970, UTC"),
+    Column("command_id", Text, nullable=False),
+    # Last, so that SQLite reads the columns before it without walking the overflow pages of a large event.
+    Column("envelope", LargeBinary, nullable=False, comment="ceqs.v1.RecordedEvent"),
+    comment="The record: rows are appended, never changed",
+)
+Index("events_by_type", events.c.type, events.c.position)
+_is_public = events.c.public_position.is_not(None)
+Index("events_public", events.c.public_position, unique=True, sqlite_where=_is_public, postgresql_where=_is_public)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("tag", Text, primary_key=True),
+    Column("position", _Position, primary_key=True, autoincrement=False),
+    Column("type", Text, nullable=False, comment="of the event, so that a boundary is judged from this index alone"),
+    comment="An index derived from the events",
+    sqlite_with_rowid=False,
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("command_id", Text, primary_key=True),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("derived", Boolean, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False, comment="microseconds since 1970, UTC"),
+    Column("receipt", LargeBinary, nullable=False, comment="ceqs.v1.Receipt"),
+    Column("response", LargeBinary, nullable=False),
+    comment="What each accepted command was answered with",
+)
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def to_micros(time: dt.datetime) -> int:
+    """Give an aware time as microseconds since 1970."""
+    return (time - _EPOCH) // dt.timedelta(microseconds=1)
+
+
+def from_micros(micros: int) -> dt.datetime:
+    """Give microseconds since 1970 as a time in UTC."""
+    return _EPOCH + dt.timedelta(microseconds=micros)

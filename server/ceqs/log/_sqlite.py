@@ -1,0 +1,235 @@
+"""The log on SQLite: one writing connection on a thread of its own, readers that only read."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import fcntl
+import os
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple, Unpack
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, NullPool, create_engine, event, inspect
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from ceqs.errors import LogUnavailable, Misconfigured
+from ceqs.log import _guards, inline
+from ceqs.log._follower import Follower
+from ceqs.log._judge import CommandRow, Verdict, settle
+from ceqs.log._ledger import HEAD, SQLITE, SqlLedger, to_head
+from ceqs.log._prepare import Prepared
+from ceqs.log._sql import FAILURES, OutcomeUnknown, SqlLog, SqlReader, create, identify
+from ceqs.log._types import Head
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+_READERS = 4
+_FRESH = 0.05
+"""Seconds during which a file's time of change may hide another change: file systems count in ticks of up to 10 ms."""
+
+
+async def open_sqlite_log(path: Path, name: str, *, clock: Callable[[], dt.datetime], max_waiting: int) -> SqlLog:
+    """Open or create the log in a file for writing; see open_log."""
+    store = _SqliteStore(path, name, clock)
+    head = await store.open()
+    # Only this process writes, so nobody needs to look whether another one did.
+    engine, follower = _reading_engine(path), Follower(head.position)
+    return SqlLog(name, head, engine, follower, store=store, max_waiting=max_waiting, alone=True)
+
+
+async def open_sqlite_reader(path: Path, name: str) -> SqlReader:
+    """Open the log in a file for reading; see open_reader."""
+    if not path.exists():  # noqa: ASYNC240  # once, at start-up
+        raise LogUnavailable(f"there is no log at {path} yet: start the server of {name!r}")
+    engine = _reading_engine(path)
+    try:
+        async with engine.connect() as connection:
+            head = await connection.run_sync(identify, name, str(path))
+    except FAILURES as error:
+        await engine.dispose()
+        raise _unfit(path, error) from error
+    except BaseException:
+        await engine.dispose()
+        raise
+    if head is None:
+        await engine.dispose()
+        raise LogUnavailable(f"there is no log in {path} yet: start the server of {name!r}")
+    return SqlReader(name, head, engine, Follower(head.position, _poll(engine, path)))
+
+
+class _SqliteStore:
+    """The writing connection, for one task at a time. It waits for the disk on a thread of its own."""
+
+    def __init__(self, path: Path, name: str, clock: Callable[[], dt.datetime]) -> None:
+        self._path = path
+        self._name = name
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ceqs-log-{name}")
+        url = URL.create("sqlite", database=str(path))
+        self._engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
+        event.listen(self._engine, "connect", _configure)
+        event.listen(self._engine, "begin", _begin)
+        self._connection: Connection | None = None
+        self._lock: int | None = None
+
+    async def open(self) -> Head:
+        """Take the right to write, create the log where there is none, and give its head."""
+        try:
+            return await self._run(self._open)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def attempt(self, batch: Sequence[Prepared]) -> Verdict:
+        """Settle a batch in one transaction; see Store."""
+        # A thread would have to wait for a busy loop after every statement: they run here, and the commit alone there.
+        verdict = self._settle(batch)
+        await self._run(self._commit)
+        return verdict
+
+    async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
+        """Give those of the commands that are stored; see Store."""
+        return await self._run(self._known, command_ids)
+
+    async def close(self) -> None:
+        """Give up the connection and the lock."""
+        await self._run(self._close)
+        self._thread.shutdown()
+
+    def _run(self, work: Callable[[Unpack[_Ts]], _T], *arguments: *_Ts) -> Awaitable[_T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    def _open(self) -> Head:
+        self._lock = _take_lock(self._path)
+        try:
+            with self._connected().begin():
+                head = identify(self._connected(), self._name, str(self._path))
+                if head is None:
+                    if inspect(self._connected()).get_table_names():
+                        raise Misconfigured(f"{self._path} is a database of something else")
+                    create(self._connected(), self._name, _guards.SQLITE)
+                    head = to_head(self._connected().execute(HEAD).one())
+                return head
+        except SQLAlchemyError as error:
+            raise _unfit(self._path, error) from error
+
+    def _settle(self, batch: Sequence[Prepared]) -> Verdict:
+        try:
+            self._connected().begin()
+            return settle(SqlLedger(self._connected(), SQLITE), batch, now=self._clock(), monotonic=time.monotonic())
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _commit(self) -> None:
+        try:
+            self._connected().commit()
+        except SQLAlchemyError as error:
+            self._disconnect()
+            raise OutcomeUnknown(str(error)) from error
+
+    def _known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
+        try:
+            with self._connected().begin():
+                return SqlLedger(self._connected(), SQLITE).commands(command_ids)
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _configure(connection: Any, _: object) -> None:
+    # Transactions begin where SQLAlchemy says so, not at the driver's first INSERT.
+    connection.isolation_level = None
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise Misconfigured(f"SQLite cannot write ahead here (journal mode {mode!r}): use a local file system")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA fullfsync = ON")
+    connection.execute("PRAGMA recursive_triggers = ON")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _take_lock(path: Path) -> int:
+    """Take the right to write: an exclusive lock on a file beside the database, which ends with the process."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise Misconfigured(f"{path.parent} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise Misconfigured(f"{path} is being written by another process: one server writes a log") from error
+    return lock
+
+
+def _reading_engine(path: Path) -> AsyncEngine:
+    # A read-only connection never checkpoints: that is the writer's alone.
+    uri = f"file:{quote(str(path))}?mode=ro"
+    return create_async_engine(
+        "sqlite+aiosqlite://",
+        async_creator=lambda: inline.connect(uri),
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=_READERS,
+    )
+
+
+def _poll(engine: AsyncEngine, path: Path) -> Callable[[], Awaitable[int]]:
+    """Give a function that looks where the head stands, and asks the database only if its file has changed."""
+    seen: tuple[int, int, int] | None = None
+    position = 0
+
+    async def poll() -> int:
+        nonlocal seen, position
+        found: tuple[int, int, int] | None = None
+        with suppress(FileNotFoundError):
+            stat = os.stat(f"{path}-wal")
+            found = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if found is None or found != seen or time.time() - found[2] / 1e9 < _FRESH:
+            async with engine.connect() as connection:
+                position = to_head((await connection.execute(HEAD)).one()).position
+            seen = found
+        return position
+
+    return poll
+
+
+def _unfit(path: Path, error: Exception) -> Exception:
+    """Give the error that says what is wrong with a file."""
+    said = str(getattr(error, "orig", error))
+    if isinstance(error, DatabaseError) and "not a database" in said:
+        return Misconfigured(f"{path} is not a SQLite database")
+    if "unable to open" in said or "readonly" in said:
+        return Misconfigured(f"{path} cannot be opened: {said}")
+    return LogUnavailable(f"{path} cannot be read: {said}")

@@ -1,0 +1,14 @@
+"""The gRPC host: commands, queries, events, health and reflection.
+
+A command's way, file by file: `_handlers` (the rpc) -> `_decode` (bytes to a checked request) -> `_calls` (metadata)
+-> `_commands` (load, decide, append) -> `_refusals` (what goes wrong, as a status).
+"""
+
+from ceqs.server._calls import CommandCall
+from ceqs.server._commands import CommandExecutor, Executed
+from ceqs.server._decode import Decoder
+from ceqs.server._ids import Uuid7
+from ceqs.server._server import Served, Server
+from ceqs.server._settings import ServerSettings
+
+__all__ = ["CommandCall", "CommandExecutor", "Decoder", "Executed", "Served", "Server", "ServerSettings", "Uuid7"]

@@ -1,0 +1,79 @@
+"""AdminService: what a context's own processes append without a command."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+
+from google.protobuf.message import DecodeError, Message
+
+from ceqs.contract import Contract, bucket_of, tags_of
+from ceqs.errors import Invalid, Violation
+from ceqs.log import Entry, Log, NewEvent
+from ceqs.server._calls import DERIVED, checked
+from ceqs.server._decode import violations_of
+from ceqs.v1.admin_pb2 import AppendPublicRequest, AppendPublicResponse, PublicEvent
+
+_PATH = b"/ceqs.v1.AdminService/AppendPublic"
+
+
+async def append_public(
+    contract: Contract, log: Log, request: AppendPublicRequest, *, expires: float | None
+) -> AppendPublicResponse:
+    """Append the public events that a publisher derived. A repeated append id gets its first receipt.
+
+    Raises Invalid where an event is no public event of the context or breaks its own rules; nothing is appended then.
+    """
+    append_id = checked("append_id", request.append_id)
+    if not append_id.startswith(DERIVED):
+        raise Invalid(violations=[Violation("append_id", f"must begin with {DERIVED!r}")])
+    if not request.events:
+        raise Invalid(violations=[Violation("events", "must not be empty")])
+    appended = await log.append(
+        Entry(
+            command_id=append_id,
+            content_hash=hashlib.sha256(_PATH + b"\0" + request.SerializeToString(deterministic=True)).digest(),
+            derived=True,
+            events=tuple(_new_event(contract, event, f"events[{i}]") for i, event in enumerate(request.events)),
+            causation_id=checked("causation_id", request.causation_id),
+            correlation_id=checked("correlation_id", request.correlation_id),
+            causation_depth=request.causation_depth,
+            expires=expires,
+        )
+    )
+    return AppendPublicResponse(receipt=appended.receipt)
+
+
+def _new_event(contract: Contract, event: PublicEvent, path: str) -> NewEvent:
+    kind = contract.events.get(event.type)
+    if kind is None or not kind.public:
+        raise _invalid(f"{path}.type", f"{event.type!r} is no public event of the context {contract.context!r}")
+    if not _is_uuid(event.id):
+        raise _invalid(f"{path}.id", "must be a UUID, lower case with hyphens")
+    try:
+        message: Message = kind.message.FromString(event.payload)
+    except DecodeError as error:
+        raise _invalid(f"{path}.payload", f"is no {kind.full_name}: {error}") from error
+    if broken := violations_of(message):
+        raise Invalid(violations=[Violation(f"{path}.payload.{v.field}", v.description) for v in broken])
+    tags = tags_of(message, kind.tags)
+    return NewEvent(
+        id=event.id,
+        type=kind.full_name,
+        payload=event.payload,
+        tags=tags,
+        public=True,
+        bucket=bucket_of(kind, tags),
+        version=kind.version,
+    )
+
+
+def _invalid(field: str, description: str) -> Invalid:
+    return Invalid(violations=[Violation(field, description)])
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

@@ -1,0 +1,139 @@
+"""What a call says besides its request: metadata, checked."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from ceqs.contract import CommandRpc, decode_token
+from ceqs.errors import Denied, Invalid, Unauthenticated, Unimplemented, Violation
+from ceqs.queries import QueryCall
+
+MAX_ID_BYTES = 200
+DERIVED = "ceqs:"
+"""How the ids begin that the platform derives."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{1,64})?")
+_MAX_DEPTH = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandCall:
+    """Who sends a command, and what it follows from."""
+
+    command_id: str
+    actor: str = ""
+    correlation_id: str = ""
+    causation_id: str = ""
+    depth: int = 0
+    """How many reactions of subscribers lie between the first command and this one."""
+    traceparent: str = ""
+    derived: bool = False
+    """Whether the platform derived the command id."""
+    expires: float | None = None
+    """On the clock of time.monotonic()."""
+
+
+class Calls:
+    """Reads the metadata of calls. `key` is the context's key; where it is empty, everything private stays shut."""
+
+    def __init__(self, key: str, new_id: Callable[[], str]) -> None:
+        self._key = key.encode()
+        self._new_id = new_id
+
+    def command(self, rpc: CommandRpc, request: Message, context: Any) -> CommandCall:
+        """Read the metadata of a command.
+
+        Raises Invalid for ids that are none, Unauthenticated and Denied where a claim needs the key.
+        """
+        metadata = metadata_of(context)
+        command_id = _command_id(rpc, request, metadata)
+        derived = command_id.startswith(DERIVED)
+        causation_id = text(metadata, "ceqs-causation-id")
+        depth = metadata.get("ceqs-causation-depth", "")
+        if derived or causation_id or depth:
+            self.require_key(metadata)
+        command_id = command_id or self._new_id()
+        traceparent = metadata.get("traceparent", "")
+        return CommandCall(
+            command_id=command_id,
+            actor=text(metadata, "ceqs-actor"),
+            correlation_id=text(metadata, "ceqs-correlation-id") or command_id,
+            causation_id=causation_id,
+            depth=_depth(depth),
+            # By its specification, a trace context that is malformed is ignored.
+            traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
+            derived=derived,
+            expires=expires_of(context),
+        )
+
+    def query(self, context: Any) -> QueryCall:
+        """Read the metadata of a query. Raises Invalid where a token is none."""
+        metadata = metadata_of(context)
+        if "ceqs-as-of" in metadata:
+            raise Unimplemented("this server does not answer as of an earlier time; leave `ceqs-as-of` out")
+        token = metadata.get("ceqs-at-least", "")
+        return QueryCall(at_least=decode_token(token) if token else {}, expires=expires_of(context))
+
+    def require_key(self, metadata: Mapping[str, str]) -> None:
+        """Raise Unauthenticated where the call carries no key, Denied where it is not the context's."""
+        given = metadata.get("ceqs-key", "")
+        if not given:
+            raise Unauthenticated
+        if not self._key:
+            raise Denied("This server has no key, so nobody may do this. Start it with one (CEQS_KEY).")
+        if not hmac.compare_digest(given.encode(), self._key):
+            raise Denied
+
+
+def metadata_of(context: Any) -> dict[str, str]:
+    """Give a call's metadata as text; of a key that comes twice, the last value."""
+    pairs: Iterable[tuple[str, str | bytes]] = context.invocation_metadata() or ()
+    return {key: value for key, value in pairs if isinstance(value, str)}
+
+
+def expires_of(context: Any) -> float | None:
+    """Give a call's deadline on the clock of time.monotonic()."""
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining
+
+
+def text(metadata: Mapping[str, str], name: str) -> str:
+    """Give a checked value of the metadata; empty where there is none."""
+    return checked(name, metadata.get(name, ""))
+
+
+def checked(field: str, value: str) -> str:
+    """Give the value back. Raises Invalid where it is too long for an id or has control characters."""
+    if len(value.encode()) > MAX_ID_BYTES:
+        raise Invalid(violations=[Violation(field, f"must be at most {MAX_ID_BYTES} bytes long")])
+    if _CONTROL.search(value):
+        raise Invalid(violations=[Violation(field, "must not contain control characters")])
+    return value
+
+
+def _command_id(rpc: CommandRpc, request: Message, metadata: Mapping[str, str]) -> str:
+    given = text(metadata, "ceqs-command-id")
+    if not given and "ceqs-command-id" in metadata:
+        raise Invalid(violations=[Violation("ceqs-command-id", "must not be empty; leave it out to have one assigned")])
+    field = checked(rpc.command_id_field, getattr(request, rpc.command_id_field)) if rpc.command_id_field else ""
+    if given and field and given != field:
+        raise Invalid(
+            violations=[Violation("ceqs-command-id", f"differs from the request's {rpc.command_id_field}; send one id")]
+        )
+    return given or field
+
+
+def _depth(depth: str) -> int:
+    if not depth:
+        return 0
+    if not depth.isascii() or not depth.isdigit() or int(depth[:20]) > _MAX_DEPTH:
+        raise Invalid(violations=[Violation("ceqs-causation-depth", "must be a whole number")])
+    return int(depth)

@@ -1,0 +1,127 @@
+"""From the bytes of a call to a request that holds nothing but what its contract allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import protovalidate
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from ceqs.errors import Invalid, Misconfigured, Violation
+from ceqs.server._times import malformed_times
+
+
+class Decoder:
+    """Decodes and validates the requests of one rpc.
+
+    A `strict` decoder refuses fields and enum values that this build does not know: a command that is not understood
+    whole must not be executed in part. Otherwise they are ignored.
+    """
+
+    def __init__(self, request: type[Message], *, strict: bool) -> None:
+        self._request = request
+        self._strict = strict
+        self._enums = strict and _has_enums(cast("Descriptor", request.DESCRIPTOR))
+        try:
+            protovalidate.collect_violations(request())
+        except protovalidate.CompilationError as error:
+            raise Misconfigured(f"{request.DESCRIPTOR.full_name} has a rule that does not compile: {error}") from error
+
+    def __call__(self, raw: bytes) -> Message:
+        """Give the request. Raises Invalid, with a violation per field, where it is malformed."""
+        try:
+            request = self._request.FromString(raw)
+        except DecodeError as error:
+            raise Invalid(f"the request is no {self._request.DESCRIPTOR.full_name}: {error}") from error
+        if self._strict:
+            self._refuse_unknown(request, raw)
+        violations = violations_of(request)
+        if violations:
+            raise Invalid(violations=violations)
+        return request
+
+    def _refuse_unknown(self, request: Message, raw: bytes) -> None:
+        size = request.ByteSize()
+        request.DiscardUnknownFields()
+        # Comparing sizes spares the usual request a walk through its messages.
+        if request.ByteSize() != size:
+            raise Invalid(violations=list(_unknown_fields(self._request.FromString(raw), "")))
+        if self._enums and (unknown := list(_unknown_enums(request, ""))):
+            raise Invalid(violations=unknown)
+
+
+def violations_of(message: Message) -> list[Violation]:
+    """Give what breaks the message's own rules (see https://protovalidate.com), and times that are none."""
+    broken = [
+        Violation(_path(found.proto.field), found.proto.message or found.proto.rule_id)
+        for found in protovalidate.collect_violations(message)
+    ]
+    return [*broken, *malformed_times(message)]
+
+
+def _path(field: Any) -> str:
+    """`lines[2].product`; `request` where a rule is about the whole message."""
+    path = ""
+    for element in field.elements if field is not None else ():
+        path += f".{element.field_name}"
+        if element.subscript is not None:
+            path += f"[{element.subscript.value}]"
+    return path.removeprefix(".") or "request"
+
+
+def _unknown_fields(message: Message, path: str) -> Iterator[Violation]:
+    for field in cast("Iterable[Any]", UnknownFieldSet(message)):
+        yield Violation(path.rstrip(".") or "request", f"has an unknown field, number {field.field_number}")
+    for name, inner in _inner_messages(message):
+        yield from _unknown_fields(inner, f"{path}{name}.")
+
+
+def _unknown_enums(message: Message, path: str) -> Iterator[Violation]:
+    for field, value in message.ListFields():
+        enum = field.enum_type
+        if enum is not None and not field.is_extension:
+            for number in value if field.is_repeated else (value,):
+                if number not in enum.values_by_number:
+                    yield Violation(f"{path}{field.name}", f"has the unknown value {number}")
+        elif _is_map(field) and (enum := _map_value(field).enum_type) is not None:
+            for key, number in value.items():
+                if number not in enum.values_by_number:
+                    yield Violation(f"{path}{field.name}[{key}]", f"has the unknown value {number}")
+    for name, inner in _inner_messages(message):
+        yield from _unknown_enums(inner, f"{path}{name}.")
+
+
+def _inner_messages(message: Message) -> Iterator[tuple[str, Message]]:
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        if _is_map(field):
+            if _map_value(field).message_type is not None:
+                yield from ((f"{field.name}[{key}]", inner) for key, inner in value.items())
+        elif field.is_repeated:
+            yield from ((f"{field.name}[{i}]", inner) for i, inner in enumerate(value))
+        else:
+            yield field.name, value
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def _map_value(field: FieldDescriptor) -> FieldDescriptor:
+    return cast("Descriptor", field.message_type).fields_by_name["value"]
+
+
+def _has_enums(top: Descriptor) -> bool:
+    seen, waiting = {top.full_name}, [top]
+    while waiting:
+        for field in waiting.pop().fields:
+            if field.enum_type is not None:
+                return True
+            if field.message_type is not None and field.message_type.full_name not in seen:
+                seen.add(field.message_type.full_name)
+                waiting.append(field.message_type)
+    return False

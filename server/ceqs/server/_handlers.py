@@ -1,0 +1,114 @@
+"""The rpcs that a server answers: bytes in, bytes out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import grpc
+
+from ceqs.contract import CommandRpc, QueryRpc
+from ceqs.errors import Unavailable
+from ceqs.queries import Answers, Stop
+from ceqs.server._calls import Calls
+from ceqs.server._commands import CommandExecutor
+from ceqs.server._decode import Decoder
+from ceqs.server._refusals import refuse
+from ceqs.v1.answers_pb2 import Age
+
+GrpcContext: TypeAlias = Any
+"""grpc.aio.ServicerContext; its stub knows no server that leaves (de)serialising to the handlers."""
+Unary: TypeAlias = Callable[[bytes, GrpcContext], Awaitable[bytes]]
+Streaming: TypeAlias = Callable[[bytes, GrpcContext], AsyncGenerator[bytes, None]]
+
+
+class Handlers:
+    """Collects handlers by service and method. An error of any of them ends its call with the error's status."""
+
+    def __init__(self) -> None:
+        self._services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+
+    @property
+    def services(self) -> Mapping[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]:
+        """What has been collected."""
+        return self._services
+
+    def unary(self, path: str, domain: str, answer: Unary) -> None:
+        """Add an rpc that answers once."""
+
+        async def handle(raw: bytes, context: GrpcContext) -> bytes:
+            try:
+                return await answer(raw, context)
+            except Exception as error:  # noqa: BLE001  # every error becomes a status; the unforeseen are logged
+                await refuse(context, error, domain=domain, rpc=path)
+
+        # Without (de)serialisers gRPC hands the bytes over, and malformed ones get our status instead of INTERNAL.
+        self._add(path, grpc.unary_unary_rpc_method_handler(handle))
+
+    def streaming(self, path: str, domain: str, answers: Streaming) -> None:
+        """Add an rpc that answers with a stream."""
+
+        async def handle(raw: bytes, context: GrpcContext) -> None:
+            try:
+                async with aclosing(answers(raw, context)) as messages:
+                    async for message in messages:
+                        await context.write(message)
+            except Exception as error:  # noqa: BLE001  # as above
+                await refuse(context, error, domain=domain, rpc=path)
+
+        self._add(path, grpc.unary_stream_rpc_method_handler(handle))
+
+    def _add(self, path: str, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
+        _, service, method = path.split("/")
+        self._services.setdefault(service, {})[method] = handler
+
+
+def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: CommandExecutor, calls: Calls) -> None:
+    """Serve a command: decode and validate, read the metadata, execute, answer with the receipt."""
+    decode = Decoder(rpc.request, strict=True)
+
+    async def answer(raw: bytes, context: GrpcContext) -> bytes:
+        request = decode(raw)
+        call = calls.command(rpc, request, context)
+        executed = await executor.execute(rpc, request, call)
+        context.set_trailing_metadata((("ceqs-token", executed.receipt.token),))
+        return executed.response.SerializeToString()
+
+    handlers.unary(rpc.path, domain, answer)
+
+
+def add_query(handlers: Handlers, domain: str, rpc: QueryRpc, answers: Answers, calls: Calls, stop: Stop) -> None:
+    """Serve a query, once or live: its answer says how old it is."""
+    decode = Decoder(rpc.request, strict=False)
+
+    async def answer(raw: bytes, context: GrpcContext) -> bytes:
+        request = decode(raw)
+        found = await answers.answer(rpc, request, calls.query(context))
+        if found.age is not None:
+            context.set_trailing_metadata(_trailers(found.age))
+        return found.response.SerializeToString()
+
+    async def watch(raw: bytes, context: GrpcContext) -> AsyncGenerator[bytes, None]:
+        request = decode(raw)
+        async with aclosing(answers.watch(rpc, request, calls.query(context), stop)) as found:
+            async for one in found:
+                yield one.response.SerializeToString()
+        raise Unavailable("This server is going away. Ask again.")
+
+    if rpc.streaming:
+        handlers.streaming(rpc.path, domain, watch)
+    else:
+        handlers.unary(rpc.path, domain, answer)
+
+
+def _trailers(age: Age) -> tuple[tuple[str, str], ...]:
+    trailers = [
+        ("ceqs-token", age.token),
+        ("ceqs-lag", str(age.lag_events)),
+        ("ceqs-lag-seconds", f"{age.lag_seconds:.3f}"),
+        ("ceqs-parked", str(age.parked)),
+    ]
+    if age.HasField("recorded_at"):
+        trailers.append(("ceqs-recorded-at", age.recorded_at.ToJsonString()))
+    return tuple(trailers)

@@ -1,0 +1,73 @@
+"""The services that every server has: events and admin."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ceqs.errors import Invalid, NotFound, Violation
+from ceqs.log import LogReader
+from ceqs.queries import Stop
+from ceqs.server._admin import append_public
+from ceqs.server._calls import Calls, expires_of, metadata_of
+from ceqs.server._decode import Decoder
+from ceqs.server._events import head_message, is_private, read, subscribe
+from ceqs.server._handlers import GrpcContext, Handlers
+from ceqs.v1.admin_pb2 import AppendPublicRequest
+from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse, ReadRequest, SubscribeRequest
+
+if TYPE_CHECKING:
+    from ceqs.server._server import Served
+
+DOMAIN = "ceqs"
+EVENTS = "ceqs.v1.EventsService"
+ADMIN = "ceqs.v1.AdminService"
+
+
+def add_platform(handlers: Handlers, served: Mapping[str, Served], calls: Calls, stop: Stop) -> None:
+    """Serve EventsService and AdminService for all contexts."""
+    decode_head, decode_read, decode_subscribe = (
+        Decoder(request, strict=False) for request in (GetHeadRequest, ReadRequest, SubscribeRequest)
+    )
+    decode_append = Decoder(AppendPublicRequest, strict=True)
+
+    async def get_head(raw: bytes, context: GrpcContext) -> bytes:
+        log = _chosen(served, decode_head(raw)).log
+        return GetHeadResponse(head=head_message(log, await log.head())).SerializeToString()
+
+    def read_events(raw: bytes, context: GrpcContext) -> AsyncGenerator[bytes, None]:
+        request: Any = decode_read(raw)
+        return read(_readable(served, request, calls, context), request)
+
+    def subscribe_to_events(raw: bytes, context: GrpcContext) -> AsyncGenerator[bytes, None]:
+        request: Any = decode_subscribe(raw)
+        return subscribe(_readable(served, request, calls, context), request, stop)
+
+    async def append(raw: bytes, context: GrpcContext) -> bytes:
+        # The key comes first: who lacks it learns nothing about the contract.
+        calls.require_key(metadata_of(context))
+        request: Any = decode_append(raw)
+        chosen = _chosen(served, request)
+        response = await append_public(chosen.context.contract, chosen.log, request, expires=expires_of(context))
+        return response.SerializeToString()
+
+    handlers.unary(f"/{EVENTS}/GetHead", DOMAIN, get_head)
+    handlers.streaming(f"/{EVENTS}/Read", DOMAIN, read_events)
+    handlers.streaming(f"/{EVENTS}/Subscribe", DOMAIN, subscribe_to_events)
+    handlers.unary(f"/{ADMIN}/AppendPublic", DOMAIN, append)
+
+
+def _readable(served: Mapping[str, Served], request: Any, calls: Calls, context: GrpcContext) -> LogReader:
+    if is_private(request.scope):
+        calls.require_key(metadata_of(context))
+    return _chosen(served, request).log
+
+
+def _chosen(served: Mapping[str, Served], request: Any) -> Served:
+    if request.context in served:
+        return served[request.context]
+    if request.context:
+        raise NotFound(f"this server does not serve the context {request.context!r}, but {', '.join(served)}")
+    if len(served) > 1:
+        raise Invalid(violations=[Violation("context", f"must name one of {', '.join(served)}")])
+    return next(iter(served.values()))

@@ -1,0 +1,110 @@
+"""One gRPC server for one or several contexts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import grpc
+
+from ceqs.errors import Misconfigured
+from ceqs.log import Log
+from ceqs.model import Context
+from ceqs.queries import Answers, ModelReader, States, Stop
+from ceqs.server._calls import Calls
+from ceqs.server._commands import CommandExecutor
+from ceqs.server._handlers import Handlers, add_command, add_query
+from ceqs.server._ids import Uuid7
+from ceqs.server._platform import add_platform
+from ceqs.server._settings import ServerSettings, listen
+from ceqs.server._standard import SERVICES, Health, add_standard
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A context with its log, and a reader for each of its projections by name."""
+
+    context: Context
+    log: Log
+    models: Mapping[str, ModelReader] = field(default_factory=dict[str, ModelReader])
+
+
+class Server:
+    """Serves contexts over gRPC: their commands and queries, their events, health and reflection.
+
+    Whoever opened the logs closes them, after the server has stopped.
+    """
+
+    def __init__(self, served: Sequence[Served], settings: ServerSettings) -> None:
+        """Check what is to be served. Raises Misconfigured."""
+        self._served = {one.context.name: one for one in served}
+        self._stop = Stop()
+        self._health = Health(self._stop)
+        self._server: grpc.aio.Server | None = None
+        if not served or len(self._served) != len(served):
+            raise Misconfigured("a server serves one context or several, each once")
+        self._settings = settings
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on; 0 before it has started."""
+        return self._port
+
+    @property
+    def address(self) -> str:
+        """`host:port`, for clients."""
+        host = self._settings.host
+        return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen and answer. Raises Misconfigured where the address cannot be listened on."""
+        server = grpc.aio.server(
+            options=(
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", self._settings.max_message),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            )
+        )
+        services = self._handlers().services
+        for service, methods in services.items():
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+        names = [*services, *SERVICES]
+        add_standard(server, self._health, names, self._stop)
+        self._port = listen(server, self._settings)
+        await server.start()
+        await self._health.serving(names)
+        self._server = server
+
+    async def stop(self) -> None:
+        """Stop: say so to health checks, take no new calls, end streams, and let running calls finish within grace."""
+        if self._server is None:
+            return
+        await self._health.stopping()
+        self._stop.ask()
+        await self._server.stop(self._settings.grace)
+
+    async def serve_until(self, stop: asyncio.Event) -> None:
+        """Start, and stop when the event is set."""
+        await self.start()
+        try:
+            await stop.wait()
+        finally:
+            await self.stop()
+
+    def _handlers(self) -> Handlers:
+        handlers, new_id = Handlers(), Uuid7()
+        calls = Calls(self._settings.key, new_id)
+        for name, one in self._served.items():
+            states = States(one.context, one.log, capacity=self._settings.states)
+            executor = CommandExecutor(one.context, one.log, states, new_id=new_id)
+            answers = Answers(one.context, one.log, states, one.models)
+            for command in one.context.contract.commands.values():
+                add_command(handlers, name, command, executor, calls)
+            for query in one.context.contract.queries.values():
+                add_query(handlers, name, query, answers, calls, self._stop)
+        add_platform(handlers, self._served, calls, self._stop)
+        return handlers

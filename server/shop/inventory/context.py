@@ -1,0 +1,20 @@
+"""The context `inventory`: everything that fills in its contract."""
+
+from __future__ import annotations
+
+from shop.inventory.commands import Inventory
+from shop.inventory.delivery import DeliverOrders
+from shop.inventory.folds import StockFold
+from shop.inventory.publishing import PublishStock
+from shop.inventory.queries import Queries
+from shop.inventory.stock_levels import StockLevels
+from shop.inventory.v1.inventory_ceqs import InventoryContext
+
+inventory = InventoryContext(
+    commands=Inventory(),
+    folds=[StockFold()],
+    projections=[StockLevels()],
+    publishers=[PublishStock()],
+    subscribers=[DeliverOrders()],
+    queries=Queries(),
+)

@@ -1,0 +1,55 @@
+"""What orders knows of its events when it decides."""
+
+from __future__ import annotations
+
+from shop.orders.v1.events_pb2 import (
+    CreditNoteIssued,
+    OrderCancelled,
+    OrderPlaced,
+    ProductMarkedAvailable,
+    ProductMarkedDepleted,
+)
+from shop.orders.v1.orders_ceqs import CreditNoteFoldBase, OrderFoldBase, ProductFoldBase
+from shop.orders.v1.states_pb2 import CreditNote, Order, OrderStatus, Product
+
+
+class OrderFold(OrderFoldBase):
+    """An order from its placing to its cancellation."""
+
+    def on_order_placed(self, order: Order, event: OrderPlaced) -> None:
+        """Take over what was placed."""
+        order.status = OrderStatus.ORDER_STATUS_PLACED
+        order.customer_id = event.customer_id
+        order.country = event.country
+        order.lines.extend(event.lines)
+        order.total_micros = event.total_micros
+        order.ordered_at.CopyFrom(event.ordered_at)
+
+    def on_order_cancelled(self, order: Order, event: OrderCancelled) -> None:
+        """Remember the order, as cancelled: its number is not free again."""
+        order.status = OrderStatus.ORDER_STATUS_CANCELLED
+        order.cancelled_at.CopyFrom(event.cancelled_at)
+
+
+class CreditNoteFold(CreditNoteFoldBase):
+    """A credit note, once it is issued."""
+
+    def on_credit_note_issued(self, credit_note: CreditNote, event: CreditNoteIssued) -> None:
+        """Take over what was issued."""
+        credit_note.customer_id = event.customer_id
+        credit_note.country = event.country
+        credit_note.lines.extend(event.lines)
+        credit_note.total_micros = event.total_micros
+        credit_note.issued_at.CopyFrom(event.issued_at)
+
+
+class ProductFold(ProductFoldBase):
+    """Whether the warehouse has a product."""
+
+    def on_product_marked_depleted(self, product: Product, event: ProductMarkedDepleted) -> None:
+        """Set the mark."""
+        product.depleted = True
+
+    def on_product_marked_available(self, product: Product, event: ProductMarkedAvailable) -> None:
+        """Take the mark off."""
+        product.depleted = False

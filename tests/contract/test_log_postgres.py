@@ -1,0 +1,234 @@
+"""What may happen between a log and its PostgreSQL: a commit whose outcome nobody has heard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import asyncpg
+import pytest
+from sqlalchemy import make_url
+
+from ceqs.errors import LogUnavailable, Misconfigured
+from ceqs.log import Appended, Entry, NewEvent, open_log, open_reader
+from ceqs.testing import eventually
+
+
+def entry(command_id: str) -> Entry:
+    return Entry(command_id=command_id, events=(NewEvent(id=command_id, type="shop.Placed", payload=b""),))
+
+
+@dataclass
+class Proxy:
+    """Stands between a log and its server, and cuts the connection when a COMMIT passes."""
+
+    host: str
+    port: int
+    cut_before: int = 0
+    """So many COMMITs are lost with the connection."""
+    cut_after: int = 0
+    """So many are delivered, but their answers are lost with the connection."""
+    delay: float = 0.0
+    """Seconds by which a cut connection's COMMIT is delivered late."""
+    refuse: bool = False
+    address: int = 0
+    cuts: int = 0
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Proxy]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.address = server.sockets[0].getsockname()[1]
+        async with server:
+            yield self
+        await asyncio.gather(*self._tasks)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.append(asyncio.create_task(self._serve(reader, writer)))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refuse:
+            writer.transport.abort()
+            return
+        from_server, to_server = await asyncio.open_connection(self.host, self.port)
+        back = asyncio.create_task(self._copy(from_server, writer))
+        commit = b""
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if b"COMMIT;" in data and self.cut_before + self.cut_after > 0:
+                    commit = data
+                    break
+                to_server.write(data)
+        back.cancel()
+        await asyncio.wait([back])
+        if commit:
+            self.cuts += 1
+            if self.cut_before:
+                self.cut_before -= 1
+            else:
+                self.cut_after -= 1
+                if self.delay:
+                    writer.transport.abort()
+                    await asyncio.sleep(self.delay)
+                to_server.write(commit)
+                assert b"COMMIT" in await from_server.read(65536)
+        to_server.close()
+        await to_server.wait_closed()
+        writer.transport.abort()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+
+@pytest.fixture
+async def proxy(postgres: str) -> AsyncIterator[Proxy]:
+    url = make_url(postgres)
+    assert url.host
+    assert url.port
+    async with Proxy(url.host, url.port).running() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def through(postgres: str, proxy: Proxy) -> str:
+    return make_url(postgres).set(port=proxy.address).render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize(
+    ("cut_before", "cut_after", "delay"), [(1, 0, 0), (0, 1, 0), (2, 0, 0), (0, 1, 0.5), (1, 1, 0)]
+)
+async def test_a_commit_whose_answer_is_lost_happens_once(
+    proxy: Proxy, through: str, name: str, cut_before: int, cut_after: int, delay: float
+) -> None:
+    log = await open_log(through, name)
+    await log.append(entry("c0"))
+    proxy.cut_before, proxy.cut_after, proxy.delay = cut_before, cut_after, delay
+    outcomes = await asyncio.gather(*(log.append(entry(f"c{i}")) for i in range(1, 9)))
+    assert proxy.cuts == cut_before + cut_after
+    assert [o.receipt.position for o in outcomes] == list(range(2, 10))
+    events = (await log.read()).events
+    assert [s.position for s in events] == list(range(1, 10))
+    assert (await log.append(entry("c9"))).receipt.position == 10
+    await log.close()
+
+
+async def test_a_commit_that_is_always_lost_is_resolved_before_anybody_is_answered(
+    proxy: Proxy, through: str, postgres: str, name: str
+) -> None:
+    log = await open_log(through, name)
+    proxy.cut_before = 5
+    with pytest.raises(LogUnavailable):
+        await log.append(entry("c1"))
+    assert await log.find("c1", b"") is None
+    proxy.cut_before, proxy.cut_after = 2, 1
+    assert (await log.append(entry("c2"))).receipt.position == 1
+    await log.close()
+
+
+async def test_while_the_server_cannot_be_reached_the_log_says_so_and_recovers(
+    proxy: Proxy, through: str, name: str
+) -> None:
+    log = await open_log(through, name)
+    await log.append(entry("c1"))
+    proxy.cut_before, proxy.refuse = 1, True
+    waiting = asyncio.create_task(log.append(entry("c2")))
+    done, _ = await asyncio.wait([waiting], timeout=1)
+    assert not done, "the outcome is unknown: nobody must be answered"
+    proxy.refuse = False
+    with contextlib.suppress(LogUnavailable):  # or an attempt has come through
+        await waiting
+    assert (await log.append(entry("c2"))).receipt.position == 2
+    assert len((await log.read()).events) == 2
+    await log.close()
+
+
+async def test_a_killed_backend_costs_nothing(postgres: str, name: str) -> None:
+    log = await open_log(postgres, name)
+    killer = await asyncpg.connect(postgres)
+    outcomes: list[Appended] = []
+
+    async def write(writer: int) -> None:
+        for i in range(60):
+            outcomes.append(await log.append(entry(f"{writer}-{i}")))
+
+    def went_on(since: int) -> bool:
+        return writing.done() or len(outcomes) > since + 20
+
+    writing = asyncio.gather(*map(write, range(8)))
+    killed = 0
+    while not writing.done():
+        progress = len(outcomes)
+        killed += await killer.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        )
+        await eventually(partial(went_on, progress))
+    await writing
+    await killer.close()
+    assert killed > 0
+    assert sorted(o.receipt.position for o in outcomes) == list(range(1, 481))
+    assert [s.position for s in (await log.read()).events] == list(range(1, 481))
+    await log.close()
+
+
+async def test_a_reader_whose_connection_is_lost_says_so_and_goes_on(postgres: str, name: str) -> None:
+    log, reader = await open_log(postgres, name), await open_reader(postgres, name)
+    waiting = asyncio.create_task(reader.wait(0, 30))
+    killer = await asyncpg.connect(postgres)
+    while not waiting.done():
+        await killer.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ceqs'")
+        await asyncio.sleep(0.01)
+    with pytest.raises(LogUnavailable, match="cannot be read"):
+        await waiting
+    await killer.close()
+    await log.append(entry("c1"))
+    assert await reader.wait(0, 30) == 1
+    assert len((await reader.read()).events) == 1
+    await reader.close()
+    await log.close()
+
+
+async def test_a_writer_waits_for_the_lock_of_another(postgres: str, name: str) -> None:
+    first, second = await open_log(postgres, name), await open_log(postgres, name)
+    assert first.log_id == second.log_id
+    outcomes = await asyncio.gather(*((first, second)[i % 2].append(entry(f"c{i}")) for i in range(40)))
+    assert sorted(o.receipt.position for o in outcomes) == list(range(1, 41))
+    twins = await asyncio.gather(first.append(entry("twin")), second.append(entry("twin")))
+    assert twins[0].receipt == twins[1].receipt
+    await first.close()
+    await second.close()
+
+
+async def test_logs_of_one_database_are_strangers(postgres: str, name: str) -> None:
+    orders, inventory = await open_log(postgres, name), await open_log(postgres, name[:-1])
+    await orders.append(entry("c1"))
+    assert (await inventory.head()).position == 0
+    assert orders.log_id != inventory.log_id
+    await orders.close()
+    await inventory.close()
+
+
+async def test_openings_at_once_make_one_log(postgres: str, name: str) -> None:
+    logs = await asyncio.gather(*(open_log(postgres, name) for _ in range(4)))
+    assert len({log.log_id for log in logs}) == 1
+    for log in logs:
+        await log.close()
+
+
+async def test_a_server_that_is_not_there_is_named() -> None:
+    for opening in (open_log, open_reader):
+        with pytest.raises(LogUnavailable, match=r"postgresql://ceqs:\*\*\*@127.0.0.1:1/x cannot be reached"):
+            await opening("postgresql://ceqs:secret@127.0.0.1:1/x", "orders")
+
+
+async def test_a_wrong_password_or_database_is_no_matter_of_waiting(postgres: str) -> None:
+    url = make_url(postgres)
+    for wrong in (url.set(password="wrong"), url.set(database="nowhere")):
+        for opening in (open_log, open_reader):
+            with pytest.raises(Misconfigured, match="cannot be used"):
+                await opening(wrong.render_as_string(hide_password=False), "orders")

@@ -1,0 +1,219 @@
+"""What every log promises to those who read it: everything, once, in order, as soon as it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Sequence
+
+import pytest
+
+from ceqs.errors import CeqsError, Conflict
+from ceqs.log import (
+    ALL,
+    MAX_EVENT_BYTES,
+    MAX_SLICE_BYTES,
+    Condition,
+    Entry,
+    Log,
+    LogReader,
+    NewEvent,
+    Query,
+    QueryItem,
+    StoredEvent,
+    open_log,
+    open_reader,
+)
+from ceqs.v1.events_pb2 import RecordedEvent
+
+TYPES = ("shop.Placed", "shop.Shipped", "shop.Paid")
+TAGS = ("order:1", "order:2", "product:1", "product:2")
+
+
+def entry(*events: NewEvent, condition: Condition | None = None) -> Entry:
+    return Entry(command_id=str(uuid.uuid4()), events=events, condition=condition)
+
+
+def event(*tags: str, kind: str = TYPES[0], public: bool = False, payload: bytes = b"") -> NewEvent:
+    return NewEvent(id=str(uuid.uuid4()), type=kind, payload=payload, tags=tags, public=public)
+
+
+def any_event(dice: random.Random) -> NewEvent:
+    tags = dice.sample(TAGS, dice.randint(0, len(TAGS)))
+    return event(*tags, kind=dice.choice(TYPES), public=dice.random() < 0.4)
+
+
+def any_query(dice: random.Random) -> Query:
+    def some(texts: Sequence[str]) -> frozenset[str]:
+        return frozenset(dice.sample(texts, dice.randint(0, 2)))
+
+    return Query(tuple(QueryItem(some(TYPES), some(TAGS)) for _ in range(dice.randint(0, 3))))
+
+
+def fits(query: Query, candidate: NewEvent) -> bool:
+    if not query.items:
+        return True
+    return any(
+        (not item.types or candidate.type in item.types) and all(tag in candidate.tags for tag in item.tags)
+        for item in query.items
+    )
+
+
+async def test_reading_with_a_filter_equals_filtering_everything(log: Log) -> None:
+    dice = random.Random(5)
+    events = [any_event(dice) for _ in range(150)]
+    await log.append(entry(*events))
+    everything = (await log.read()).events
+    for _ in range(60):
+        query, public, limit = any_query(dice), dice.random() < 0.5, dice.choice([1, 3, 1000])
+        counted = [s for s in everything if s.public_position] if public else list(everything)
+        head = len(counted)
+        after, until = dice.randint(0, head), dice.choice([None, dice.randint(0, head)])
+
+        def number(stored: StoredEvent, public: bool = public) -> int:
+            return stored.public_position if public else stored.position
+
+        expected = [
+            s
+            for s in counted
+            if after < number(s) <= (head if until is None else until) and fits(query, events[s.position - 1])
+        ]
+        part = await log.read(after=after, until=until, limit=limit, query=query, public=public)
+        assert list(part.events) == expected[:limit]
+        if len(expected) > limit:
+            assert part.through == number(part.events[-1])
+        elif len(expected) < limit:
+            assert part.through == max(after, head if until is None else min(until, head))
+
+
+async def test_conditions_equal_searching_everything(log: Log) -> None:
+    dice = random.Random(6)
+    events = [any_event(dice) for _ in range(80)]
+    await log.append(entry(*events))
+    conditions = [Condition(any_query(dice), after=dice.randint(60, 81)) for _ in range(200)]
+    outcomes = await asyncio.gather(
+        *(log.append(entry(condition=condition)) for condition in conditions), return_exceptions=True
+    )
+    for condition, outcome in zip(conditions, outcomes, strict=True):
+        moved = any(fits(condition.query, e) for e in events[condition.after :])
+        assert isinstance(outcome, Conflict) == moved, condition
+
+
+async def test_conditions_within_a_batch_equal_searching_everything(log: Log) -> None:
+    dice = random.Random(7)
+    entries = [entry(any_event(dice), condition=Condition(any_query(dice), after=0)) for _ in range(60)]
+    outcomes = await asyncio.gather(*map(log.append, entries), return_exceptions=True)
+    accepted: list[NewEvent] = []
+    for one, outcome in zip(entries, outcomes, strict=True):
+        assert one.condition
+        moved = any(fits(one.condition.query, e) for e in accepted)
+        assert isinstance(outcome, Conflict) == moved
+        accepted += () if moved else one.events
+    assert 1 < len(accepted) < 60
+
+
+async def test_a_slice_ends_at_its_limit_or_its_size(log: Log) -> None:
+    half = MAX_EVENT_BYTES - 1000
+    await log.append(entry(*(event("order:1", payload=b"x" * size) for size in (half, half, 10, half, half, 10, 10))))
+    for query in (ALL, Query((QueryItem(tags=frozenset({"order:1"})),))):
+        sizes, after = [], 0
+        while (part := await log.read(after=after, query=query)).events:
+            assert sum(len(s.envelope) for s in part.events) <= MAX_SLICE_BYTES
+            assert part.through >= part.events[-1].position
+            sizes.append(len(part.events))
+            after = part.through
+        assert sizes == [3, 4]
+        assert [s.position for s in (await log.read(after=2, limit=2, query=query)).events] == [3, 4]
+
+
+async def test_nothing_is_read_beyond_the_head(log: Log) -> None:
+    await log.append(entry(event(public=True)))
+    for public in (True, False):
+        part = await log.read(after=7, public=public)
+        assert (list(part.events), part.through) == ([], 7)
+
+
+async def test_waiting_ends_when_an_event_is_appended(log: Log) -> None:
+    assert await log.wait(0, 0.01) == 0
+    waiting = [asyncio.create_task(log.wait(0, 30)) for _ in range(100)]
+    await asyncio.sleep(0)
+    await log.append(entry(event()))
+    assert await asyncio.gather(*waiting) == [1] * 100
+    assert await log.wait(0, 30) == 1
+    started = time.monotonic()
+    assert await log.wait(1, 0.05) == 1
+    assert 0.04 < time.monotonic() - started < 5
+
+
+async def test_a_reader_elsewhere_is_woken(url: str, name: str) -> None:
+    if url == "memory:":
+        with pytest.raises(CeqsError, match="hand on the one"):
+            await open_reader(url, name)
+        return
+    log = await open_log(url, name)
+    reader = await open_reader(url, name)
+    assert (reader.name, reader.log_id) == (name, log.log_id)
+    for position in range(1, 20):
+        waiting = asyncio.create_task(reader.wait(position - 1, 30))
+        await asyncio.sleep(0.003 * (position % 3))
+        await log.append(entry(event()))
+        assert await waiting == position
+        assert (await reader.head()).position == position
+    await reader.close()
+    await log.close()
+
+
+async def test_a_live_reader_sees_every_position_once_in_order(url: str, name: str) -> None:
+    """The race that plain sequences lose: a position must not show before all lower ones are there to be read."""
+    several = 3 if url.startswith("postgresql") else 1
+    logs = [await open_log(url, name) for _ in range(several)]
+    reader: LogReader = logs[0] if url == "memory:" else await open_reader(url, name)
+    writers, appends = 24, 40
+
+    async def write(number: int) -> None:
+        dice = random.Random(number)
+        for _ in range(appends):
+            await logs[number % several].append(entry(*(any_event(dice) for _ in range(dice.randint(1, 3)))))
+            await asyncio.sleep(dice.random() * 0.004)
+
+    async def follow(*, public: bool) -> list[int]:
+        seen, after, head = list[int](), 0, 0
+        while not writing.done() or (await reader.head()).position > head:
+            head = await reader.wait(head, 0.1)
+            while (part := await reader.read(after=after, limit=50, public=public)).events:
+                seen += [s.public_position if public else s.position for s in part.events]
+                after = part.through
+        return seen
+
+    async def follow_filtered() -> list[int]:
+        """A filtered reader goes on after what was examined, which must not lie beyond what could be seen."""
+        query = Query((QueryItem(types=frozenset({TYPES[0]})), QueryItem(tags=frozenset({TAGS[0]}))))
+        seen, after = list[int](), 0
+        while not writing.done() or (await reader.head()).position > after:
+            part = await reader.read(after=after, query=query)
+            seen += [s.position for s in part.events]
+            after = part.through
+            await asyncio.sleep(0.001)
+        return seen
+
+    writing = asyncio.gather(*map(write, range(writers)))
+    private, public, filtered = await asyncio.gather(follow(public=False), follow(public=True), follow_filtered())
+    await writing
+    head = await reader.head()
+    assert head.position >= writers * appends
+    assert private == list(range(1, head.position + 1))
+    assert public == list(range(1, head.public_position + 1))
+    query = Query((QueryItem(types=frozenset({TYPES[0]})), QueryItem(tags=frozenset({TAGS[0]}))))
+    assert filtered == [s.position for s in (await reader.read(query=query, limit=10_000)).events]
+    times, after = list[tuple[int, int]](), 0
+    while (part := await reader.read(after=after)).events:
+        stamps = [RecordedEvent.FromString(s.envelope).recorded_at for s in part.events]
+        times += [(stamp.seconds, stamp.nanos) for stamp in stamps]
+        after = part.through
+    assert times == sorted(times)
+    if reader is not logs[0]:
+        await reader.close()
+    for log in logs:
+        await log.close()

@@ -1,0 +1,185 @@
+"""The file of a log: one writer, and precise words for a file that is none."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import RootTransaction
+from sqlalchemy.exc import OperationalError
+
+from ceqs.errors import Misconfigured
+from ceqs.log import Entry, NewEvent, open_log, open_reader
+
+ENTRY = Entry(command_id="c1", events=(NewEvent(id="e1", type="shop.Placed", payload=b""),))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "orders" / "log.db"
+
+
+async def test_a_second_writer_is_refused_and_told_the_file(path: Path) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    with pytest.raises(Misconfigured, match=rf"{path} is being written by another process"):
+        await open_log(f"sqlite:///{path}", "orders")
+    code = "import asyncio, sys; from ceqs.log import open_log; asyncio.run(open_log(sys.argv[1], 'orders'))"
+    other = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-c", code, f"sqlite:///{path}"], stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await other.communicate()
+    assert other.returncode == 1
+    assert f"{path} is being written by another process".encode() in said
+    await log.append(ENTRY)
+    await log.close()
+    await (await open_log(f"sqlite:///{path}", "orders")).close()
+
+
+async def test_a_writer_that_died_leaves_no_lock(path: Path) -> None:
+    code = """
+import asyncio, os, signal, sys
+from ceqs.log import open_log
+async def main():
+    await open_log(sys.argv[1], 'orders')
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    dead = await asyncio.create_subprocess_exec(sys.executable, "-c", code, f"sqlite:///{path}")
+    assert await dead.wait() == -9
+    log = await open_log(f"sqlite:///{path}", "orders")
+    assert (await log.append(ENTRY)).receipt.position == 1
+    await log.close()
+
+
+async def test_missing_directories_are_made(path: Path) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    assert path.exists()
+    await log.close()
+
+
+async def test_the_file_is_written_ahead_and_in_full(path: Path) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    await log.close()
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"dear diary, " * 1000)
+    for opening in (open_log, open_reader):
+        with pytest.raises(Misconfigured, match=rf"{path} is not a SQLite database"):
+            await opening(f"sqlite:///{path}", "orders")
+    assert path.read_bytes() == b"dear diary, " * 1000
+
+
+async def test_a_database_of_something_else_is_refused_and_left_alone(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE diary (line TEXT)")
+    with pytest.raises(Misconfigured, match="is a database of something else"):
+        await open_log(f"sqlite:///{path}", "orders")
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("diary",)]
+
+
+async def test_the_log_of_another_context_is_refused(path: Path) -> None:
+    await (await open_log(f"sqlite:///{path}", "orders")).close()
+    for opening in (open_log, open_reader):
+        with pytest.raises(Misconfigured, match="is the log of 'orders', not of 'inventory'"):
+            await opening(f"sqlite:///{path}", "inventory")
+
+
+async def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(Misconfigured, match=rf"{tmp_path}/file cannot be written: "):
+        await open_log(f"sqlite:///{tmp_path}/file/log.db", "orders")
+    with pytest.raises(Misconfigured, match=rf"{tmp_path}/file/deeper cannot be written: "):
+        await open_log(f"sqlite:///{tmp_path}/file/deeper/log.db", "orders")
+
+
+async def test_a_directory_in_the_files_place_is_refused(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(Misconfigured, match=rf"{path} cannot be opened"):
+        await open_log(f"sqlite:///{path}", "orders")
+
+
+async def test_an_empty_file_becomes_a_log(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.touch()
+    log = await open_log(f"sqlite:///{path}", "orders")
+    assert (await log.append(ENTRY)).receipt.position == 1
+    await log.close()
+
+
+async def test_readers_leave_the_checkpoint_to_the_writer(path: Path) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    await log.append(ENTRY)
+    ahead = path.with_name("log.db-wal").stat().st_size
+    for _ in range(3):
+        reader = await open_reader(f"sqlite:///{path}", "orders")
+        assert len((await reader.read()).events) == 1
+        await reader.close()
+    assert path.with_name("log.db-wal").stat().st_size == ahead > 0
+    await log.close()
+
+
+async def test_the_log_is_read_while_no_server_runs(path: Path) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    await log.append(ENTRY)
+    await log.close()
+    reader = await open_reader(f"sqlite:///{path}", "orders")
+    assert len((await reader.read()).events) == 1
+    await reader.close()
+
+
+async def test_a_reader_reads_on_when_the_server_comes_back(path: Path) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    reader = await open_reader(f"sqlite:///{path}", "orders")
+    for position in range(1, 4):
+        event = NewEvent(id=f"e{position}", type="shop.Placed", payload=b"")
+        await log.append(Entry(command_id=f"c{position}", events=(event,)))
+        assert await reader.wait(position - 1, 30) == position
+        await log.close()
+        log = await open_log(f"sqlite:///{path}", "orders")
+    await reader.close()
+    await log.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite:", "sqlite:///", "mysql://host/x", "", "orders.db"])
+async def test_a_url_of_no_log_is_refused(url: str) -> None:
+    for opening in (open_log, open_reader):
+        with pytest.raises(Misconfigured, match="is no log: use memory:, sqlite:///"):
+            await opening(url, "orders")
+
+
+@pytest.mark.parametrize("name", ["", "Orders", "a.b", "a*", "1a", "a b", "x" * 51, 'a"; DROP SCHEMA x'])
+async def test_a_name_that_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(Misconfigured, match="is no name for a log"):
+        await open_log("memory:", name)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a_commit_that_fails_is_done_again_on_a_new_connection_and_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    commit, failures = RootTransaction.commit, [1]
+
+    def fail(transaction: RootTransaction) -> None:
+        if not failures:
+            return commit(transaction)
+        failures.pop()
+        if stored:
+            commit(transaction)
+        raise OperationalError("COMMIT", {}, Exception("disk I/O error"))
+
+    monkeypatch.setattr(RootTransaction, "commit", fail)
+    appended = await log.append(ENTRY)
+    assert (appended.receipt.position, appended.repeated, failures) == (1, stored, [])
+    assert len((await log.read()).events) == 1
+    await log.close()

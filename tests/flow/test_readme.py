@@ -1,0 +1,44 @@
+"""Every block of the README runs, in order, as a newcomer would run it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_readme_names_targets_that_exist() -> None:
+    """`make test` cannot run within itself, and `make demo` has a test of its own: here they are found by make."""
+    for target in re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text()):
+        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+    assert "make demo" in BLOCKS[0]
+    assert "make test" in BLOCKS[0]
+
+
+@pytest.mark.timeout(180)
+def test_five_minutes_to_a_service_run_as_they_are_written(tmp_path: Path) -> None:
+    script = "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n" + "\n".join(BLOCKS[1:])
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr + "".join(path.read_text() for path in tmp_path.rglob("dev.log"))
+    assert done.returncode == 0, said
+    assert "2 passed" in done.stdout
+    assert "BOOK_IS_OUT" in said
+    assert "the second reader has to wait" in done.stdout
+    assert "Bob has it, as of position 2" in done.stdout
+    readers = done.stdout.rpartition("Bob has it")[2]
+    assert "Ada" in readers, said
+    assert "Bob" in readers.partition("\n")[2], said

@@ -1,0 +1,176 @@
+"""Right use of what is generated: type checkers accept every line."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+
+from golden.lending.v1.in_pb2 import (
+    BookAvailable,
+    BookLent,
+    BookRegistered,
+    BookReserved,
+    BookReturned,
+    DescribeLoanRequest,
+    DescribeLoanResponse,
+    FollowLoanRequest,
+    FollowLoanResponse,
+    GetLoanRequest,
+    GetReportRequest,
+    GetReportResponse,
+    LendBookRequest,
+    LendBookResponse,
+    ListBorrowedRequest,
+    ListBorrowedResponse,
+    ListReadersRequest,
+    ListReadersResponse,
+    Loan,
+    Register,
+    RegisterBookRequest,
+    Reservations,
+    ReserveBookRequest,
+    ReturnBookRequest,
+    WatchBorrowedRequest,
+    WatchBorrowedResponse,
+    WatchLoanRequest,
+)
+from golden.lending.v1.lending_ceqs import (
+    BorrowedProjection,
+    LendingCommand,
+    LendingContext,
+    LendingEvent,
+    LendingPrivateSubscriber,
+    LendingPublicEvent,
+    LendingPublisher,
+    LendingSubscriber,
+    LoanCommands,
+    LoanFoldBase,
+    LoanQueries,
+    ReadersProjection,
+    RegisterCommands,
+    RegisterFoldBase,
+    ReportQueries,
+    ReservationsFoldBase,
+)
+from golden.lending.v1.lending_client import LendingClient
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ceqs.model import Decision, Reaction, Recorded, Rejected
+
+
+class LoanFold(LoanFoldBase):
+    def on_book_lent(self, loan: Loan, event: BookLent) -> None:
+        loan.member_id = event.member_id
+
+    def on_book_returned(self, loan: Loan, event: BookReturned) -> None:
+        loan.member_id = ""
+
+
+class ReservationsFold(ReservationsFoldBase):
+    def on_book_reserved(self, reservations: Reservations, event: BookReserved) -> None:
+        reservations.of_book += 1
+
+    def on_book_lent(self, reservations: Reservations, event: BookLent) -> None:
+        reservations.of_book -= 1
+
+
+class RegisterFold(RegisterFoldBase):
+    def on_book_registered(self, register: Register, event: BookRegistered) -> None:
+        register.last_number = event.number
+
+
+class Lending(LoanCommands):
+    def lend_book(
+        self, request: LendBookRequest, loan: Loan, ctx: Decision
+    ) -> Generator[LendingEvent, None, LendBookResponse]:
+        if loan.member_id:
+            raise Rejected("BOOK_LENT")
+        yield BookLent(book_id=request.book_id, member_id=request.member_id, due_at=ctx.now)
+        return LendBookResponse(due_at=ctx.now)
+
+    def return_book(self, request: ReturnBookRequest, loan: Loan, ctx: Decision) -> Iterator[LendingEvent]:
+        yield BookReturned(book_id=request.book_id)
+
+    def reserve_book(
+        self, request: ReserveBookRequest, reservations: Reservations, ctx: Decision
+    ) -> Iterable[BookReserved]:
+        return [BookReserved(book_id=request.book_id, member_id=request.member_id)]
+
+
+class Registering(RegisterCommands):
+    def register_book(self, request: RegisterBookRequest, register: Register, ctx: Decision) -> Iterator[LendingEvent]:
+        yield BookRegistered(book_id=request.book_id, number=register.last_number + 1)
+
+
+class Borrowed(BorrowedProjection):
+    metadata = MetaData()
+
+    async def on_book_lent(self, session: AsyncSession, event: BookLent, meta: Recorded) -> None:
+        await session.commit()
+
+
+class Readers(ReadersProjection):
+    name = "readers"
+    version = 2
+    metadata = MetaData()
+
+    async def on_book_returned(self, session: AsyncSession, event: BookReturned, meta: Recorded) -> None:
+        assert meta.position > 0
+
+
+class Telling(LendingPublisher):
+    def on_book_returned(self, event: BookReturned, ctx: Reaction) -> Iterator[LendingPublicEvent]:
+        yield BookAvailable(book_id=event.book_id)
+
+
+class Reminding(LendingPrivateSubscriber):
+    def on_book_reserved(self, event: BookReserved, ctx: Reaction) -> Iterator[LendingCommand]:
+        yield ReturnBookRequest(book_id=event.book_id)
+
+
+class Hearing(LendingSubscriber):
+    """As another context would hear it, with commands of its own."""
+
+    def on_book_available(self, event: BookAvailable, ctx: Reaction) -> Iterator[ReserveBookRequest]:
+        yield ReserveBookRequest(book_id=event.book_id)
+
+
+class Answers(LoanQueries):
+    async def describe_loan(self, request: DescribeLoanRequest, loan: Loan) -> DescribeLoanResponse:
+        return DescribeLoanResponse(text=loan.member_id)
+
+    async def follow_loan(self, request: FollowLoanRequest, loan: Loan) -> FollowLoanResponse:
+        return FollowLoanResponse(text=loan.member_id)
+
+
+class Reports(ReportQueries):
+    async def list_borrowed(self, request: ListBorrowedRequest, session: AsyncSession) -> ListBorrowedResponse:
+        return ListBorrowedResponse()
+
+    async def watch_borrowed(self, request: WatchBorrowedRequest, session: AsyncSession) -> WatchBorrowedResponse:
+        return WatchBorrowedResponse()
+
+    async def list_readers(self, request: ListReadersRequest, session: AsyncSession) -> ListReadersResponse:
+        return ListReadersResponse()
+
+    async def get_report(self, request: GetReportRequest) -> GetReportResponse:
+        return GetReportResponse(parts=[GetReportResponse.Part(name="loans")])
+
+
+lending = LendingContext(
+    commands=[Lending(), Registering()],
+    folds=[LoanFold(), ReservationsFold(), RegisterFold()],
+    projections=[Borrowed(), Readers()],
+    publishers=[Telling()],
+    subscribers=[Reminding(), Hearing()],
+    queries=[Answers(), Reports()],
+)
+
+
+async def call() -> str:
+    async with LendingClient("localhost:50051") as client:
+        lent = await client.lend_book(LendBookRequest(book_id="b"), command_id="c", timeout=2)
+        answer = await client.get_loan(GetLoanRequest(book_id="b"), at_least=lent.receipt.token)
+        async for watched in client.watch_loan(WatchLoanRequest(book_id="b")):
+            return watched.message.loan.member_id
+        return answer.message.loan.member_id

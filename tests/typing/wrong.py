@@ -1,0 +1,158 @@
+"""Wrong use of what is generated: type checkers report every marked line, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+from golden.lending.v1.in_pb2 import (
+    BookAvailable,
+    BookLent,
+    BookRegistered,
+    BookReturned,
+    DescribeLoanRequest,
+    DescribeLoanResponse,
+    FollowLoanRequest,
+    GetLoanRequest,
+    LendBookRequest,
+    LendBookResponse,
+    Loan,
+    Register,
+    RegisterBookRequest,
+    Reservations,
+    ReserveBookRequest,
+    ReturnBookRequest,
+    ReturnBookResponse,
+)
+from golden.lending.v1.lending_ceqs import (
+    BorrowedProjection,
+    LendingCommand,
+    LendingContext,
+    LendingEvent,
+    LendingPrivateSubscriber,
+    LendingPublicEvent,
+    LendingPublisher,
+    LendingSubscriber,
+    LoanCommands,
+    LoanFoldBase,
+    LoanQueries,
+    RegisterCommands,
+    RegisterFoldBase,
+)
+from golden.lending.v1.lending_client import LendingClient
+from sqlalchemy.ext.asyncio import AsyncSession as Session
+
+from ceqs.model import Decision as Ctx
+from ceqs.model import Reaction, Recorded
+
+Events = Iterator[LendingEvent]
+Loans = Iterator[Loan]
+
+
+class MissingFold(LoanFoldBase):
+    def on_book_lent(self, loan: Loan, event: BookLent) -> None: ...
+
+
+class WrongStateFold(RegisterFoldBase):
+    def on_book_registered(self, register: Loan, event: BookRegistered) -> None: ...  # wrong: state
+
+
+class WrongEventFold(RegisterFoldBase):
+    def on_book_registered(self, register: Register, event: BookLent) -> None: ...  # wrong: event
+
+
+class UnknownFieldFold(RegisterFoldBase):
+    def on_book_registered(self, register: Register, event: BookRegistered) -> None:
+        register.last_number = event.numbr  # wrong: there is no such field
+        register.first_number = event.number  # wrong: there is no such field
+        register.last_number = event.book_id  # wrong: text is no number
+
+
+class WrongYield(RegisterCommands):
+    def register_book(self, request: RegisterBookRequest, register: Register, ctx: Ctx) -> Iterator[LendingEvent]:
+        yield BookRegistered(book_id=request.book_id, numbr=1)  # wrong: there is no such field
+        yield BookAvailable(book_id=request.book_id)  # wrong: a public event
+        yield ReturnBookResponse()  # wrong: no event
+
+
+class WrongResult(RegisterCommands):
+    def register_book(self, request: RegisterBookRequest, register: Register, ctx: Ctx) -> Loans: ...  # wrong: result
+
+
+class WrongRequest(RegisterCommands):
+    def register_book(self, request: LendBookRequest, register: Register, ctx: Ctx) -> Events: ...  # wrong: request
+
+
+class WrongCommands(LoanCommands):
+    def lend_book(
+        self, request: LendBookRequest, loan: Loan, ctx: Ctx
+    ) -> Generator[LendingEvent, None, LendBookResponse]:
+        yield BookLent(book_id=request.book_id)
+        return ReturnBookResponse()  # wrong: response
+
+    def return_book(self, request: ReturnBookRequest, loan: Register, ctx: Ctx) -> Events: ...  # wrong: state
+
+    def reserve_book(self, request: ReserveBookRequest, reservations: Reservations) -> Events: ...  # wrong: no ctx
+
+
+class WrongProjection(BorrowedProjection):
+    def on_book_lent(self, session: Session, event: BookLent, meta: Recorded) -> None: ...  # wrong: not async
+
+    async def on_book_returned(self, session: Session, event: BookLent, meta: Recorded) -> None: ...  # wrong: event
+
+
+class WrongPublisher(LendingPublisher):
+    def on_book_returned(self, event: BookReturned, ctx: Reaction) -> Iterator[LendingPublicEvent]:
+        yield BookLent(book_id=event.book_id)  # wrong: private
+
+    def on_book_lent(self, event: BookLent, ctx: Reaction) -> Iterator[BookReturned]: ...  # wrong: private
+
+
+class WrongSubscriber(LendingPrivateSubscriber):
+    def on_book_lent(self, event: BookLent, ctx: Reaction) -> Iterator[LendingCommand]:
+        yield BookReturned(book_id=event.book_id)  # wrong: no command
+
+
+class WrongHearing(LendingSubscriber):
+    def on_book_available(self, event: BookLent, ctx: Reaction) -> Iterator[ReturnBookRequest]: ...  # wrong: event
+
+
+class WrongQueries(LoanQueries):
+    async def describe_loan(self, request: DescribeLoanRequest, loan: Loan) -> DescribeLoanResponse:
+        return loan  # wrong: response
+
+    async def follow_loan(self, request: FollowLoanRequest, loan: Loan) -> DescribeLoanResponse: ...  # wrong: response
+
+
+class MissingQueries(LoanQueries):
+    async def describe_loan(self, request: DescribeLoanRequest, loan: Loan) -> DescribeLoanResponse:
+        return DescribeLoanResponse(txt="")  # wrong: there is no such field
+
+
+MissingFold()  # wrong: on_book_returned is missing
+MissingQueries()  # wrong: follow_loan is missing
+
+
+def build(loans: LoanFoldBase, commands: LoanCommands, queries: LoanQueries) -> None:
+    LendingContext(  # wrong: projections and queries are missing
+        commands=[commands],
+        folds=[loans],
+    )
+    LendingContext(
+        commands=[queries],  # wrong: no commands
+        folds=[commands],  # wrong: no fold
+        projections=[loans],  # wrong: no projection
+        publishers=[WrongSubscriber()],  # wrong: no publisher
+        subscribers=[WrongPublisher()],  # wrong: no subscriber
+        queries=[commands],  # wrong: no queries
+    )
+
+
+async def call(client: LendingClient) -> None:
+    await client.lend_book(GetLoanRequest())  # wrong: request
+    await client.lend_boook(LendBookRequest())  # wrong: there is no such rpc
+    await client.get_loan(GetLoanRequest(), command_id="c")  # wrong: a query has no command id
+    answer = await client.get_loan(GetLoanRequest())
+    print(answer.message.loan.title)  # wrong: there is no such field
+    print(answer.loan)  # wrong: an answer is not its response
+    async for _ in client.get_loan(GetLoanRequest()):  # wrong: no stream
+        break

@@ -1,0 +1,76 @@
+"""What is printed: outlines for people, errors on one line, exit codes by the kind of error."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ceqs.cli._main import app
+from ceqs.cli._output import Output, outline, reporting
+from ceqs.errors import CeqsError, Misconfigured, Rejected, Unavailable
+
+COMMANDS = ["new", "gen", "dev", "serve", "relay", "project", "call", "tail", "version"]
+
+
+def test_an_outline_nests_by_indentation() -> None:
+    value = {"order": {"id": "1", "paid": True, "lines": [{"product": "x", "units": 2}, {"product": "y"}], "notes": []}}
+    assert outline(value).splitlines() == [
+        "order:",
+        "  id: 1",
+        "  paid: true",
+        "  lines:",
+        "    - product: x",
+        "      units: 2",
+        "    - product: y",
+        "  notes: []",
+    ]
+
+
+def test_an_outline_quotes_what_is_not_printable() -> None:
+    assert outline({"title": "two\nlines"}) == 'title: "two\\nlines"'
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (Misconfigured("no contexts"), 2, "error: no contexts\n"),
+        (Rejected("ORDER_EXISTS", "placed before"), 1, "error: ORDER_EXISTS: placed before\n"),
+        (Unavailable("nothing answers"), 1, "error: nothing answers\n"),
+    ],
+)
+def test_an_error_ends_the_command_with_its_code(
+    error: CeqsError, code: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for output in Output:
+        with pytest.raises(typer.Exit) as ended, reporting(output):
+            raise error
+        assert ended.value.exit_code == code
+    first, second = capsys.readouterr().err.splitlines(keepends=True)
+    assert first == text
+    assert json.loads(second) == {"error": error.reason, "message": error.message}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_teaches_and_prints_json_where_asked(command: str) -> None:
+    told = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120", "TERM": "dumb"})
+    assert told.exit_code == 0
+    assert "--output" in told.stdout
+    assert "Examples:" in told.stdout or command == "version"
+
+
+def test_there_are_no_other_commands() -> None:
+    named = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    assert sorted(named) == sorted(COMMANDS)
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    assert CliRunner().invoke(app, ["sevre"]).exit_code == 2
+    assert CliRunner().invoke(app, ["version", "--output", "xml"]).exit_code == 2
+
+
+def test_version_prints_the_version() -> None:
+    assert CliRunner().invoke(app, ["version"]).stdout.startswith("ceqs ")
+    assert set(json.loads(CliRunner().invoke(app, ["version", "-o", "json"]).stdout)) == {"version"}

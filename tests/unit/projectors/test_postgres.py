@@ -1,0 +1,130 @@
+"""Places on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from ceqs.embedded import PostgresServer
+from ceqs.errors import Behind, Unavailable
+from ceqs.model import Context, Publisher
+from ceqs.projectors import ModelReader, place_of, read_status
+from ceqs.testing import eventually
+
+pytestmark = pytest.mark.usefixtures("fast")
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    server = PostgresServer()
+    asyncio.run(server.start())
+    yield server.url
+    asyncio.run(server.stop())
+
+
+@pytest.fixture
+async def served(world: Any, library_context: Any, offering: Publisher, database: str) -> Context:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    engine = create_async_engine(
+        sa.make_url(database).set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT"
+    )
+    async with engine.connect() as connection:
+        await connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    await engine.dispose()
+    world.models_url = sa.make_url(database).set(database=name).render_as_string(hide_password=False)
+    context: Context = library_context(world.shelf, publishers=[offering])
+    await world.start(context)
+    return context
+
+
+async def test_a_projection_and_a_publisher_on_postgresql(world: Any, served: Context) -> None:
+    reader = ModelReader(place_of(world.models_url, "library", "Shelf"))
+    with pytest.raises(Behind):
+        async with reader.session():
+            pass
+    world.project(served)
+    await world.acquire(*[f"b{n % 7}" for n in range(30)])
+    await eventually(lambda: published(world, 30))
+    await world.reaches(60)
+    assert await world.rows() == {f"b{n}": 5 if n < 2 else 4 for n in range(7)}
+    await world.halt()
+    await world.acquire("b0")
+    world.project(served)
+    await world.reaches(62)
+    assert (await world.rows())["b0"] == 6
+    shelf, publisher = await read_status(world.models_url, served)
+    assert (shelf.position, publisher.outcomes, publisher.unsent) == (62, {"accepted": 31}, 0)
+    async with reader.session() as (session, checkpoint):
+        await world.acquire("b0")
+        await world.reaches(63)
+        assert checkpoint.position == 62
+        assert (await session.execute(sa.text("SELECT position FROM ceqs_checkpoint"))).scalar_one() == 62
+        with pytest.raises(sa.exc.DBAPIError, match="read-only transaction"):
+            await session.execute(sa.text("DELETE FROM shelf"))
+    await reader.close()
+
+
+async def published(world: Any, count: int) -> bool:
+    return len(await world.events("library", "BookOffered")) == count
+
+
+async def test_a_second_projector_stands_by_and_takes_over_on_postgresql(world: Any, served: Context) -> None:
+    world.project(served)
+    await world.acquire("a")
+    await world.reaches(1)
+    first, world.projectors = world.projectors, []
+    second = world.project(served)
+    await asyncio.sleep(0.3)
+    assert second.status()[0].state == "stand-by"
+    world.projectors, other = first, world.projectors
+    await world.halt()
+    world.projectors = other
+    await eventually(lambda: second.status()[0].state == "live")
+    await world.acquire("a")
+    await eventually(lambda: published(world, 2))
+    assert await world.rows() == {"a": 2}
+
+
+async def test_a_worker_that_has_lost_its_lock_writes_nothing(world: Any, served: Context) -> None:
+    world.project(served)
+    await world.acquire("a")
+    await world.reaches(2)
+    engine = place_of(world.models_url, "library", "Shelf").writing_engine()
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("UPDATE ceqs_checkpoint SET position = 3"))
+    await engine.dispose()
+    await world.acquire("b", "b")
+    await world.reaches(6)
+    assert await world.rows() == {"a": 1, "b": 1}
+
+
+async def test_a_database_that_restarts_is_waited_for(world: Any, served: Context) -> None:
+    world.project(served)
+    await world.acquire("a")
+    await world.reaches(1)
+    engine = place_of(world.models_url, "library", "Shelf").reading_engine()
+    async with engine.connect() as connection:
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        await connection.execute(sa.text(others + " AND datname = current_database()"))
+    await engine.dispose()
+    await world.acquire("b", "c")
+    await eventually(lambda: rows_are(world, {"a": 1, "b": 1, "c": 1}))
+    await eventually(lambda: published(world, 3))
+
+
+async def rows_are(world: Any, rows: dict[str, int]) -> bool:
+    return bool(await world.rows() == rows)
+
+
+async def test_an_unreachable_database_is_named() -> None:
+    reader = ModelReader(place_of("postgresql://nobody@127.0.0.1:1/none", "library", "Shelf"))
+    with pytest.raises(Unavailable, match="Shelf of the context library cannot be reached"):
+        async with reader.session():
+            pass
+    await reader.close()
