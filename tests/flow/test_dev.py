@@ -178,6 +178,9 @@ def test_call_tail_and_ctrl_c(dev: Dev) -> None:
     closed = dev.ceqs("tail", "--public", "--after", "0", "--no-follow")
     assert (closed.returncode, closed.stdout) == (0, "")
 
+    first_two = dev.ceqs("tail", "--after", "0", "--limit", "2", "--output", "json")
+    assert [json.loads(line)["position"] for line in first_two.stdout.splitlines()] == [1, 2]
+
     second_dev = dev.ceqs("dev")
     assert second_dev.returncode == 2
     assert "ceqs dev runs here already" in second_dev.stderr
@@ -222,6 +225,22 @@ def test_a_changed_contract_is_generated_and_served(dev: Dev) -> None:
         context.read_text().replace("item.title = event.title", "item.title, item.price = event.title, 7")
     )
     until(lambda: dev.call("GetItem", "item_id=1")["answer"]["item"].get("price") == "7", "the new code answers")
+
+
+def test_a_call_of_a_new_rpc_waits_until_dev_serves_it(dev: Dev) -> None:
+    proto, context = dev.project / "proto/bakery/v1/bakery.proto", dev.project / "bakery/context.py"
+    rpc = "  // Gives it once more.\n  rpc PeekItem(PeekItemRequest) returns (PeekItemResponse) {\n"
+    rpc += '    option (ceqs.v1.query).state = "Item";\n  }\n'
+    messages = (
+        '// It.\nmessage PeekItemRequest {\n  // Its id.\n  string item_id = 1 [(ceqs.v1.field).tag = "item"];\n}\n'
+    )
+    messages += "// It.\nmessage PeekItemResponse {\n  // It.\n  Item item = 1;\n}\n"
+    query = "  // Gives an item whenever it changes."
+    proto.write_text(proto.read_text().replace(query, rpc + query) + messages)
+    assert dev.ceqs("gen").returncode == 0
+    assert "PeekItem" not in context.read_text()
+    peeked = dev.ceqs("call", "PeekItem", "item_id=1", "--wait", "40")
+    assert "nothing is recorded of item:1" in peeked.stderr
 
 
 def test_dev_that_is_killed_leaves_nothing_behind(dev: Dev) -> None:

@@ -25,6 +25,7 @@ import structlog
 from ceqs.errors import CeqsError, Internal, Unavailable
 from ceqs.projectors._calls import LogLink
 from ceqs.projectors._retry import backoff, said
+from ceqs.streams import heed_cancellation
 from ceqs.v1.events_pb2 import RecordedEvent
 
 RING_EVENTS = 8192
@@ -141,9 +142,11 @@ class Tail:
     async def _listen(self, stream: Listening) -> None:
         failures = 0
         while True:
+            heed_cancellation()
             try:
                 async with aclosing(stream.listen(self._last)) as heard:
                     async for log_id, events in heard:
+                        heed_cancellation()
                         if self.log_id and log_id != self.log_id:
                             raise Unavailable(f"the stream is of the log {log_id or 'of nobody'}, not {self.log_id}")
                         self.listening, failures = True, 0

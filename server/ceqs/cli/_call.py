@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from typing import Any, ClassVar
 
 from google.protobuf.json_format import MessageToDict
@@ -17,7 +19,7 @@ from ceqs.cli._request import fill_request
 from ceqs.cli._running import find_running
 from ceqs.cli._settings import Settings
 from ceqs.client import Answer, ContextClient
-from ceqs.errors import Misconfigured, Unavailable
+from ceqs.errors import CeqsError, Misconfigured, Unavailable
 from ceqs.v1.answers_pb2 import Age
 
 PATIENCE = 2.0
@@ -55,42 +57,59 @@ async def call(
     command_id: str | None,
     at_least: str | None,
     actor: str | None,
+    wait: float,
     output: Output,
 ) -> None:
-    """Find the rpc, fill the request, print the answer; of a streaming query, every answer."""
-    running = find_running(settings)
-    key = settings.key or (running.key if running else "")
-    async with AsyncExitStack() as stack:
-        clients = {
-            one: await stack.enter_async_context(AnyClient(one, key=key, actor=actor))
-            for one in ([address] if address else where_to_call(settings))
-        }
-        rpc = find_rpc(name, await _served(clients))
-        request = GetMessageClass(rpc.method.input_type)()
-        fill_request(request, words)
-        answers = clients[rpc.address].call(rpc, request, command_id=command_id, at_least=at_least)
-        async for answer in answers:
+    """Find the rpc, fill the request, print the answer; of a streaming query, every answer.
+
+    For `wait` seconds it goes on looking for a server that answers, and for an rpc that the project declares: one that
+    has just been started, or starts again with a new contract, may need a moment.
+    """
+    until = time.monotonic() + wait
+    while True:
+        try:
+            rpc, key = await _find(settings, name, address)
+            break
+        except CeqsError as error:
+            if time.monotonic() > until or not (isinstance(error, Unavailable) or _declared(settings, name)):
+                raise
+        await asyncio.sleep(0.2)
+    request = GetMessageClass(rpc.method.input_type)()
+    fill_request(request, words)
+    async with AnyClient(rpc.address, key=key, actor=actor) as client:
+        async for answer in client.call(rpc, request, command_id=command_id, at_least=at_least):
             _show(answer, output)
 
 
-def where_to_call(settings: Settings) -> list[str]:
-    """Give the addresses of the project's contexts: of the running `ceqs dev`, else those of the settings."""
+async def _find(settings: Settings, name: str, address: str | None) -> tuple[Rpc, str]:
+    """Give the rpc, and the key of the contexts; ask every server of the project, or the one at an address.
+
+    A server that does not answer matters only where none does.
+    """
     running = find_running(settings)
-    addresses = running.addresses if running else addresses_of(settings, list(load_contexts(settings)))
-    return list(dict.fromkeys(addresses.values()))
-
-
-async def _served(clients: Mapping[str, AnyClient]) -> list[Rpc]:
-    """Ask every server; one that does not answer matters only where none does."""
-    found, missing = list[Rpc](), list[str]()
-    for address, client in clients.items():
-        try:
-            found += await rpcs_of(address, client.channel, PATIENCE)
-        except Unavailable:
-            missing.append(address)
+    addresses = running.addresses if running else {}
+    if address is None and not running:
+        addresses = addresses_of(settings, list(load_contexts(settings)))
+    asked = [address] if address else list(dict.fromkeys(addresses.values()))
+    found = list[Rpc]()
+    for one in asked:
+        async with AnyClient(one) as client:
+            with contextlib.suppress(Unavailable):
+                found += await rpcs_of(one, client.channel, PATIENCE)
     if not found:
-        raise Unavailable(f"nothing answers at {', '.join(missing)}; start it with `ceqs dev`, or say --address")
-    return found
+        raise Unavailable(f"nothing answers at {', '.join(asked)}; start it with `ceqs dev`, or say --address")
+    return find_rpc(name, found), settings.key or (running.key if running else "")
+
+
+def _declared(settings: Settings, name: str) -> bool:
+    """Say whether a context of the project declares an rpc of that name."""
+    if not settings.contexts:
+        return False
+    short = name.replace("/", ".").rpartition(".")[2]
+    contracts = [context.contract for context in load_contexts(settings).values()]
+    declared = {rpc.name for one in contracts for rpc in one.commands.values()}
+    declared |= {rpc.name for one in contracts for rpc in one.queries.values()}
+    return short in declared
 
 
 def _show(answer: Answer[Message] | Message, output: Output) -> None:

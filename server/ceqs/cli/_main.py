@@ -127,6 +127,7 @@ def call(
     command_id: Annotated[str | None, typer.Option(help="Sent twice under one id, a command is done once.")] = None,
     at_least: Annotated[str | None, typer.Option(help="A token: the answer shall include what it stands for.")] = None,
     actor: Annotated[str | None, typer.Option(help="Who sends the command.")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds that a server may need to start.")] = 10.0,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Call a command or query of a running server, by gRPC reflection.
@@ -149,6 +150,7 @@ def call(
                 command_id=command_id,
                 at_least=at_least,
                 actor=actor,
+                wait=wait,
                 output=output,
             )
         )
@@ -164,6 +166,7 @@ def tail(
         bool | None, typer.Option("--private/--public", help="Every event, or public ones; every one with a key.")
     ] = None,
     follow: Annotated[bool, typer.Option(help="Wait for more, or end with what there is.")] = True,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after this many events.")] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Print events as they are recorded, decoded. A star marks public ones.
@@ -186,6 +189,7 @@ def tail(
                 after=after,
                 private=private,
                 follow=follow,
+                limit=limit,
                 output=output,
             )
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import itertools
 import json
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from google.protobuf.json_format import MessageToDict
 
@@ -48,6 +50,7 @@ async def tail(
     after: int | None,
     private: bool | None,
     follow: bool,
+    limit: int | None,
     output: Output,
 ) -> None:
     """Print the events of contexts (all where none is named), from now on or after a position."""
@@ -63,6 +66,8 @@ async def tail(
     known = {event.name: event.full_name for contract in contracts for event in contract.events.values()}
     wanted = [_event_type(name, known) for name in types]
 
+    shown = itertools.count(1)
+
     async def one(contract: Contract) -> None:
         mine = [name for name in wanted if name in contract.events]
         if wanted and not mine:
@@ -72,13 +77,20 @@ async def tail(
             if start is None:
                 head = await client.head()
                 start = (head.position if scope_private else head.public_position) if follow else 0
-            events = client.events(
-                after=start, scope="private" if scope_private else "public", types=mine, tags=tags, live=follow
-            )
-            async for event in events:
-                _show(contract, event, output)
+            scope: Literal["private", "public"] = "private" if scope_private else "public"
+            events = client.events(after=start, scope=scope, types=mine, tags=tags, live=follow)
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    _show(contract, event, output)
+                    if next(shown) == limit:
+                        raise _LimitReachedError
 
-    await together(map(one, contracts))
+    with contextlib.suppress(_LimitReachedError):
+        await together(map(one, contracts))
+
+
+class _LimitReachedError(Exception):
+    """As many events were printed as were asked for."""
 
 
 def _event_type(name: str, known: dict[str, str]) -> str:

@@ -25,6 +25,7 @@ from ceqs.streams import (
     connected,
     find_stream,
     from_message,
+    heed_cancellation,
     stream_name,
     subjects,
 )
@@ -80,6 +81,7 @@ class Lane:
         """Follow the log until cancelled. Any error but a fork or a wrong configuration is tried again, for ever."""
         delay = FIRST_DELAY
         while True:
+            heed_cancellation()
             before = self.status.position
             try:
                 async with connected(self._nats_url, name=f"ceqs relay {self._reader.name}") as client:
@@ -104,6 +106,7 @@ class Lane:
         self.status.position = await self._reconcile(js)
         self.status.last_error = ""
         while True:
+            heed_cancellation()
             head = await self._reader.wait(seen, HEARTBEAT)
             if head <= seen:
                 self.status.position = await self._reconcile(js)
@@ -156,6 +159,9 @@ class Lane:
         older = await find_stream(js, self._reader.name, public=self._public)
         if older and older.epoch > head.epoch:
             raise Fork(f"{older.name} is of epoch {older.epoch}, the log is of epoch {head.epoch}")
+        if older and older.epoch == head.epoch:
+            # Another relay has made it in this moment.
+            return await js.stream_info(older.name)
         if older:
             await self._retire(js, older)
         _process_log.info("creating a stream", stream=self.status.stream, log_id=head.log_id)

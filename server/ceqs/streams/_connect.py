@@ -53,6 +53,16 @@ async def connected(url: str, *, name: str = "ceqs") -> AsyncGenerator[StreamCli
         await client.close()
 
 
+def heed_cancellation() -> None:
+    """Raise CancelledError where the running task was cancelled and did not hear of it.
+
+    The client swallows a cancellation that meets it while it flushes, so a loop around it would go on for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def connect(url: str, *, name: str = "ceqs", closed: Callable[[], Awaitable[None]] | None = None) -> StreamClient:
     """Connect to the nats-server at a url such as `nats://127.0.0.1:4222`; its JetStream is ready to be used.
 

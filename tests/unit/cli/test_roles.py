@@ -120,9 +120,20 @@ def test_without_contexts_there_is_nothing_to_serve(ceqs: Ceqs) -> None:
 
 
 def test_calling_where_nobody_answers_fails(shop: dict[str, str], ceqs: Ceqs, free_port: int) -> None:
-    missing = ceqs("call", "GetOrder", "order_id=1", "--address", f"127.0.0.1:{free_port}")
+    missing = ceqs("call", "GetOrder", "order_id=1", "--address", f"127.0.0.1:{free_port}", "--wait", "0")
     assert missing.returncode == 1
     assert missing.stderr.startswith(f"error: nothing answers at 127.0.0.1:{free_port}; start it with `ceqs dev`")
+
+
+def test_call_waits_for_a_server_that_is_starting(shop: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ceqs.cli", "call", "ceqs.v1.EventsService.GetHead", "--wait", "40"]
+    serve = [sys.executable, "-m", "ceqs.cli", "serve", "orders"]
+    env = {**os.environ, **shop}
+    with subprocess.Popen(command, cwd=tmp_path, env=env) as early, subprocess.Popen(serve, cwd=tmp_path, env=env) as s:
+        try:
+            assert early.wait(50) == 0
+        finally:
+            s.terminate()
 
 
 def test_a_contract_that_does_not_compile_is_named_by_line(ceqs: Ceqs, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
 
 from ceqs.contract import new_id
 from ceqs.embedded import NatsServer
@@ -179,6 +181,31 @@ async def test_two_relays_at_once_are_harmless(
         await eventually(caught_up(running, log), within=20)
     await assert_equal(log, library, nats_server)
     assert [alarm for running in both for status in running.status() for alarm in status.alarms] == []
+
+
+async def test_a_relay_that_comes_second_to_make_a_stream_takes_the_first_ones(
+    library: Any, log: Log, append: Append, relay: Start, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found no stream; the second must not take the first one's stream for one of an older epoch."""
+    await append(log, 10)
+    first = relay(log, nats_server.url)
+    await eventually(caught_up(first, log))
+    asked = list[str]()
+
+    async def not_found_at_first(js: JetStreamContext, name: str, **options: Any) -> Any:
+        asked.append(name)
+        if asked.count(name) == 1:
+            raise NotFoundError
+        return await stream_info(js, name, **options)
+
+    stream_info = JetStreamContext.stream_info
+    monkeypatch.setattr(JetStreamContext, "stream_info", not_found_at_first)
+    second = relay(log, nats_server.url)
+    await eventually(caught_up(second, log))
+    await append(log, 10)
+    for running in (first, second):
+        await eventually(caught_up(running, log))
+    await assert_equal(log, library, nats_server)
 
 
 async def test_a_missing_server_is_said_and_tried_again_until_it_is_there(

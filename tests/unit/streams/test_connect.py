@@ -13,7 +13,18 @@ import pytest
 
 from ceqs.embedded import NatsServer
 from ceqs.errors import Misconfigured, Unavailable
-from ceqs.streams import connect, connected, decode_tags, find_stream, from_message, stream_name, subjects, to_message
+from ceqs.streams import (
+    connect,
+    connected,
+    decode_tags,
+    find_stream,
+    from_message,
+    heed_cancellation,
+    stream_name,
+    subjects,
+    to_message,
+)
+from ceqs.testing import eventually
 from ceqs.v1.events_pb2 import RecordedEvent
 
 
@@ -109,3 +120,22 @@ async def test_a_server_without_jetstream_is_refused_with_what_to_do(tmp_path: P
     async with server:
         with pytest.raises(Misconfigured, match="has no JetStream: start it with -js"):
             await connect(server.url)
+
+
+async def test_a_cancellation_that_a_library_swallowed_is_heeded_all_the_same() -> None:
+    rounds = 0
+
+    async def follow() -> None:
+        nonlocal rounds
+        while True:
+            heed_cancellation()
+            rounds += 1
+            with contextlib.suppress(asyncio.CancelledError):  # as the client does where it flushes
+                await asyncio.Event().wait()
+
+    task = asyncio.create_task(follow())
+    await eventually(lambda: rounds == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert rounds == 1
