@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -91,14 +90,22 @@ async def _find(settings: Settings, name: str, address: str | None) -> tuple[Rpc
     if address is None and not running:
         addresses = addresses_of(settings, list(load_contexts(settings)))
     asked = [address] if address else list(dict.fromkeys(addresses.values()))
-    found = list[Rpc]()
+    found, missing = list[Rpc](), list[str]()
     for one in asked:
         async with AnyClient(one) as client:
-            with contextlib.suppress(Unavailable):
+            try:
                 found += await rpcs_of(one, client.channel, PATIENCE)
+            except Unavailable:
+                missing.append(one)
     if not found:
-        raise Unavailable(f"nothing answers at {', '.join(asked)}; start it with `ceqs dev`, or say --address")
-    return find_rpc(name, found), settings.key or (running.key if running else "")
+        raise Unavailable(f"nothing answers at {', '.join(missing)}; start it with `ceqs dev`, or say --address")
+    try:
+        rpc = find_rpc(name, found)
+    except Misconfigured as error:
+        if not missing:
+            raise
+        raise Misconfigured(f"{error.message}; and nothing answers at {', '.join(missing)}") from error
+    return rpc, settings.key or (running.key if running else "")
 
 
 def _declared(settings: Settings, name: str) -> bool:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,6 +59,21 @@ def test_call_finds_what_serve_serves(serving: subprocess.Popen[str], shop: dict
     refused = ceqs("call", "PlaceOrder", "order_id=1", "--output", "json", **shop)
     assert refused.returncode == 1
     assert json.loads(refused.stderr)["error"] == "INVALID"
+
+
+def test_call_waits_for_an_rpc_that_the_project_declares_only(
+    serving: subprocess.Popen[str], shop: dict[str, str], ceqs: Ceqs
+) -> None:
+    assert serving.stdout is not None
+    serving.stdout.readline()
+    began = time.monotonic()
+    of_the_neighbour = ceqs("call", "ReceiveStock", "--wait", "4", **shop)
+    assert time.monotonic() - began > 4
+    assert of_the_neighbour.returncode == 2
+    assert "nothing answers at 127.0.0.1:50052" in of_the_neighbour.stderr
+    began = time.monotonic()
+    assert ceqs("call", "Nonsense", "--wait", "60", **shop).returncode == 2
+    assert time.monotonic() - began < 30
 
 
 def test_a_log_has_one_server(serving: subprocess.Popen[str], shop: dict[str, str], ceqs: Ceqs) -> None:
