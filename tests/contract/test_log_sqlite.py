@@ -9,11 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy.engine import RootTransaction
-from sqlalchemy.exc import OperationalError
 
 from ceqs.errors import Misconfigured
 from ceqs.log import Entry, NewEvent, open_log, open_reader
+from ceqs.log._sqlite import SqliteStore
 
 ENTRY = Entry(command_id="c1", events=(NewEvent(id="e1", type="shop.Placed", payload=b""),))
 
@@ -168,17 +167,17 @@ async def test_a_commit_that_fails_is_done_again_on_a_new_connection_and_once(
     path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool
 ) -> None:
     log = await open_log(f"sqlite:///{path}", "orders")
-    commit, failures = RootTransaction.commit, [1]
+    commit, failures = SqliteStore.commit_transaction, [1]
 
-    def fail(transaction: RootTransaction) -> None:
+    def fail(connection: sqlite3.Connection) -> None:
         if not failures:
-            return commit(transaction)
+            return commit(connection)
         failures.pop()
         if stored:
-            commit(transaction)
-        raise OperationalError("COMMIT", {}, Exception("disk I/O error"))
+            commit(connection)
+        raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(RootTransaction, "commit", fail)
+    monkeypatch.setattr(SqliteStore, "commit_transaction", staticmethod(fail))
     appended = await log.append(ENTRY)
     assert (appended.receipt.position, appended.repeated, failures) == (1, stored, [])
     assert len((await log.read()).events) == 1

@@ -44,6 +44,7 @@ from golden.lending.v1.lending_ceqs import (
     LendingSubscriber,
     LoanCommands,
     LoanFoldBase,
+    LoanGatekeeper,
     LoanQueries,
     ReadersProjection,
     RegisterCommands,
@@ -55,7 +56,7 @@ from golden.lending.v1.lending_client import LendingClient
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ceqs.model import Decision, Reaction, Recorded, Rejected
+from ceqs.model import Admission, Decision, Reaction, Recorded, Rejected
 
 
 class LoanFold(LoanFoldBase):
@@ -100,6 +101,12 @@ class Lending(LoanCommands):
 class Registering(RegisterCommands):
     def register_book(self, request: RegisterBookRequest, register: Register, ctx: Decision) -> Iterator[LendingEvent]:
         yield BookRegistered(book_id=request.book_id, number=register.last_number + 1)
+
+
+class Guarding(LoanGatekeeper):
+    async def lend_book(self, request: LendBookRequest, ctx: Admission) -> None:
+        if request.member_id == ctx.actor:
+            raise Rejected("NOT_TO_ONESELF")
 
 
 class Borrowed(BorrowedProjection):
@@ -160,6 +167,7 @@ class Reports(ReportQueries):
 lending = LendingContext(
     commands=[Lending(), Registering()],
     folds=[LoanFold(), ReservationsFold(), RegisterFold()],
+    gatekeepers=[Guarding()],
     projections=[Borrowed(), Readers()],
     publishers=[Telling()],
     subscribers=[Reminding(), Hearing()],

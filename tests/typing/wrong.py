@@ -34,6 +34,7 @@ from golden.lending.v1.lending_ceqs import (
     LendingSubscriber,
     LoanCommands,
     LoanFoldBase,
+    LoanGatekeeper,
     LoanQueries,
     RegisterCommands,
     RegisterFoldBase,
@@ -41,8 +42,8 @@ from golden.lending.v1.lending_ceqs import (
 from golden.lending.v1.lending_client import LendingClient
 from sqlalchemy.ext.asyncio import AsyncSession as Session
 
+from ceqs.model import Admission, Reaction, Recorded
 from ceqs.model import Decision as Ctx
-from ceqs.model import Reaction, Recorded
 
 Events = Iterator[LendingEvent]
 Loans = Iterator[Loan]
@@ -94,6 +95,12 @@ class WrongCommands(LoanCommands):
     def reserve_book(self, request: ReserveBookRequest, reservations: Reservations) -> Events: ...  # wrong: no ctx
 
 
+class WrongGatekeeper(LoanGatekeeper):
+    async def lend_book(self, request: ReturnBookRequest, ctx: Admission) -> None: ...  # wrong: request
+
+    def return_book(self, request: ReturnBookRequest, ctx: Admission) -> None: ...  # wrong: not async
+
+
 class WrongProjection(BorrowedProjection):
     def on_book_lent(self, session: Session, event: BookLent, meta: Recorded) -> None: ...  # wrong: not async
 
@@ -140,6 +147,7 @@ def build(loans: LoanFoldBase, commands: LoanCommands, queries: LoanQueries) -> 
     LendingContext(
         commands=[queries],  # wrong: no commands
         folds=[commands],  # wrong: no fold
+        gatekeepers=[commands],  # wrong: no gatekeeper
         projections=[loans],  # wrong: no projection
         publishers=[WrongSubscriber()],  # wrong: no publisher
         subscribers=[WrongPublisher()],  # wrong: no subscriber

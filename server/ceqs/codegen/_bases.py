@@ -8,7 +8,14 @@ from keyword import iskeyword
 from google.protobuf.descriptor import FileDescriptor
 
 from ceqs.codegen._module import Module, docstring, pb2_module, wrapped
-from ceqs.codegen._names import context_class, fold_class, message_names, projection_class, service_class
+from ceqs.codegen._names import (
+    context_class,
+    fold_class,
+    gatekeeper_class,
+    message_names,
+    projection_class,
+    service_class,
+)
 from ceqs.codegen._sources import Sources
 from ceqs.contract import CommandRpc, Contract, EventType, QueryRpc, StateType, snake
 
@@ -35,6 +42,7 @@ class _Bases:
         self._contract_and_unions(files)
         self.folds = [self._fold(state) for state in contract.states.values()]
         self.commands = [self._commands(service) for service in contract.command_services]
+        self.gatekeepers = [self._gatekeeper(service) for service in contract.command_services]
         self.projections = [self._projection(name) for name in contract.projections]
         self.queries = [name for service in contract.query_services if (name := self._queries(service))]
         self._reactions()
@@ -113,6 +121,24 @@ class _Bases:
             result = f"{generator}[{self._named('Event')}, None, {self.module.message(rpc.response)}]"
         doc = self._comment(f"{rpc.service}.{rpc.name}") or f"Decide {rpc.name} on the state {state.name}."
         return [*wrapped(f"def {rpc.method}", "(", parameters, f") -> {result}:", "    "), *docstring(doc, BODY)]
+
+    def _gatekeeper(self, service: str) -> str:
+        name = gatekeeper_class(service)
+        body = [
+            f"class {name}({self.module.use(MODEL, 'Gatekeeper')}):",
+            *docstring(f"Guards the commands of {service}; override what it refuses.", "    "),
+            "",
+            f'    ceqs_service = "{service}"',
+        ]
+        for rpc in self.contract.commands.values():
+            if rpc.service == service:
+                admission = self.module.use(MODEL, "Admission")
+                parameters = ["self", f"request: {self.module.message(rpc.request)}", f"ctx: {admission}"]
+                body += ["", f"    @{self.module.use(MODEL, 'unheard')}"]
+                body += wrapped(f"async def {rpc.method}", "(", parameters, ") -> None:", "    ")
+                body += docstring(f"Let {rpc.name} pass, or raise Rejected.", BODY)
+        self.module.define(name, *body)
+        return name
 
     def _projection(self, projection: str) -> str:
         name = projection_class(projection)
@@ -197,6 +223,7 @@ class _Bases:
         several = {
             "Commands": self.commands,
             "Fold": self.folds,
+            "Gatekeeper": self.gatekeepers,
             "Projection": self.projections,
             "Queries": self.queries,
         }
@@ -210,6 +237,9 @@ class _Bases:
             arguments["commands"] = sequence("AnyCommands") if self.commands[1:] else self.commands[0]
         if self.folds:
             arguments["folds"] = sequence("AnyFold" if self.folds[1:] else self.folds[0])
+        if self.gatekeepers:
+            kind = "AnyGatekeeper" if self.gatekeepers[1:] else self.gatekeepers[0]
+            arguments["gatekeepers"] = f"{sequence(kind)} = ()"
         if self.projections:
             arguments["projections"] = sequence("AnyProjection" if self.projections[1:] else self.projections[0])
         if self.private and self.public:

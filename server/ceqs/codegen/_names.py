@@ -14,7 +14,7 @@ from ceqs.v1 import options_pb2
 CONTEXT_SUFFIXES = (
     *("Event", "PublicEvent", "Command", "Publisher", "Subscriber", "PrivateSubscriber", "Context", "Client"),
 )
-UNIONS = ("AnyCommands", "AnyFold", "AnyProjection", "AnyQueries")
+UNIONS = ("AnyCommands", "AnyFold", "AnyGatekeeper", "AnyProjection", "AnyQueries")
 
 
 def context_class(context: str, suffix: str) -> str:
@@ -26,6 +26,12 @@ def service_class(service: str) -> str:
     """`shop.orders.v1.OrderCommandsService` -> `OrderCommands`."""
     name = service.rpartition(".")[2]
     return name.removesuffix("Service") or name
+
+
+def gatekeeper_class(service: str) -> str:
+    """`shop.orders.v1.OrderCommandsService` -> `OrderGatekeeper`."""
+    name = service_class(service)
+    return (name.removesuffix("Commands") or name) + "Gatekeeper"
 
 
 def fold_class(state: str) -> str:
@@ -53,8 +59,11 @@ def generated_names(package: Package, context: str) -> Iterator[tuple[str, str, 
     for state in package.states:
         yield fold_class(state.name), state.full_name, f"the state {state.name}"
     for service in package.services:
-        kind = "commands" if any(map(is_command, service.methods)) else "queries"
+        commands = any(map(is_command, service.methods))
+        kind = "commands" if commands else "queries"
         yield service_class(service.full_name), service.full_name, f"the service of {kind} {service.name}"
+        if commands:
+            yield gatekeeper_class(service.full_name), service.full_name, f"the gatekeeper of {service.name}"
     for rpc in package.queries:
         if projection := rpc.GetOptions().Extensions[options_pb2.query].projection:
             yield projection_class(projection), rpc.full_name, f"the projection {projection}"

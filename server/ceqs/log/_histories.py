@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
-from sqlalchemy import Connection, TextClause, text
-
-from ceqs.log._ledger import HEAD, to_head
+from ceqs.log._ledger import SQLITE, C, Dialect
 from ceqs.log._types import MAX_SLICE_BYTES, Query, Slice, StoredEvent
 
 MOST_EVENTS = 4_000
@@ -28,35 +27,29 @@ SELECT position, public_position, type, envelope FROM events WHERE position IN (
 
 
 class _Statements(NamedTuple):
-    found: TextClause
-    events: TextClause
+    found: str
+    events: str
 
 
 _STATEMENTS: Mapping[str, _Statements] = {
     "sqlite": _Statements(
-        text(
-            _FOUND.format(
-                items="""(
+        _FOUND.format(
+            items="""(
     SELECT json_extract(value, '$.key') AS key, json_extract(value, '$.after') AS after,
         json_extract(value, '$.tag') AS tag, json_extract(value, '$.types') AS types
     FROM json_each(:items))""",
-                types="json_each(c.types)",
-            )
+            types="json_each(c.types)",
         ),
-        text(_EVENTS.format(value="value", each="json_each(:positions)")),
+        _EVENTS.format(value="value", each="json_each(:positions)"),
     ),
     "postgresql": _Statements(
-        text(
-            _FOUND.format(
-                items="""(
+        _FOUND.format(
+            items="""(
     SELECT * FROM jsonb_to_recordset(CAST(:items AS jsonb)) AS i(key integer, after bigint, tag text, types jsonb))""",
-                types="(SELECT jsonb_array_elements_text(c.types) AS value)",
-            )
+            types="(SELECT jsonb_array_elements_text(c.types) AS value)",
         ),
-        text(
-            _EVENTS.format(
-                value="CAST(p.value AS bigint)", each="jsonb_array_elements_text(CAST(:positions AS jsonb)) AS p(value)"
-            )
+        _EVENTS.format(
+            value="CAST(p.value AS bigint)", each="jsonb_array_elements_text(CAST(:positions AS jsonb)) AS p(value)"
         ),
     ),
 }
@@ -79,18 +72,46 @@ def shareable(query: Query) -> bool:
     return bool(query.items) and all(item.types and len(item.tags) == 1 for item in query.items)
 
 
-def read_histories(connection: Connection, wanted: Sequence[Wanted]) -> Sequence[Found]:
+class Histories(Protocol):
+    """Reads histories of boundaries."""
+
+    async def ask(self, question: Wanted) -> Found:
+        """Read one."""
+        ...
+
+    async def close(self) -> None:
+        """Give up what they are read with."""
+        ...
+
+
+class SqliteHistories:
+    """Reads one after the other: on SQLite that costs less than to bring those together who ask."""
+
+    def __init__(self, uri: str) -> None:
+        # Outside of transactions, so that each statement sees all that is committed and holds nothing afterwards.
+        self._connection = sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
+
+    async def ask(self, question: Wanted) -> Found:
+        """Read one."""
+        return read_histories(self._connection, SQLITE, [question])[0]
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def read_histories(connection: C, dialect: Dialect[C], wanted: Sequence[Wanted]) -> Sequence[Found]:
     """Read histories of boundaries with the same few statements, however many they are."""
-    statements = _STATEMENTS[connection.dialect.name]
-    row = connection.execute(HEAD).one()
-    head = to_head(row).position
+    statements = _STATEMENTS[dialect.name]
+    now, generation = dialect.head(connection)
+    head = now.position
     parameters = {
         "items": json.dumps(list(_items(wanted))),
-        "generation": row.tag_generation,
+        "generation": generation,
         "head": head,
         "limit": MOST_EVENTS + 1,
     }
-    rows = connection.execute(statements.found, parameters).all()
+    rows = dialect.rows(connection, statements.found, parameters)
     sizes: list[dict[int, int]] = [{} for _ in wanted]
     for key, position, size in rows:
         sizes[key][position] = size
@@ -99,10 +120,9 @@ def read_histories(connection: Connection, wanted: Sequence[Wanted]) -> Sequence
     positions = sorted({position for found in sizes for position in found})
     events: dict[int, StoredEvent] = {}
     if positions:
-        for stored in connection.execute(statements.events, {"positions": json.dumps(positions)}):
-            events[stored.position] = StoredEvent(
-                stored.position, stored.public_position or 0, stored.type, stored.envelope
-            )
+        found_events = dialect.rows(connection, statements.events, {"positions": json.dumps(positions)})
+        for position, public_position, event_type, envelope in found_events:
+            events[position] = StoredEvent(position, public_position or 0, event_type, envelope)
     return [
         Slice([events[position] for position in sorted(found)], max(one.after, head))
         if len(found) < one.limit and sum(found.values()) <= MAX_SLICE_BYTES

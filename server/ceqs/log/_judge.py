@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -177,7 +177,7 @@ def _accept(
     head = verdict.head
     if rows:
         public_position = public[-1] if public else head.public_position
-        head = replace(head, position=rows[-1].position, public_position=public_position, recorded_at=recorded_at)
+        head = Head(head.log_id, rows[-1].position, public_position, recorded_at, head.epoch)
         verdict.head = head
     elif head.recorded_at != recorded_at:
         stamp = timestamp(head.recorded_at) if head.recorded_at else Timestamp()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import cache
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Table, TextClause, text
 from sqlalchemy.dialects import postgresql
@@ -14,23 +16,25 @@ from ceqs.log._judge import CommandRow, Verdict
 from ceqs.log._schema import commands, events, from_micros, tags, to_micros
 from ceqs.log._types import Condition, Head
 
-HEAD = text("""
+_HEAD = """
 SELECT m.log_id, m.epoch, m.tag_generation, e.position, e.recorded_at, (
     SELECT public_position FROM events
     WHERE public_position IS NOT NULL ORDER BY public_position DESC LIMIT 1) AS public_position
 FROM meta AS m LEFT JOIN (
     SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1) AS e ON 1 = 1
-""")
+"""
+HEAD = text(_HEAD)
 
 
 def to_head(row: Any) -> Head:
     """Give the row of HEAD as a value."""
+    log_id, epoch, _, position, recorded_at, public_position = row
     return Head(
-        log_id=row.log_id,
-        position=row.position or 0,
-        public_position=row.public_position or 0,
-        recorded_at=from_micros(row.recorded_at) if row.position else None,
-        epoch=row.epoch,
+        log_id=log_id,
+        position=position or 0,
+        public_position=public_position or 0,
+        recorded_at=from_micros(recorded_at) if position else None,
+        epoch=epoch,
     )
 
 
@@ -38,22 +42,51 @@ Rows: TypeAlias = list[tuple[object, ...]]
 """Values in the order of a table's columns."""
 
 
+C = TypeVar("C")
+
+
 @dataclass(frozen=True, slots=True)
-class Dialect:
-    """Where SQLite and PostgreSQL differ.
+class Dialect(Generic[C]):
+    """Where SQLite and PostgreSQL differ, for connections of a type.
 
     Each takes apart a JSON parameter in its own way, by which one statement serves a batch of any size; and one inserts
-    many rows from many parameters, the other from an array for each column.
+    many rows from many parameters, the other from an array for each column. SQLite finds or writes a row in a fraction
+    of what SQLAlchemy spends on a statement, so its driver is used as it is.
     """
 
-    commands: TextClause
-    moved: TextClause
-    insert: Callable[[Connection, Table, Rows], None]
+    name: str
+    commands: str
+    moved: str
+    rows: Callable[[C, str, Mapping[str, object]], Sequence[Any]]
+    """Executes a statement, with a parameter for each `:name` in it, and gives its rows."""
+    insert: Callable[[C, Table, Rows], None]
+
+    def head(self, connection: C) -> tuple[Head, int]:
+        """Say where the log stands, and which generation of tags counts."""
+        (row,) = self.rows(connection, _HEAD, {})
+        return to_head(row), row[2]
 
 
-def _insert_many(connection: Connection, table: Table, rows: Rows) -> None:
-    marks = ", ".join("?" for _ in table.columns)
-    connection.exec_driver_sql(f"INSERT INTO {table.name} VALUES ({marks})", rows)  # noqa: S608  # ours
+def _sqlite_rows(connection: sqlite3.Connection, statement: str, parameters: Mapping[str, object]) -> Sequence[Any]:
+    return connection.execute(statement, parameters).fetchall()
+
+
+def _postgres_rows(connection: Connection, statement: str, parameters: Mapping[str, object]) -> Sequence[Any]:
+    return connection.execute(_text(statement), parameters).all()
+
+
+@cache
+def _text(statement: str) -> TextClause:
+    return text(statement)
+
+
+def _insert_many(connection: sqlite3.Connection, table: Table, rows: Rows) -> None:
+    connection.executemany(_insertion(table), rows)
+
+
+@cache
+def _insertion(table: Table) -> str:
+    return f"INSERT INTO {table.name} VALUES ({', '.join('?' for _ in table.columns)})"  # noqa: S608  # ours
 
 
 def _insert_arrays(connection: Connection, table: Table, rows: Rows) -> None:
@@ -89,44 +122,42 @@ END
 """
 
 SQLITE = Dialect(
-    commands=text(_COMMANDS.format(each="json_each(:ids)")),
-    moved=text(
-        _MOVED.format(
-            items="""(
+    name="sqlite",
+    commands=_COMMANDS.format(each="json_each(:ids)"),
+    moved=_MOVED.format(
+        items="""(
     SELECT json_extract(value, '$.key') AS key, json_extract(value, '$.after') AS after,
         json_extract(value, '$.tag') AS tag, json_extract(value, '$.types') AS types,
         json_extract(value, '$.others') AS others
     FROM json_each(:items))""",
-            types="json_each(c.types)",
-            others="json_each(c.others)",
-        )
+        types="json_each(c.types)",
+        others="json_each(c.others)",
     ),
+    rows=_sqlite_rows,
     insert=_insert_many,
 )
 POSTGRES = Dialect(
-    commands=text(_COMMANDS.format(each="jsonb_array_elements_text(CAST(:ids AS jsonb)) AS i(value)")),
-    moved=text(
-        _MOVED.format(
-            items="""(
+    name="postgresql",
+    commands=_COMMANDS.format(each="jsonb_array_elements_text(CAST(:ids AS jsonb)) AS i(value)"),
+    moved=_MOVED.format(
+        items="""(
     SELECT * FROM jsonb_to_recordset(CAST(:items AS jsonb))
         AS i(key integer, after bigint, tag text, types jsonb, others jsonb))""",
-            types="(SELECT jsonb_array_elements_text(c.types) AS value)",
-            others="(SELECT jsonb_array_elements_text(c.others) AS value)",
-        )
+        types="(SELECT jsonb_array_elements_text(c.types) AS value)",
+        others="(SELECT jsonb_array_elements_text(c.others) AS value)",
     ),
+    rows=_postgres_rows,
     insert=_insert_arrays,
 )
 
 
-class SqlLedger:
+class SqlLedger(Generic[C]):
     """Reads and writes the tables on a connection whose transaction holds the log's lock."""
 
-    def __init__(self, connection: Connection, dialect: Dialect) -> None:
+    def __init__(self, connection: C, dialect: Dialect[C]) -> None:
         self._connection = connection
         self._dialect = dialect
-        row = connection.execute(HEAD).one()
-        self._head = to_head(row)
-        self._generation: int = row.tag_generation
+        self._head, self._generation = dialect.head(connection)
 
     def head(self) -> Head:
         """Say where the log stands."""
@@ -134,8 +165,8 @@ class SqlLedger:
 
     def commands(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Give those of the commands that were accepted before."""
-        rows = self._connection.execute(self._dialect.commands, {"ids": json.dumps(list(command_ids))})
-        return {row.command_id: to_command(row) for row in rows}
+        found = self._dialect.rows(self._connection, self._dialect.commands, {"ids": json.dumps(list(command_ids))})
+        return {row[0]: to_command(row) for row in found}
 
     def moved(self, conditions: Mapping[int, Condition]) -> Collection[int]:
         """Give the keys of the conditions that a stored event fails: one statement for all of them."""
@@ -147,7 +178,7 @@ class SqlLedger:
                 moved.add(key)
         if items:
             parameters = {"items": json.dumps(items), "generation": self._generation}
-            moved.update(self._connection.execute(self._dialect.moved, parameters).scalars())
+            moved.update(key for (key,) in self._dialect.rows(self._connection, self._dialect.moved, parameters))
         return moved
 
     def insert(self, verdict: Verdict) -> None:
@@ -194,15 +225,8 @@ class SqlLedger:
 
 def to_command(row: Any) -> CommandRow:
     """Give a row of the commands as a value."""
-    return CommandRow(
-        row.command_id,
-        row.content_hash,
-        bool(row.derived),
-        row.position,
-        from_micros(row.recorded_at),
-        row.receipt,
-        row.response,
-    )
+    command_id, content_hash, derived, position, recorded_at, receipt, response = row
+    return CommandRow(command_id, content_hash, bool(derived), position, from_micros(recorded_at), receipt, response)
 
 
 def _items(key: int, condition: Condition) -> Iterable[dict[str, object]]:

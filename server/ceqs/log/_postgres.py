@@ -16,9 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from ceqs.errors import LogUnavailable, Misconfigured
 from ceqs.log import _guards
 from ceqs.log._follower import Follower
+from ceqs.log._histories import Found, Wanted, read_histories
 from ceqs.log._judge import CommandRow, Verdict, settle
 from ceqs.log._ledger import HEAD, POSTGRES, SqlLedger, to_head
 from ceqs.log._prepare import Prepared
+from ceqs.log._shared import Shared
 from ceqs.log._sql import FAILURES, OutcomeUnknown, SqlLog, SqlReader, create, identify
 from ceqs.log._types import Head
 
@@ -58,7 +60,8 @@ async def open_postgres_log(url: str, name: str, *, clock: Callable[[], dt.datet
         await store.close()
         raise
     engine = _engine(url, name, _READING, _READERS)
-    return SqlLog(name, head, engine, Follower(head.position, _poll(engine)), store=store, max_waiting=max_waiting)
+    follower = Follower(head.position, _poll(engine))
+    return SqlLog(name, head, engine, follower, _histories(engine), store=store, max_waiting=max_waiting)
 
 
 async def open_postgres_reader(url: str, name: str) -> SqlReader:
@@ -73,7 +76,7 @@ async def open_postgres_reader(url: str, name: str) -> SqlReader:
     except BaseException:
         await engine.dispose()
         raise
-    return SqlReader(name, head, engine, Follower(head.position, _poll(engine)))
+    return SqlReader(name, head, engine, Follower(head.position, _poll(engine)), _histories(engine))
 
 
 class _PostgresStore:
@@ -173,6 +176,14 @@ def _engine(url: str, name: str, settings: Mapping[str, str], connections: int) 
         pool_size=connections,
         max_overflow=0 if settings is _WRITING else connections,
     )
+
+
+def _histories(engine: AsyncEngine) -> Shared[Wanted, Found]:
+    async def read(wanted: Sequence[Wanted]) -> Sequence[Found]:
+        async with engine.connect() as connection:
+            return await connection.run_sync(read_histories, POSTGRES, wanted)
+
+    return Shared(read)
 
 
 def _poll(engine: AsyncEngine) -> Callable[[], Awaitable[int]]:

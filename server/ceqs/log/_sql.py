@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import uuid
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ceqs.errors import DuplicateCommand, LogUnavailable, Misconfigured
 from ceqs.log._follower import Follower
-from ceqs.log._histories import Found, Wanted, read_histories, shareable
+from ceqs.log._histories import Histories, Wanted, shareable
 from ceqs.log._judge import CommandRow, Outcome, Verdict, repeated
 from ceqs.log._ledger import HEAD, to_command, to_head
 from ceqs.log._prepare import Prepared
@@ -25,7 +26,7 @@ from ceqs.log._shared import Shared
 from ceqs.log._types import ALL, Appended, Entry, Head, Query, Slice, StoredEvent
 from ceqs.log._writer import Writer
 
-FAILURES = (SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+FAILURES = (SQLAlchemyError, OSError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What the databases' drivers raise."""
 _PAUSES = (0.0, 0.02, 0.1, 0.3, 0.6)
 """Seconds before each attempt to commit a batch."""
@@ -58,13 +59,13 @@ class Store(Protocol):
 class SqlReader:
     """Reads a log from its tables."""
 
-    def __init__(self, name: str, head: Head, engine: AsyncEngine, follower: Follower) -> None:
+    def __init__(self, name: str, head: Head, engine: AsyncEngine, follower: Follower, histories: Histories) -> None:
         self._name = name
         self._log_id = head.log_id
         self._engine = engine
         self._follower = follower
         self._heads: Shared[None, Head] = Shared(self._read_heads)
-        self._histories: Shared[Wanted, Found] = Shared(self._read_histories)
+        self._histories = histories
         self._closed = False
 
     @property
@@ -86,9 +87,10 @@ class SqlReader:
     ) -> Slice:
         """Read stored events after a position; see LogReader."""
         if until is None and not public and shareable(query):
-            shared = await self._histories.ask(Wanted(after, query, limit))
-            if shared is not None:
-                return shared
+            with self._reading():
+                found = await self._histories.ask(Wanted(after, query, limit))
+            if found is not None:
+                return found
         return await self._read(after, limit, query, until, public=public)
 
     async def _read(self, after: int, limit: int, query: Query, until: int | None, *, public: bool) -> Slice:
@@ -113,11 +115,6 @@ class SqlReader:
         with self._reading():
             async with self._engine.connect() as connection:
                 return [to_head((await connection.execute(HEAD)).one())] * len(asked)
-
-    async def _read_histories(self, wanted: Sequence[Wanted]) -> Sequence[Found]:
-        with self._reading():
-            async with self._engine.connect() as connection:
-                return await connection.run_sync(read_histories, wanted)
 
     async def wait(self, after: int, timeout: float) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
         """Wait until the head's position is beyond `after`; see LogReader."""
@@ -151,13 +148,14 @@ class SqlLog(SqlReader):
         head: Head,
         engine: AsyncEngine,
         follower: Follower,
+        histories: Histories,
         *,
         store: Store,
         max_waiting: int,
         alone: bool = False,
     ) -> None:
         """`alone`: no other process writes, so the head is known without asking the database."""
-        super().__init__(name, head, engine, follower)
+        super().__init__(name, head, engine, follower, histories)
         self._known_head = head if alone else None
         self._store = store
         self._writer = Writer(self._commit, max_waiting=max_waiting)

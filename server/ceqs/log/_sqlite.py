@@ -6,12 +6,13 @@ import asyncio
 import datetime as dt
 import fcntl
 import os
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, NullPool, create_engine, event, inspect
@@ -22,6 +23,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from ceqs.errors import LogUnavailable, Misconfigured
 from ceqs.log import _guards, inline
 from ceqs.log._follower import Follower
+from ceqs.log._histories import SqliteHistories
 from ceqs.log._judge import CommandRow, Verdict, settle
 from ceqs.log._ledger import HEAD, SQLITE, SqlLedger, to_head
 from ceqs.log._prepare import Prepared
@@ -32,17 +34,18 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 _READERS = 4
+_BEGIN = "BEGIN IMMEDIATE"
 _FRESH = 0.05
 """Seconds during which a file's time of change may hide another change: file systems count in ticks of up to 10 ms."""
 
 
 async def open_sqlite_log(path: Path, name: str, *, clock: Callable[[], dt.datetime], max_waiting: int) -> SqlLog:
     """Open or create the log in a file for writing; see open_log."""
-    store = _SqliteStore(path, name, clock)
+    store = SqliteStore(path, name, clock)
     head = await store.open()
     # Only this process writes, so nobody needs to look whether another one did.
-    engine, follower = _reading_engine(path), Follower(head.position)
-    return SqlLog(name, head, engine, follower, store=store, max_waiting=max_waiting, alone=True)
+    engine, follower, histories = _reading_engine(path), Follower(head.position), SqliteHistories(_uri(path))
+    return SqlLog(name, head, engine, follower, histories, store=store, max_waiting=max_waiting, alone=True)
 
 
 async def open_sqlite_reader(path: Path, name: str) -> SqlReader:
@@ -62,10 +65,10 @@ async def open_sqlite_reader(path: Path, name: str) -> SqlReader:
     if head is None:
         await engine.dispose()
         raise LogUnavailable(f"there is no log in {path} yet: start the server of {name!r}")
-    return SqlReader(name, head, engine, Follower(head.position, _poll(engine, path)))
+    return SqlReader(name, head, engine, Follower(head.position, _poll(engine, path)), SqliteHistories(_uri(path)))
 
 
-class _SqliteStore:
+class SqliteStore:
     """The writing connection, for one task at a time. It waits for the disk on a thread of its own."""
 
     def __init__(self, path: Path, name: str, clock: Callable[[], dt.datetime]) -> None:
@@ -123,23 +126,30 @@ class _SqliteStore:
 
     def _settle(self, batch: Sequence[Prepared]) -> Verdict:
         try:
-            self._connected().begin()
-            return settle(SqlLedger(self._connected(), SQLITE), batch, now=self._clock(), monotonic=time.monotonic())
+            driver = self._driver()
+            driver.execute(_BEGIN)
+            return settle(SqlLedger(driver, SQLITE), batch, now=self._clock(), monotonic=time.monotonic())
         except BaseException:
             self._disconnect()
             raise
 
     def _commit(self) -> None:
         try:
-            self._connected().commit()
-        except SQLAlchemyError as error:
+            self.commit_transaction(self._driver())
+        except sqlite3.Error as error:
             self._disconnect()
             raise OutcomeUnknown(str(error)) from error
+
+    @staticmethod
+    def commit_transaction(connection: sqlite3.Connection) -> None:
+        """Commit: the step whose failure leaves the outcome unknown."""
+        # Unlike an executed COMMIT, this gives the interpreter's lock up once, and waits for it once.
+        connection.commit()
 
     def _known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         try:
             with self._connected().begin():
-                return SqlLedger(self._connected(), SQLITE).commands(command_ids)
+                return SqlLedger(self._driver(), SQLITE).commands(command_ids)
         except BaseException:
             self._disconnect()
             raise
@@ -148,6 +158,9 @@ class _SqliteStore:
         if self._connection is None:
             self._connection = self._engine.connect()
         return self._connection
+
+    def _driver(self) -> sqlite3.Connection:
+        return cast("sqlite3.Connection", self._connected().connection.driver_connection)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -176,7 +189,7 @@ def _configure(connection: Any, _: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql(_BEGIN)
 
 
 def _take_lock(path: Path) -> int:
@@ -194,12 +207,15 @@ def _take_lock(path: Path) -> int:
     return lock
 
 
-def _reading_engine(path: Path) -> AsyncEngine:
+def _uri(path: Path) -> str:
     # A read-only connection never checkpoints: that is the writer's alone.
-    uri = f"file:{quote(str(path))}?mode=ro"
+    return f"file:{quote(str(path))}?mode=ro"
+
+
+def _reading_engine(path: Path) -> AsyncEngine:
     return create_async_engine(
         "sqlite+aiosqlite://",
-        async_creator=lambda: inline.connect(uri),
+        async_creator=lambda: inline.connect(_uri(path)),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=_READERS,
     )

@@ -2,11 +2,12 @@
 
 from ceqs.errors import Rejected
 from ceqs.model._context import Context
-from ceqs.model._decide import Decided, Decision, Folder, Reaction, Recorded, decide
+from ceqs.model._decide import Admission, Decided, Decision, Folder, Reaction, Recorded, decide
 from ceqs.model._handlers import (
     CommandHandler,
     EventHandler,
     Fold,
+    Gatekeeper,
     NamedHandler,
     PrivateHearing,
     Projection,
@@ -18,6 +19,7 @@ from ceqs.model._handlers import (
 )
 
 __all__ = [
+    "Admission",
     "CommandHandler",
     "Context",
     "Decided",
@@ -25,6 +27,7 @@ __all__ = [
     "EventHandler",
     "Fold",
     "Folder",
+    "Gatekeeper",
     "NamedHandler",
     "PrivateHearing",
     "Projection",

@@ -14,6 +14,7 @@ from ceqs.model._handlers import (
     CommandHandler,
     EventHandler,
     Fold,
+    Gatekeeper,
     NamedHandler,
     Projection,
     PublicHearing,
@@ -22,7 +23,7 @@ from ceqs.model._handlers import (
     Subscriber,
 )
 
-H = TypeVar("H", CommandHandler, QueryHandler)
+H = TypeVar("H", CommandHandler, Gatekeeper, QueryHandler)
 
 
 class Context:
@@ -38,6 +39,7 @@ class Context:
         *,
         commands: CommandHandler | Sequence[CommandHandler] = (),
         folds: Sequence[Fold] = (),
+        gatekeepers: Sequence[Gatekeeper] = (),
         projections: Sequence[Projection] = (),
         publishers: Sequence[Publisher] = (),
         subscribers: Sequence[Subscriber] = (),
@@ -62,6 +64,13 @@ class Context:
         by_service = _by_service(commands, contract.command_services, "commands")
         for path, command in contract.commands.items():
             self._methods[path] = _method(by_service[command.service], command)
+        self._guards: dict[str, Callable[..., Any]] = {}
+        guarding = _by_service(gatekeepers, contract.command_services, "gatekeepers", needed=())
+        guards = {service: gatekeeper.ceqs_guards() for service, gatekeeper in guarding.items()}
+        for path, command in contract.commands.items():
+            if guard := guards.get(command.service, {}).get(command.method):
+                _is_async(guarding[command.service], guard, True)
+                self._guards[path] = guard
         needing = {q.service for q in contract.queries.values() if not q.state_field}
         answering = _by_service(queries, contract.query_services, "queries", needed=needing)
         for path, query in contract.queries.items():
@@ -89,6 +98,10 @@ class Context:
     def method(self, rpc: CommandRpc | QueryRpc) -> Callable[..., Any] | None:
         """Give the handler's method for an rpc; None for a query that needs no code."""
         return self._methods.get(rpc.path)
+
+    def guard(self, rpc: CommandRpc) -> Callable[..., Any] | None:
+        """Give the gatekeeper's method for a command; None where nothing guards it."""
+        return self._guards.get(rpc.path)
 
     def _belongs(self, handler: EventHandler) -> None:
         foreign = handler.ceqs_contract.package != self.contract.package

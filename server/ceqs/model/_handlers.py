@@ -7,7 +7,7 @@ generated base; a handler hears the events whose methods it overrides.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ceqs.contract import Contract, EventType, snake
@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def unheard(method: F) -> F:
-    """Mark a method of a generated base: a handler that does not override it does not hear the event."""
+    """Mark a method of a generated base: a handler that does not override it does not hear the event (or command)."""
     method.__dict__["__ceqs_unheard__"] = True
     return method
 
@@ -29,6 +29,36 @@ class CommandHandler:
     """Decides commands: one method per command rpc of a service, `(request, state, ctx) -> events`."""
 
     ceqs_service: ClassVar[str]
+
+
+class Gatekeeper:
+    """Refuses commands before they are decided: `async (request, ctx) -> None` for each command that it guards.
+
+    It may ask queries, of its own and of other services, for the best view that there is; it appends nothing. It raises
+    Rejected to refuse. A command that was accepted before gets its receipt, whatever a gatekeeper says now.
+    """
+
+    ceqs_service: ClassVar[str]
+
+    def ceqs_guards(self) -> dict[str, Callable[..., Any]]:
+        """Give the methods that guard a command, by name.
+
+        Raises Misconfigured for a public method that belongs to no command: misspelt, it would guard nothing.
+        """
+        base = next(cls for cls in type(self).__mro__ if "ceqs_service" in cls.__dict__)
+        commands = [name for name in vars(base) if _is_unheard(vars(base)[name])]
+        guards: dict[str, Callable[..., Any]] = {}
+        for name in dir(type(self)):
+            method = getattr(type(self), name)
+            if name.startswith("_") or name == "ceqs_guards" or not callable(method) or _is_unheard(method):
+                continue
+            if name not in commands:
+                raise Misconfigured(
+                    f"{type(self).__name__}.{name} belongs to no command of {self.ceqs_service}"
+                    f"{_hint(name, commands)} (names of helpers begin with an underscore)"
+                )
+            guards[name] = getattr(self, name)
+        return guards
 
 
 class QueryHandler:
@@ -58,10 +88,9 @@ class EventHandler:
             if not name.startswith("on_") or not callable(getattr(type(self), name)):
                 continue
             if name not in hearable:
-                near = difflib.get_close_matches(name, hearable, 1)
-                hint = f"; did you mean {near[0]}?" if near else f"; it may hear {', '.join(hearable) or 'nothing'}"
+                hint = _hint(name, hearable)
                 raise Misconfigured(f"{type(self).__name__}.{name} belongs to no event that it may hear{hint}")
-            if not getattr(getattr(type(self), name), "__ceqs_unheard__", False):
+            if not _is_unheard(getattr(type(self), name)):
                 heard[hearable[name].full_name] = getattr(self, name)
         return heard
 
@@ -128,3 +157,12 @@ class Publisher(PrivateHearing):
 
 class Subscriber(NamedHandler):
     """Reacts to events: `(event, ctx) -> command requests of its own context` per event."""
+
+
+def _is_unheard(method: object) -> bool:
+    return bool(getattr(method, "__ceqs_unheard__", False))
+
+
+def _hint(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]}?" if near else f"; there is {', '.join(names) or 'none'}"

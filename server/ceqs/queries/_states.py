@@ -56,6 +56,14 @@ class States:
                 self.keep(boundary, known)
             return known
 
+    def initial(self, boundary: Boundary) -> Known:
+        """Give the state before the first event of its boundary."""
+        return Known(self._context.folders[boundary.state.name].initial(boundary.values()), 0, 0)
+
+    def is_kept(self, boundary: Boundary) -> bool:
+        """Whether the state of a boundary is kept, as of whatever position."""
+        return boundary.key in self._kept
+
     def fold(self, boundary: Boundary, known: Known, events: Sequence[Message]) -> Known:
         """Give the state after further events of its boundary; the position stays, and so does the `known` one."""
         if not events:
@@ -90,7 +98,7 @@ class States:
     async def _read(self, boundary: Boundary, least: int) -> Known:
         known = self._kept.get(boundary.key)
         if known is None:
-            known = Known(self._context.folders[boundary.state.name].initial(boundary.values()), 0, 0)
+            known = self.initial(boundary)
         try:
             while True:
                 part = await self._log.read(after=known.position, query=boundary.query)

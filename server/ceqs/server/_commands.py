@@ -7,7 +7,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
@@ -18,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ceqs.contract import CommandRpc, Locking, bucket_of, tags_of
 from ceqs.errors import CeqsError, Conflict, Misconfigured
 from ceqs.log import Appended, Condition, Entry, Log, NewEvent
-from ceqs.model import Context, Decided, Decision, decide
+from ceqs.model import Admission, Context, Decided, Decision, decide
 from ceqs.queries import Boundary, Known, States, boundary_of
 from ceqs.server._calls import CommandCall
 from ceqs.server._decode import violations_of
@@ -48,6 +48,10 @@ class _Command:
     content_hash: bytes
 
 
+class _Misguided(Exception):
+    """A decision failed on a state that was only guessed."""
+
+
 class CommandExecutor:
     """Executes the commands of one context against its log.
 
@@ -69,6 +73,8 @@ class CommandExecutor:
         self._states = states or States(context, log)
         self._new_id = new_id or Uuid7()
         self._clock = clock
+        self._beginning: set[str] = set()
+        """The rpcs whose last new boundary had no event: what they address next is likely to have none either."""
         self._turns: WeakValueDictionary[Any, asyncio.Lock] = WeakValueDictionary()
 
     async def execute(self, rpc: CommandRpc, request: Message, call: CommandCall) -> Executed:
@@ -79,13 +85,22 @@ class CommandExecutor:
         """
         boundary = boundary_of(rpc.state, rpc.tags, request)
         command = _Command(rpc, request, call, boundary, content_hash(rpc, request, call.actor))
+        if earlier := await self._refused(command):
+            return earlier
         turn = self._turns.setdefault(boundary.key, asyncio.Lock())
         least = 0
         for attempt in range(ATTEMPTS):
             # Commands of one boundary decide at once until they meet; from then on they take turns.
             in_turn = attempt > 0 or turn.locked() or rpc.state.locking is Locking.PESSIMISTIC
             async with turn if in_turn else nullcontext():
+                new = not self._states.is_kept(boundary)
+                if new and not in_turn and rpc.path in self._beginning:
+                    with suppress(Conflict, _Misguided):
+                        return await self._attempt(command, self._states.initial(boundary), guessed=True)
+                    self._beginning.discard(rpc.path)
                 known = await self._states.load(boundary, least)
+                if new and not known.events:
+                    self._beginning.add(rpc.path)
                 try:
                     return await self._attempt(command, known)
                 except Conflict:
@@ -93,7 +108,26 @@ class CommandExecutor:
             await _pause(attempt)
         raise Conflict(f"{rpc.name} was decided {ATTEMPTS} times, and each time its boundary had moved. Try again.")
 
-    async def _attempt(self, command: _Command, known: Known) -> Executed:
+    async def _refused(self, command: _Command) -> Executed | None:
+        """Ask the gatekeeper. Where it refuses a command that was accepted before, give what that was answered."""
+        guard, call = self._context.guard(command.rpc), command.call
+        if guard is None:
+            return None
+        try:
+            await guard(command.request, Admission(command_id=call.command_id, actor=call.actor))
+        except Exception:
+            earlier = await self._log.find(call.command_id, command.content_hash, derived=call.derived)
+            if earlier is None:
+                raise
+            return _executed(command.rpc, earlier)
+        return None
+
+    async def _attempt(self, command: _Command, known: Known, *, guessed: bool = False) -> Executed:
+        """Decide on a state and let the log judge.
+
+        A state may be `guessed`: that nothing was recorded in the boundary is then for the log to confirm. What the log
+        cannot confirm, that a handler or a fold fails on it, is Misguided.
+        """
         condition = Condition(command.boundary.query, known.position)
         try:
             decided = self._decide(command, known)
@@ -102,6 +136,8 @@ class CommandExecutor:
             own = [m for m, e in zip(decided.events, events, strict=True) if command.boundary.holds(e.type, e.tags)]
             after = self._states.fold(command.boundary, known, own)
         except Misconfigured:
+            if guessed:
+                raise _Misguided from None
             raise
         except CeqsError as refusal:
             # A refusal counts only if it was decided on the present, and not if the command was accepted before.
@@ -110,6 +146,8 @@ class CommandExecutor:
                 return _executed(command.rpc, earlier)
             raise refusal from None
         except Exception:
+            if guessed:
+                raise _Misguided from None
             self._states.forget(command.boundary)
             raise
         response = decided.response.SerializeToString() if decided.response is not None else b""

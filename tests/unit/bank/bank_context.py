@@ -9,6 +9,7 @@ from bank.v1.bank_ceqs import (
     AccountFoldBase,
     BankCommands,
     BankContext,
+    BankGatekeeper,
     BankQueries,
     NamesFoldBase,
     PairFoldBase,
@@ -128,6 +129,22 @@ class Commands(BankCommands):
         raise ValueError("secret of the handler")
 
 
+class Gate(BankGatekeeper):
+    """Lets nobody open an account who is `listed`; breaks when it is told to."""
+
+    def __init__(self) -> None:
+        self.listed = set()
+        self.asked = []
+        self.broken = False
+
+    async def open_account(self, request, ctx) -> None:
+        self.asked.append((request.account_id, ctx.command_id, ctx.actor))
+        if self.broken:
+            raise ValueError("secret of the gatekeeper")
+        if request.account_id in self.listed:
+            raise Rejected("LISTED", f"{request.account_id} is on the list")
+
+
 class Queries(BankQueries):
     """Answers."""
 
@@ -152,10 +169,14 @@ class Total(TotalProjection):
 
 
 def make_context():
-    """Give the bank as a context."""
-    return BankContext(
+    """Give the bank as a context, with its gatekeeper as `gate`."""
+    gate = Gate()
+    context = BankContext(
         commands=Commands(),
         folds=[Account(), Pair(), Names()],
+        gatekeepers=[gate],
         projections=[Total()],
         queries=Queries(),
     )
+    context.gate = gate
+    return context

@@ -95,6 +95,15 @@ async def test_stop_ends_grandchildren_too() -> None:
     await until(lambda: not alive(grandchild))
 
 
+async def test_what_a_dead_child_started_is_gone_before_it_starts_again() -> None:
+    lines = Lines()
+    script = "import subprocess as s, sys; print(s.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid)"
+    async with Supervisor(lines) as supervisor:
+        await supervisor.start("parent", [sys.executable, "-uc", script])
+        await until(lambda: supervisor.restarts["parent"])
+        assert not alive(int(lines[0][1]))
+
+
 async def test_stop_does_not_wait_for_the_delay_of_a_dead_child() -> None:
     supervisor = Supervisor()
     await supervisor.start("dier", [sys.executable, "-c", "raise SystemExit(1)"])
@@ -122,11 +131,12 @@ async def test_a_program_that_does_not_exist_is_named() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
 async def test_children_die_with_a_supervisor_that_is_killed() -> None:
+    silent = [sys.executable, "-c", "import time; time.sleep(60)"]  # It shall not die of a broken pipe.
     script = f"""
         import asyncio
         from ceqs.embedded import Supervisor
         async def main():
-            print(await Supervisor().start("sleeper", {SLEEPER!r}), flush=True)
+            print(await Supervisor().start("sleeper", {silent!r}), flush=True)
             await asyncio.sleep(60)
         asyncio.run(main())
     """

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from ceqs.errors import LogUnavailable
 from ceqs.log import Entry, Head, NewEvent, _sql
 from ceqs.log._follower import Follower
+from ceqs.log._histories import SqliteHistories
 from ceqs.log._judge import CommandRow, Verdict, judge
 from ceqs.log._prepare import Prepared
 from ceqs.log._sql import OutcomeUnknown, SqlLog
@@ -64,7 +65,13 @@ async def log(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sq
     monkeypatch.setattr(_sql, "_PAUSES", (0.0, 0.0, 0.0))
     monkeypatch.setattr(_sql, "_RESOLVE_PAUSE", 0.001)
     log = SqlLog(
-        "orders", Head("log"), create_async_engine("sqlite+aiosqlite://"), Follower(0), store=store, max_waiting=100
+        "orders",
+        Head("log"),
+        create_async_engine("sqlite+aiosqlite://"),
+        Follower(0),
+        SqliteHistories("file::memory:"),
+        store=store,
+        max_waiting=100,
     )
     yield log
     await log.close()

@@ -13,6 +13,7 @@ from ceqs.model import (
     CommandHandler,
     Context,
     Fold,
+    Gatekeeper,
     PrivateHearing,
     Projection,
     PublicHearing,
@@ -164,7 +165,7 @@ def test_an_event_that_the_state_does_not_list_is_refused(kit: Any) -> None:
         def on_xyz(self, loans: Any, event: Any) -> None: ...
 
     with pytest.raises(
-        Misconfigured, match=r"Wide\.on_xyz belongs to no event that it may hear; it may hear on_book_lent"
+        Misconfigured, match=r"Wide\.on_xyz belongs to no event that it may hear; there is on_book_lent"
     ):
         kit.context(folds=[kit.BookFold(), Wide(), kit.LibraryFold()])
 
@@ -313,3 +314,46 @@ def test_what_is_pure_is_not_async_and_what_reads_tables_is(kit: Any) -> None:
         kit.context(projections=[SyncShelf()])
     with pytest.raises(Misconfigured, match=r"SyncQueries\.count_loans must be `async def`"):
         kit.context(queries=SyncQueries())
+
+
+class Gate(Gatekeeper):
+    """As the generator writes it."""
+
+    ceqs_service = "library.v1.LendingCommandsService"
+
+    @unheard
+    async def lend_book(self, request: Any, ctx: Any) -> None: ...
+
+
+def test_a_gatekeeper_guards_what_it_overrides_and_nothing_else(kit: Any, library: Any) -> None:
+    class Strict(Gate):
+        async def lend_book(self, request: Any, ctx: Any) -> None: ...
+
+    lend = next(rpc for rpc in library.contract.commands.values() if rpc.method == "lend_book")
+    acquire = next(rpc for rpc in library.contract.commands.values() if rpc.method == "acquire_book")
+    strict = Strict()
+    assert kit.context(gatekeepers=[strict]).guard(lend) == strict.lend_book
+    assert kit.context(gatekeepers=[strict]).guard(acquire) is None
+    assert kit.context(gatekeepers=[Gate()]).guard(lend) is None
+
+
+def test_a_misspelt_method_of_a_gatekeeper_is_refused_for_it_would_guard_nothing(kit: Any) -> None:
+    class Misspelt(Gate):
+        async def lend_bok(self, request: Any, ctx: Any) -> None: ...
+
+    with pytest.raises(Misconfigured, match=r"Misspelt\.lend_bok belongs to no command .*; did you mean lend_book\?"):
+        kit.context(gatekeepers=[Misspelt()])
+
+
+def test_a_gatekeeper_that_does_not_wait_is_refused(kit: Any) -> None:
+    class Sync(Gate):
+        def lend_book(self, request: Any, ctx: Any) -> None:  # type: ignore[override]
+            ...
+
+    with pytest.raises(Misconfigured, match=r"Sync\.lend_book must be `async def`"):
+        kit.context(gatekeepers=[Sync()])
+
+
+def test_two_gatekeepers_of_one_service_are_refused(kit: Any) -> None:
+    with pytest.raises(Misconfigured, match=r"two handlers for library\.v1\.LendingCommandsService"):
+        kit.context(gatekeepers=[Gate(), Gate()])

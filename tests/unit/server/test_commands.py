@@ -211,6 +211,48 @@ async def test_a_stale_cache_never_accepts(sender: Bank, rival: Bank) -> None:
         await sender.send("Withdraw", account_id="a", amount=10)
 
 
+async def test_a_new_boundary_after_a_new_one_is_decided_without_reading(sender: Bank, watched: Watched) -> None:
+    for account in ("a", "b", "c"):
+        await sender.send("OpenAccount", account_id=account)
+    assert watched.reads == 1
+
+
+async def test_a_boundary_that_was_only_guessed_to_be_new_is_loaded(sender: Bank, rival: Bank) -> None:
+    await rival.send("Deposit", account_id="b", amount=5)
+    await rival.send("OpenAccount", account_id="c")
+    # So far every account was new to the sender.
+    await sender.send("Deposit", account_id="a", amount=1)
+    deposited = await sender.send("Deposit", account_id="b", amount=1)
+    assert deposited.response.balance == 6  # type: ignore[attr-defined]
+    await sender.send("OpenAccount", account_id="d")
+    with pytest.raises(Rejected, match="account c is open"):
+        await sender.send("OpenAccount", account_id="c")
+
+
+async def test_a_refusal_on_a_guess_does_not_count(sender: Bank, rival: Bank) -> None:
+    await rival.send("Deposit", account_id="b", amount=5)
+    with pytest.raises(Rejected):
+        await sender.send("Withdraw", account_id="a", amount=1)
+    await sender.send("Withdraw", account_id="b", amount=5)
+
+
+async def test_a_handler_that_fails_on_a_guess_is_asked_again(
+    sender: Bank, rival: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rival.send("Deposit", account_id="b", amount=5)
+    await sender.send("CloseAccount", account_id="a")
+
+    def close(request: Any, account: Any, ctx: Any) -> Any:
+        raise Rejected("SPENT", f"{10 // account.balance}")
+
+    method = sender.context.method
+    monkeypatch.setattr(
+        type(sender.context), "method", lambda self, rpc: close if rpc.name == "CloseAccount" else method(rpc)
+    )
+    with pytest.raises(Rejected, match="2"):
+        await sender.send("CloseAccount", account_id="b")
+
+
 async def test_an_answer_is_decided_on_the_present(sender: Bank, rival: Bank) -> None:
     await sender.send("Deposit", account_id="a", amount=1)
     await rival.send("Deposit", account_id="a", amount=2)
@@ -398,3 +440,39 @@ async def test_a_callers_cancellation_leaves_the_executor_sound(sender: Bank) ->
     assert again.response.balance == 1  # type: ignore[attr-defined]
     await eventually(sender.events)
     assert len(await sender.events()) == 1
+
+
+async def test_a_gatekeeper_refuses_before_anything_is_decided(sender: Bank) -> None:
+    sender.context.gate.listed.add("a")
+    with pytest.raises(Rejected, match="a is on the list") as refused:
+        await sender.send("OpenAccount", "id-1", {"actor": "ann"}, account_id="a")
+    assert refused.value.reason == "LISTED"
+    assert sender.context.gate.asked == [("a", "id-1", "ann")]
+    assert await sender.events() == []
+    await sender.send("OpenAccount", account_id="b")
+    assert len(await sender.events()) == 1
+
+
+async def test_a_gatekeeper_that_refuses_now_does_not_take_back_a_receipt(sender: Bank) -> None:
+    first = await sender.send("OpenAccount", "id-1", account_id="a")
+    sender.context.gate.listed.add("a")
+    again = await sender.send("OpenAccount", "id-1", account_id="a")
+    assert again.receipt == first.receipt
+    sender.context.gate.broken = True
+    again = await sender.send("OpenAccount", "id-1", account_id="a")
+    assert again.receipt == first.receipt
+    with pytest.raises(DuplicateCommand):
+        await sender.send("OpenAccount", "id-1", account_id="b")
+    assert len(await sender.events()) == 1
+
+
+async def test_a_broken_gatekeeper_lets_nothing_pass(sender: Bank) -> None:
+    sender.context.gate.broken = True
+    with pytest.raises(ValueError, match="secret of the gatekeeper"):
+        await sender.send("OpenAccount", account_id="a")
+    assert await sender.events() == []
+
+
+async def test_a_command_that_nobody_guards_is_not_asked_about(sender: Bank) -> None:
+    await sender.send("ReserveName", name="n")
+    assert sender.context.gate.asked == []

@@ -12,7 +12,18 @@ from collections.abc import Iterable, Sequence
 from typing import Never, TypeAlias
 
 from ceqs.contract import read_contract
-from ceqs.model import CommandHandler, Context, Decision, Fold, PrivateHearing, Reaction, Subscriber, unheard
+from ceqs.model import (
+    Admission,
+    CommandHandler,
+    Context,
+    Decision,
+    Fold,
+    Gatekeeper,
+    PrivateHearing,
+    Reaction,
+    Subscriber,
+    unheard,
+)
 
 from golden.comments.v1 import in_pb2
 from golden.comments.v1.in_pb2 import (
@@ -36,6 +47,7 @@ __all__ = [
     "CommentsPublicEvent",
     "NoteCommands",
     "NoteFoldBase",
+    "NoteGatekeeper",
 ]
 
 CONTRACT = read_contract(in_pb2.DESCRIPTOR)
@@ -100,6 +112,24 @@ class NoteCommands(CommandHandler, ABC):
         """Decide BurnNote on the state Note."""
 
 
+class NoteGatekeeper(Gatekeeper):
+    """Guards the commands of golden.comments.v1.NoteCommandsService; override what it refuses."""
+
+    ceqs_service = "golden.comments.v1.NoteCommandsService"
+
+    @unheard
+    async def write_note(self, request: WriteNoteRequest, ctx: Admission) -> None:
+        """Let WriteNote pass, or raise Rejected."""
+
+    @unheard
+    async def erase_note(self, request: EraseNoteRequest, ctx: Admission) -> None:
+        """Let EraseNote pass, or raise Rejected."""
+
+    @unheard
+    async def burn_note(self, request: BurnNoteRequest, ctx: Admission) -> None:
+        """Let BurnNote pass, or raise Rejected."""
+
+
 class CommentsPrivateSubscriber(PrivateHearing, Subscriber):
     """Reacts to private events of comments with its own commands; override what it hears."""
 
@@ -137,6 +167,11 @@ class CommentsContext(Context):
     ceqs_contract = CONTRACT
 
     def __init__(
-        self, *, commands: NoteCommands, folds: Sequence[NoteFoldBase], subscribers: Sequence[Subscriber] = ()
+        self,
+        *,
+        commands: NoteCommands,
+        folds: Sequence[NoteFoldBase],
+        gatekeepers: Sequence[NoteGatekeeper] = (),
+        subscribers: Sequence[Subscriber] = (),
     ) -> None:
-        super().__init__(commands=commands, folds=folds, subscribers=subscribers)
+        super().__init__(commands=commands, folds=folds, gatekeepers=gatekeepers, subscribers=subscribers)

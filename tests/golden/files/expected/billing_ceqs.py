@@ -14,7 +14,18 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Never, TypeAlias
 
 from ceqs.contract import read_contract
-from ceqs.model import CommandHandler, Context, Decision, Fold, PrivateHearing, Reaction, Subscriber, unheard
+from ceqs.model import (
+    Admission,
+    CommandHandler,
+    Context,
+    Decision,
+    Fold,
+    Gatekeeper,
+    PrivateHearing,
+    Reaction,
+    Subscriber,
+    unheard,
+)
 
 from golden.files.v1 import events_pb2, in_pb2, models_pb2
 from golden.files.v1.events_pb2 import Paid
@@ -30,6 +41,7 @@ __all__ = [
     "BillingPrivateSubscriber",
     "BillingPublicEvent",
     "PaymentCommands",
+    "PaymentGatekeeper",
 ]
 
 CONTRACT = read_contract(events_pb2.DESCRIPTOR, in_pb2.DESCRIPTOR, models_pb2.DESCRIPTOR)
@@ -69,6 +81,20 @@ class PaymentCommands(CommandHandler, ABC):
         """A nested request, and a response whose name is taken here."""
 
 
+class PaymentGatekeeper(Gatekeeper):
+    """Guards the commands of golden.files.v1.PaymentCommandsService; override what it refuses."""
+
+    ceqs_service = "golden.files.v1.PaymentCommandsService"
+
+    @unheard
+    async def pay(self, request: Payment, ctx: Admission) -> None:
+        """Let Pay pass, or raise Rejected."""
+
+    @unheard
+    async def pay_back(self, request: Payment.Back, ctx: Admission) -> None:
+        """Let PayBack pass, or raise Rejected."""
+
+
 class BillingPrivateSubscriber(PrivateHearing, Subscriber):
     """Reacts to private events of billing with its own commands; override what it hears."""
 
@@ -86,6 +112,11 @@ class BillingContext(Context):
     ceqs_contract = CONTRACT
 
     def __init__(
-        self, *, commands: PaymentCommands, folds: Sequence[AccountFoldBase], subscribers: Sequence[Subscriber] = ()
+        self,
+        *,
+        commands: PaymentCommands,
+        folds: Sequence[AccountFoldBase],
+        gatekeepers: Sequence[PaymentGatekeeper] = (),
+        subscribers: Sequence[Subscriber] = (),
     ) -> None:
-        super().__init__(commands=commands, folds=folds, subscribers=subscribers)
+        super().__init__(commands=commands, folds=folds, gatekeepers=gatekeepers, subscribers=subscribers)

@@ -15,10 +15,12 @@ from google.protobuf.message import Message as CeqsMessage
 
 from ceqs.contract import read_contract
 from ceqs.model import (
+    Admission,
     CommandHandler,
     Context,
     Decision as CeqsDecision,
     Fold,
+    Gatekeeper,
     PrivateHearing,
     Projection,
     PublicHearing,
@@ -55,6 +57,7 @@ __all__ = [
     "AnyFold",
     "ClassCommands",
     "ClassFoldBase",
+    "ClassGatekeeper",
     "ClassQueries",
     "EventProjection",
     "OddNamesCommand",
@@ -118,6 +121,20 @@ class ClassCommands(CommandHandler, ABC):
     @abstractmethod
     def close(self, request: CloseRequest, request_: Request, ctx: CeqsDecision) -> CeqsIterable[OddNamesEvent]:
         """Decide Close on the state Request."""
+
+
+class ClassGatekeeper(Gatekeeper):
+    """Guards the commands of golden.keywords.v1.ClassCommandsService; override what it refuses."""
+
+    ceqs_service = "golden.keywords.v1.ClassCommandsService"
+
+    @unheard
+    async def import_(self, request: ImportRequest, ctx: Admission) -> None:
+        """Let Import pass, or raise Rejected."""
+
+    @unheard
+    async def close(self, request: CloseRequest, ctx: Admission) -> None:
+        """Let Close pass, or raise Rejected."""
 
 
 class EventProjection(Projection):
@@ -219,6 +236,7 @@ class OddNamesContext(Context):
         *,
         commands: ClassCommands,
         folds: Sequence[AnyFold],
+        gatekeepers: Sequence[ClassGatekeeper] = (),
         projections: Sequence[EventProjection],
         publishers: Sequence[OddNamesPublisher] = (),
         subscribers: Sequence[Subscriber] = (),
@@ -227,6 +245,7 @@ class OddNamesContext(Context):
         super().__init__(
             commands=commands,
             folds=folds,
+            gatekeepers=gatekeepers,
             projections=projections,
             publishers=publishers,
             subscribers=subscribers,

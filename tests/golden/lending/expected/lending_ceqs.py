@@ -15,10 +15,12 @@ from google.protobuf.message import Message
 
 from ceqs.contract import read_contract
 from ceqs.model import (
+    Admission,
     CommandHandler,
     Context,
     Decision,
     Fold,
+    Gatekeeper,
     PrivateHearing,
     Projection,
     PublicHearing,
@@ -66,6 +68,7 @@ __all__ = [
     "CONTRACT",
     "AnyCommands",
     "AnyFold",
+    "AnyGatekeeper",
     "AnyProjection",
     "AnyQueries",
     "BorrowedProjection",
@@ -78,10 +81,12 @@ __all__ = [
     "LendingSubscriber",
     "LoanCommands",
     "LoanFoldBase",
+    "LoanGatekeeper",
     "LoanQueries",
     "ReadersProjection",
     "RegisterCommands",
     "RegisterFoldBase",
+    "RegisterGatekeeper",
     "ReportQueries",
     "ReservationsFoldBase",
 ]
@@ -173,6 +178,34 @@ class RegisterCommands(CommandHandler, ABC):
     @abstractmethod
     def register_book(self, request: RegisterBookRequest, register: Register, ctx: Decision) -> Iterable[LendingEvent]:
         """Adds a book under the next number of the register."""
+
+
+class LoanGatekeeper(Gatekeeper):
+    """Guards the commands of golden.lending.v1.LoanCommandsService; override what it refuses."""
+
+    ceqs_service = "golden.lending.v1.LoanCommandsService"
+
+    @unheard
+    async def lend_book(self, request: LendBookRequest, ctx: Admission) -> None:
+        """Let LendBook pass, or raise Rejected."""
+
+    @unheard
+    async def return_book(self, request: ReturnBookRequest, ctx: Admission) -> None:
+        """Let ReturnBook pass, or raise Rejected."""
+
+    @unheard
+    async def reserve_book(self, request: ReserveBookRequest, ctx: Admission) -> None:
+        """Let ReserveBook pass, or raise Rejected."""
+
+
+class RegisterGatekeeper(Gatekeeper):
+    """Guards the commands of golden.lending.v1.RegisterCommandsService; override what it refuses."""
+
+    ceqs_service = "golden.lending.v1.RegisterCommandsService"
+
+    @unheard
+    async def register_book(self, request: RegisterBookRequest, ctx: Admission) -> None:
+        """Let RegisterBook pass, or raise Rejected."""
 
 
 class BorrowedProjection(Projection):
@@ -322,6 +355,7 @@ class LendingPrivateSubscriber(PrivateHearing, Subscriber):
 
 AnyCommands: TypeAlias = LoanCommands | RegisterCommands
 AnyFold: TypeAlias = LoanFoldBase | ReservationsFoldBase | RegisterFoldBase
+AnyGatekeeper: TypeAlias = LoanGatekeeper | RegisterGatekeeper
 AnyProjection: TypeAlias = BorrowedProjection | ReadersProjection
 AnyQueries: TypeAlias = LoanQueries | ReportQueries
 
@@ -336,6 +370,7 @@ class LendingContext(Context):
         *,
         commands: Sequence[AnyCommands],
         folds: Sequence[AnyFold],
+        gatekeepers: Sequence[AnyGatekeeper] = (),
         projections: Sequence[AnyProjection],
         publishers: Sequence[LendingPublisher] = (),
         subscribers: Sequence[Subscriber] = (),
@@ -344,6 +379,7 @@ class LendingContext(Context):
         super().__init__(
             commands=commands,
             folds=folds,
+            gatekeepers=gatekeepers,
             projections=projections,
             publishers=publishers,
             subscribers=subscribers,

@@ -12,7 +12,18 @@ from collections.abc import Iterable, Sequence
 from typing import Never, TypeAlias
 
 from ceqs.contract import read_contract
-from ceqs.model import CommandHandler, Context, Decision, Fold, PrivateHearing, Reaction, Subscriber, unheard
+from ceqs.model import (
+    Admission,
+    CommandHandler,
+    Context,
+    Decision,
+    Fold,
+    Gatekeeper,
+    PrivateHearing,
+    Reaction,
+    Subscriber,
+    unheard,
+)
 
 from golden.minimal.v1 import in_pb2
 from golden.minimal.v1.in_pb2 import CountRequest, Counted, Counter
@@ -21,6 +32,7 @@ __all__ = [
     "CONTRACT",
     "CounterCommands",
     "CounterFoldBase",
+    "CounterGatekeeper",
     "MinimalCommand",
     "MinimalContext",
     "MinimalEvent",
@@ -56,6 +68,16 @@ class CounterCommands(CommandHandler, ABC):
         """Decide Count on the state Counter."""
 
 
+class CounterGatekeeper(Gatekeeper):
+    """Guards the commands of golden.minimal.v1.CounterCommandsService; override what it refuses."""
+
+    ceqs_service = "golden.minimal.v1.CounterCommandsService"
+
+    @unheard
+    async def count(self, request: CountRequest, ctx: Admission) -> None:
+        """Let Count pass, or raise Rejected."""
+
+
 class MinimalPrivateSubscriber(PrivateHearing, Subscriber):
     """Reacts to private events of minimal with its own commands; override what it hears."""
 
@@ -73,6 +95,11 @@ class MinimalContext(Context):
     ceqs_contract = CONTRACT
 
     def __init__(
-        self, *, commands: CounterCommands, folds: Sequence[CounterFoldBase], subscribers: Sequence[Subscriber] = ()
+        self,
+        *,
+        commands: CounterCommands,
+        folds: Sequence[CounterFoldBase],
+        gatekeepers: Sequence[CounterGatekeeper] = (),
+        subscribers: Sequence[Subscriber] = (),
     ) -> None:
-        super().__init__(commands=commands, folds=folds, subscribers=subscribers)
+        super().__init__(commands=commands, folds=folds, gatekeepers=gatekeepers, subscribers=subscribers)

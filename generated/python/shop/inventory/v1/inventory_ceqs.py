@@ -20,10 +20,12 @@ from google.protobuf.message import Message
 
 from ceqs.contract import read_contract
 from ceqs.model import (
+    Admission,
     CommandHandler,
     Context,
     Decision,
     Fold,
+    Gatekeeper,
     PrivateHearing,
     Projection,
     PublicHearing,
@@ -69,6 +71,7 @@ __all__ = [
     "InventoryCommands",
     "InventoryContext",
     "InventoryEvent",
+    "InventoryGatekeeper",
     "InventoryPrivateSubscriber",
     "InventoryPublicEvent",
     "InventoryPublisher",
@@ -148,6 +151,28 @@ class InventoryCommands(CommandHandler, ABC):
         """Brings the books into line with the shelf.
         Rejected: QUANTITY_ZERO, PRODUCT_UNKNOWN, STOCK_WOULD_BE_NEGATIVE, STOCK_OVERFLOW, VALUE_NEGATIVE, AMOUNT_OVERFLOW.
         """
+
+
+class InventoryGatekeeper(Gatekeeper):
+    """Guards the commands of shop.inventory.v1.InventoryCommandsService; override what it refuses."""
+
+    ceqs_service = "shop.inventory.v1.InventoryCommandsService"
+
+    @unheard
+    async def receive_stock(self, request: ReceiveStockRequest, ctx: Admission) -> None:
+        """Let ReceiveStock pass, or raise Rejected."""
+
+    @unheard
+    async def move_stock(self, request: MoveStockRequest, ctx: Admission) -> None:
+        """Let MoveStock pass, or raise Rejected."""
+
+    @unheard
+    async def return_stock(self, request: ReturnStockRequest, ctx: Admission) -> None:
+        """Let ReturnStock pass, or raise Rejected."""
+
+    @unheard
+    async def adjust_stock(self, request: AdjustStockRequest, ctx: Admission) -> None:
+        """Let AdjustStock pass, or raise Rejected."""
 
 
 class StockLevelsProjection(Projection):
@@ -293,6 +318,7 @@ class InventoryContext(Context):
         *,
         commands: InventoryCommands,
         folds: Sequence[StockFoldBase],
+        gatekeepers: Sequence[InventoryGatekeeper] = (),
         projections: Sequence[StockLevelsProjection],
         publishers: Sequence[InventoryPublisher] = (),
         subscribers: Sequence[Subscriber] = (),
@@ -301,6 +327,7 @@ class InventoryContext(Context):
         super().__init__(
             commands=commands,
             folds=folds,
+            gatekeepers=gatekeepers,
             projections=projections,
             publishers=publishers,
             subscribers=subscribers,

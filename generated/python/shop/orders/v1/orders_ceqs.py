@@ -20,10 +20,12 @@ from google.protobuf.message import Message
 
 from ceqs.contract import read_contract
 from ceqs.model import (
+    Admission,
     CommandHandler,
     Context,
     Decision,
     Fold,
+    Gatekeeper,
     PrivateHearing,
     Projection,
     PublicHearing,
@@ -72,6 +74,7 @@ __all__ = [
     "CustomerHistoryProjection",
     "OrderCommands",
     "OrderFoldBase",
+    "OrderGatekeeper",
     "OrderQueries",
     "OrdersCommand",
     "OrdersContext",
@@ -188,6 +191,32 @@ class OrderCommands(CommandHandler, ABC):
         self, request: MarkProductAvailableRequest, product: Product, ctx: Decision
     ) -> Iterable[OrdersEvent]:
         """Notes that the warehouse has a depleted product again. Changes nothing where the product is not depleted."""
+
+
+class OrderGatekeeper(Gatekeeper):
+    """Guards the commands of shop.orders.v1.OrderCommandsService; override what it refuses."""
+
+    ceqs_service = "shop.orders.v1.OrderCommandsService"
+
+    @unheard
+    async def place_order(self, request: PlaceOrderRequest, ctx: Admission) -> None:
+        """Let PlaceOrder pass, or raise Rejected."""
+
+    @unheard
+    async def cancel_order(self, request: CancelOrderRequest, ctx: Admission) -> None:
+        """Let CancelOrder pass, or raise Rejected."""
+
+    @unheard
+    async def issue_credit_note(self, request: IssueCreditNoteRequest, ctx: Admission) -> None:
+        """Let IssueCreditNote pass, or raise Rejected."""
+
+    @unheard
+    async def mark_product_depleted(self, request: MarkProductDepletedRequest, ctx: Admission) -> None:
+        """Let MarkProductDepleted pass, or raise Rejected."""
+
+    @unheard
+    async def mark_product_available(self, request: MarkProductAvailableRequest, ctx: Admission) -> None:
+        """Let MarkProductAvailable pass, or raise Rejected."""
 
 
 class SalesProjection(Projection):
@@ -366,6 +395,7 @@ class OrdersContext(Context):
         *,
         commands: OrderCommands,
         folds: Sequence[AnyFold],
+        gatekeepers: Sequence[OrderGatekeeper] = (),
         projections: Sequence[AnyProjection],
         publishers: Sequence[OrdersPublisher] = (),
         subscribers: Sequence[Subscriber] = (),
@@ -374,6 +404,7 @@ class OrdersContext(Context):
         super().__init__(
             commands=commands,
             folds=folds,
+            gatekeepers=gatekeepers,
             projections=projections,
             publishers=publishers,
             subscribers=subscribers,
