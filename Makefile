@@ -4,8 +4,9 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 DATA   ?=
 ROWS   ?=
+STORE  ?=
 ARGS   ?=
-DEMO    = $(BIN)/python -m shop.demo $(if $(DATA),--data '$(DATA)') $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+DEMO    = $(BIN)/python -m shop.demo $(if $(DATA),--data '$(DATA)') $(if $(ROWS),--rows $(ROWS)) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup gen check lint up-to-date test demo run bench clean
@@ -41,7 +42,7 @@ up-to-date: gen
 test: $(READY) ## Run the tests; ARGS='-k name' picks some
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
-demo: $(READY) ## Run two services on real processes and verify the books: DATA=transactions.csv ROWS=2000
+demo: $(READY) ## Run two services on real processes and verify the books: DATA=transactions.csv ROWS=2000 STORE=postgres
 	$(DEMO)
 
 run: $(READY) ## The demo, left running: prints what to try; Ctrl-C ends it

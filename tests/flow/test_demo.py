@@ -97,8 +97,9 @@ def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(300)
-def test_the_demo_verifies_what_it_invents_and_reports_as_json() -> None:
-    done = run_demo("--rows", "300", "--seed", "5", "--output", "json")
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_the_demo_verifies_what_it_invents_and_reports_as_json(store: str) -> None:
+    done = run_demo("--rows", "300", "--seed", "5", "--output", "json", "--store", store)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["verified"] is True
@@ -127,6 +128,7 @@ async def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, 
     [
         (("--data", "nothing.csv"), "nothing.csv: cannot be read"),
         (("--output", "xml"), "neither text nor json"),
+        (("--store", "oracle"), "neither sqlite nor postgres"),
         (("--rows", "0"), "--rows"),
     ],
 )

@@ -151,7 +151,7 @@ def _welcome(settings: Settings, running: Running, seconds: float) -> str:
     return "\n".join(
         [
             "",
-            f"Ready after {seconds:.1f} s. Everything lies in {settings.path(settings.data)}; Ctrl-C ends it.",
+            f"Ready after {seconds:.1f} s. {_where(settings)}; Ctrl-C ends it.",
             "",
             *places,
             f"  {'nats':<{width}}  {running.nats_url.removeprefix('nats://')}",
@@ -168,3 +168,10 @@ def _welcome(settings: Settings, running: Running, seconds: float) -> str:
 def _listed(paths: list[Path]) -> str:
     names = sorted({path.name for path in paths})
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _where(settings: Settings) -> str:
+    data = settings.path(settings.data)
+    if settings.store == "postgres":
+        return f"Events and models lie in PostgreSQL, the streams in {data}"
+    return f"Everything lies in {data}"

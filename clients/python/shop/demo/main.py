@@ -51,6 +51,7 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="Transactions as CSV, with the columns of Online Retail.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="How many to invent where there is no file.")] = 2000,
     seed: Annotated[int, typer.Option(help="What to invent them from: the same seed, the same transactions.")] = 1,
+    store: Annotated[str, typer.Option(help="Where events and models lie: sqlite or postgres.")] = "sqlite",
     output: Annotated[str, typer.Option(help="text or json.")] = "text",
     keep_running: Annotated[bool, typer.Option("--keep-running", "--keep", help="Go on until Ctrl-C.")] = False,
 ) -> None:
@@ -60,8 +61,11 @@ def demo(
     """
     if output not in ("text", "json"):
         raise typer.BadParameter(f"{output} is neither text nor json", param_hint="--output")
+    if store not in ("sqlite", "postgres"):
+        raise typer.BadParameter(f"{store} is neither sqlite nor postgres", param_hint="--store")
+    work = _demo(data, rows, seed, postgres=store == "postgres", as_json=output == "json", keep_running=keep_running)
     try:
-        verified = asyncio.run(_demo(data, rows, seed, as_json=output == "json", keep_running=keep_running))
+        verified = asyncio.run(work)
     except CeqsError as error:
         print(f"error: {error.message}", file=sys.stderr)
         raise typer.Exit(2 if isinstance(error, Misconfigured) else 1) from error
@@ -70,7 +74,7 @@ def demo(
     raise typer.Exit(0 if verified else 1)
 
 
-async def _demo(data: Path | None, rows: int, seed: int, *, as_json: bool, keep_running: bool) -> bool:
+async def _demo(data: Path | None, rows: int, seed: int, *, postgres: bool, as_json: bool, keep_running: bool) -> bool:
     _cancel_on_signals()
     directory = Path(tempfile.mkdtemp(prefix="ceqs-demo-"))
     log, telling = directory / "processes.log", False
@@ -82,7 +86,7 @@ async def _demo(data: Path | None, rows: int, seed: int, *, as_json: bool, keep_
         lines = list(read_rows(data))
         ASIDE.print(f"Starting the shop in {directory}", highlight=False)
         began = time.monotonic()
-        async with System(directory) as system:
+        async with System(directory, postgres=postgres) as system:
             report = await _run(system, lines, source, began)
             telling = not report.verified
             if as_json:

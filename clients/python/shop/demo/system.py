@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ceqs.embedded import NatsServer, Supervisor
+from ceqs.embedded import NatsServer, PostgresServer, Supervisor
 from shop.inventory.v1.inventory_client import InventoryClient
 from shop.orders.v1.orders_client import OrdersClient
 
@@ -28,10 +28,11 @@ START = 60.0
 class System:
     """Every process of the shop, started again when it dies. An async context manager.
 
-    Everything that it writes lies in `directory`; what the processes say goes to `processes.log` there.
+    Everything that it writes lies in `directory`, or in a PostgreSQL server of its own where `postgres` is set; what
+    the processes say goes to `processes.log` there.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, postgres: bool = False) -> None:
         self.directory = directory.absolute()
         self.key = secrets.token_urlsafe(24)
         self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(CONTEXTS, _free_ports(), strict=True)}
@@ -39,11 +40,12 @@ class System:
         self._supervisor = Supervisor(self._note)
         self._nats = NatsServer(self.directory / "nats")
         self._nats_restarts = 0
+        self._postgres = PostgresServer() if postgres else None
 
     @property
     def models_url(self) -> str:
         """Where the query models lie."""
-        return f"sqlite:///{self.directory / 'models'}"
+        return self._postgres.url if self._postgres else f"sqlite:///{self.directory / 'models'}"
 
     @property
     def pids(self) -> dict[str, int]:
@@ -65,12 +67,15 @@ class System:
             "CEQS_DATA": str(self.directory),
             "CEQS_NATS_URL": self._nats.url,
             "CEQS_KEY": self.key,
+            **({"CEQS_STORE": "postgres", "CEQS_DATABASE_URL": self._postgres.url} if self._postgres else {}),
         }
 
     async def __aenter__(self) -> Self:
         """Start everything and wait until both services answer."""
         async with AsyncExitStack() as stack:
             self._log = stack.enter_context((self.directory / "processes.log").open("a", encoding="utf-8"))
+            if self._postgres:
+                await stack.enter_async_context(self._postgres)
             await stack.enter_async_context(self._nats)
             await stack.enter_async_context(self._supervisor)
             keeper = asyncio.create_task(self._keep_nats())
