@@ -1,6 +1,6 @@
 """What a proto declares, at run time."""
 
-from ceqs.contract._ids import new_id
+from ceqs.contract._ids import Uuid7, new_id
 from ceqs.contract._read import (
     AGE,
     RECEIPT,
@@ -41,6 +41,7 @@ __all__ = [
     "QueryRpc",
     "StateType",
     "TagField",
+    "Uuid7",
     "bucket_of",
     "command_id_field",
     "context_name",

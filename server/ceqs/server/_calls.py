@@ -5,13 +5,13 @@ from __future__ import annotations
 import hmac
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
 
-from ceqs.contract import CommandRpc, decode_token
+from ceqs.contract import CommandRpc, decode_token, new_id
 from ceqs.errors import Denied, Invalid, Unauthenticated, Unimplemented, Violation
 from ceqs.queries import QueryCall
 
@@ -44,9 +44,8 @@ class CommandCall:
 class Calls:
     """Reads the metadata of calls. `key` is the context's key; where it is empty, everything private stays shut."""
 
-    def __init__(self, key: str, new_id: Callable[[], str]) -> None:
+    def __init__(self, key: str) -> None:
         self._key = key.encode()
-        self._new_id = new_id
 
     def command(self, rpc: CommandRpc, request: Message, context: Any) -> CommandCall:
         """Read the metadata of a command.
@@ -60,7 +59,7 @@ class Calls:
         depth = metadata.get("ceqs-causation-depth", "")
         if derived or causation_id or depth:
             self.require_key(metadata)
-        command_id = command_id or self._new_id()
+        command_id = command_id or new_id()
         traceparent = metadata.get("traceparent", "")
         return CommandCall(
             command_id=command_id,

@@ -15,14 +15,13 @@ from weakref import WeakValueDictionary
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ceqs.contract import CommandRpc, Locking, bucket_of, tags_of
+from ceqs.contract import CommandRpc, Locking, bucket_of, new_id, tags_of
 from ceqs.errors import CeqsError, Conflict, Misconfigured
 from ceqs.log import Appended, Condition, Entry, Log, NewEvent
 from ceqs.model import Admission, Context, Decided, Decision, decide
 from ceqs.queries import Boundary, Known, States, boundary_of
 from ceqs.server._calls import CommandCall
 from ceqs.server._decode import violations_of
-from ceqs.server._ids import Uuid7
 from ceqs.v1.answers_pb2 import Receipt
 
 ATTEMPTS = 16
@@ -65,13 +64,13 @@ class CommandExecutor:
         log: Log,
         states: States | None = None,
         *,
-        new_id: Callable[[], str] | None = None,
+        ids: Callable[[], str] = new_id,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._context = context
         self._log = log
         self._states = states or States(context, log)
-        self._new_id = new_id or Uuid7()
+        self._new_id = ids
         self._clock = clock
         self._beginning: set[str] = set()
         """The rpcs whose last new boundary had no event: what they address next is likely to have none either."""

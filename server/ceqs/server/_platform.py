@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ceqs.errors import Invalid, NotFound, Violation
 from ceqs.log import LogReader
@@ -13,11 +13,9 @@ from ceqs.server._calls import Calls, expires_of, metadata_of
 from ceqs.server._decode import Decoder
 from ceqs.server._events import head_message, is_private, read, subscribe
 from ceqs.server._handlers import GrpcContext, Handlers
+from ceqs.server._served import Served
 from ceqs.v1.admin_pb2 import AppendPublicRequest
 from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse, ReadRequest, SubscribeRequest
-
-if TYPE_CHECKING:
-    from ceqs.server._server import Served
 
 DOMAIN = "ceqs"
 EVENTS = "ceqs.v1.EventsService"

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import grpc
 
 from ceqs.errors import Misconfigured
-from ceqs.log import Log
-from ceqs.model import Context
-from ceqs.queries import Answers, ModelReader, States, Stop
+from ceqs.queries import Answers, States, Stop
 from ceqs.server._calls import Calls
 from ceqs.server._commands import CommandExecutor
 from ceqs.server._handlers import Handlers, add_command, add_query
-from ceqs.server._ids import Uuid7
 from ceqs.server._platform import add_platform
+from ceqs.server._served import Served
 from ceqs.server._settings import ServerSettings, listen
 from ceqs.server._standard import SERVICES, Health, add_standard
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A context with its log, and a reader for each of its projections by name."""
-
-    context: Context
-    log: Log
-    models: Mapping[str, ModelReader] = field(default_factory=dict[str, ModelReader])
 
 
 class Server:
@@ -96,11 +84,10 @@ class Server:
             await self.stop()
 
     def _handlers(self) -> Handlers:
-        handlers, new_id = Handlers(), Uuid7()
-        calls = Calls(self._settings.key, new_id)
+        handlers, calls = Handlers(), Calls(self._settings.key)
         for name, one in self._served.items():
             states = States(one.context, one.log, capacity=self._settings.states)
-            executor = CommandExecutor(one.context, one.log, states, new_id=new_id)
+            executor = CommandExecutor(one.context, one.log, states)
             answers = Answers(one.context, one.log, states, one.models)
             for command in one.context.contract.commands.values():
                 add_command(handlers, name, command, executor, calls)
