@@ -1,6 +1,6 @@
 """Benchmarks: every measure beside the floor it stands on, in the same run.
 
-    python tests/bench/run.py [--runs 3] [--seconds 3]
+    python tests/bench/run.py [--runs 3] [--seconds 3] [--store sqlite|postgres|both]
 
 Prints a table and writes tests/bench/results/latest.json: one object per measure with its median value, the floor's,
 and the median, least and greatest of the runs' ratios. Server and load generator share the machine; what counts are
@@ -33,6 +33,8 @@ from ceqs.v1.events_pb2 import SCOPE_PRIVATE, ReadRequest, ReadResponse
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "latest.json"
+WIDTH = 130
+"""Of the table, where the output goes to no terminal."""
 KEY = (("ceqs-key", "bench"),)
 
 
@@ -161,6 +163,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="how often each pair is measured (default 3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each load lasts (default 3)")
     parser.add_argument("--store", choices=("sqlite", "postgres", "both"), default="both")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where to write them as JSON")
     options = parser.parse_args()
     measures: list[Measure] = []
     with ExitStack() as stack:
@@ -170,18 +173,22 @@ def main() -> None:
             with target("orders", f"sqlite:///{directory}/log.db") as orders:
                 measures += Bench(options.runs, options.seconds, floor, orders, "sqlite").measures()
         if options.store != "sqlite":
-            measures += asyncio.run(_on_postgres(directory, options.runs, options.seconds, floor))
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps([asdict(measure) for measure in measures], indent=2) + "\n")
-    table = Table("store", "measure", "value", "floor", "ratio (min to max)", title="Each measure beside its floor")
+            measures += asyncio.run(_on_postgres(options.runs, options.seconds, floor))
+    options.results.parent.mkdir(exist_ok=True)
+    options.results.write_text(json.dumps([asdict(measure) for measure in measures], indent=2) + "\n")
+    table = Table(title="Each measure beside its floor")
+    for column in ("store", "measure", "value", "floor", "ratio (min to max)"):
+        table.add_column(column, no_wrap=True)
     for m in measures:
         figures = f"{m.value:,.4g} {m.unit}", f"{m.floor:,.4g}", f"{m.ratio:.2f} ({m.min:.2f} to {m.max:.2f})"
         table.add_row(m.store, m.name, *figures)
-    Console().print(table, f"Written to {RESULTS.relative_to(HERE.parents[1])}.")
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console.print(table)
+    console.print(f"Written to {options.results}.", soft_wrap=True)
 
 
-async def _on_postgres(directory: Path, runs: int, seconds: float, floor: str) -> list[Measure]:
-    async with PostgresServer(directory / "postgres") as server:
+async def _on_postgres(runs: int, seconds: float, floor: str) -> list[Measure]:
+    async with PostgresServer() as server:
 
         def measure() -> list[Measure]:
             with target("orders", server.url) as orders:
