@@ -2,7 +2,6 @@
 
 from ceqs.log._open import open_log, open_reader
 from ceqs.log._types import (
-    ALL,
     MAX_BATCH_ENTRIES,
     MAX_COMMAND_ID_BYTES,
     MAX_EVENT_BYTES,
@@ -17,11 +16,10 @@ from ceqs.log._types import (
     Log,
     LogReader,
     NewEvent,
-    Query,
-    QueryItem,
     Slice,
     StoredEvent,
 )
+from ceqs.model import ALL, Query, QueryItem
 
 __all__ = [
     "ALL",

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from ceqs.log._ledger import SQLITE, C, Dialect
-from ceqs.log._types import MAX_SLICE_BYTES, Query, Slice, StoredEvent
+from ceqs.log._types import MAX_SLICE_BYTES, Slice, StoredEvent
+from ceqs.model import Query
 
 MOST_EVENTS = 4_000
 """How many events one shared read takes at most."""

@@ -12,8 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ceqs.contract import encode_token
 from ceqs.errors import CeqsError, Conflict, DuplicateCommand, Expired
 from ceqs.log._prepare import Prepared
-from ceqs.log._query import item_matches
 from ceqs.log._types import Appended, Condition, Entry, Head
+from ceqs.model import item_matches
 from ceqs.v1.answers_pb2 import Receipt
 
 Outcome: TypeAlias = Appended | CeqsError

@@ -12,19 +12,17 @@ from ceqs.errors import DuplicateCommand
 from ceqs.log._follower import Follower
 from ceqs.log._judge import CommandRow, Outcome, Verdict, repeated, settle
 from ceqs.log._prepare import Prepared
-from ceqs.log._query import matches
 from ceqs.log._types import (
-    ALL,
     MAX_SLICE_BYTES,
     Appended,
     Condition,
     Entry,
     Head,
-    Query,
     Slice,
     StoredEvent,
 )
 from ceqs.log._writer import Writer
+from ceqs.model import ALL, Query, matches
 
 
 class MemoryLog:

@@ -8,7 +8,8 @@ from sqlalchemy import ColumnElement, Select, func, literal, or_, select, union
 from sqlalchemy.sql.selectable import ScalarSelect
 
 from ceqs.log._schema import events, meta, tags
-from ceqs.log._types import MAX_SLICE_BYTES, Query, QueryItem
+from ceqs.log._types import MAX_SLICE_BYTES
+from ceqs.model import Query, QueryItem
 
 _GENERATION: ScalarSelect[int] = select(meta.c.tag_generation).scalar_subquery()
 

@@ -23,8 +23,9 @@ from ceqs.log._prepare import Prepared
 from ceqs.log._schema import SCHEMA_VERSION, commands, meta, metadata
 from ceqs.log._select import is_filter, select_events
 from ceqs.log._shared import Shared
-from ceqs.log._types import ALL, Appended, Entry, Head, Query, Slice, StoredEvent
+from ceqs.log._types import Appended, Entry, Head, Slice, StoredEvent
 from ceqs.log._writer import Writer
+from ceqs.model import ALL, Query
 
 FAILURES = (SQLAlchemyError, OSError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What the databases' drivers raise."""

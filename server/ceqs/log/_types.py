@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from ceqs.model import ALL, Query
 from ceqs.v1.answers_pb2 import Receipt
 
 MAX_EVENT_BYTES = 512 * 1024
@@ -45,24 +46,6 @@ class StoredEvent(NamedTuple):
     """0 for a private event."""
     type: str
     envelope: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class QueryItem:
-    """Events of any of the types (all types where empty) that carry all of the tags."""
-
-    types: frozenset[str] = frozenset()
-    tags: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Events that any of the items matches; every event where there is no item (see https://dcb.events)."""
-
-    items: tuple[QueryItem, ...] = ()
-
-
-ALL = Query()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """States, deciding and folding: pure."""
 
 from ceqs.errors import Rejected
+from ceqs.model._boundary import Boundary, boundary_of
 from ceqs.model._context import Context
 from ceqs.model._decide import Admission, Decided, Decision, Folder, Reaction, Recorded, decide
 from ceqs.model._handlers import (
@@ -17,9 +18,12 @@ from ceqs.model._handlers import (
     Subscriber,
     unheard,
 )
+from ceqs.model._query import ALL, Query, QueryItem, item_matches, matches
 
 __all__ = [
+    "ALL",
     "Admission",
+    "Boundary",
     "CommandHandler",
     "Context",
     "Decided",
@@ -33,11 +37,16 @@ __all__ = [
     "Projection",
     "PublicHearing",
     "Publisher",
+    "Query",
     "QueryHandler",
+    "QueryItem",
     "Reaction",
     "Recorded",
     "Rejected",
     "Subscriber",
+    "boundary_of",
     "decide",
+    "item_matches",
+    "matches",
     "unheard",
 ]

@@ -1,7 +1,6 @@
 """Answering queries from a state or from a projection, once or live, with the age of every answer."""
 
 from ceqs.queries._answers import Answer, Answers, QueryCall
-from ceqs.queries._boundary import Boundary, boundary_of
 from ceqs.queries._models import Checkpoint, ModelReader
 from ceqs.queries._states import Known, States
 from ceqs.queries._stop import Stop
@@ -9,12 +8,10 @@ from ceqs.queries._stop import Stop
 __all__ = [
     "Answer",
     "Answers",
-    "Boundary",
     "Checkpoint",
     "Known",
     "ModelReader",
     "QueryCall",
     "States",
     "Stop",
-    "boundary_of",
 ]

@@ -12,9 +12,8 @@ from google.protobuf.message import Message
 from ceqs.contract import QueryRpc
 from ceqs.errors import Behind, Misconfigured, NotFound
 from ceqs.log import LogReader
-from ceqs.model import Context
+from ceqs.model import Boundary, Context, boundary_of
 from ceqs.queries._ages import age_of
-from ceqs.queries._boundary import Boundary, boundary_of
 from ceqs.queries._models import ModelReader
 from ceqs.queries._states import States
 from ceqs.queries._stop import Stop

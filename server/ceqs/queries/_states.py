@@ -12,8 +12,7 @@ from google.protobuf.message import Message
 
 from ceqs.errors import Misconfigured
 from ceqs.log import LogReader, StoredEvent
-from ceqs.model import Context
-from ceqs.queries._boundary import Boundary
+from ceqs.model import Boundary, Context
 from ceqs.v1.events_pb2 import RecordedEvent
 
 _Key = tuple[str, tuple[str, ...]]

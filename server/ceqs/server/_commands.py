@@ -18,8 +18,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ceqs.contract import CommandRpc, Locking, bucket_of, new_id, tags_of
 from ceqs.errors import CeqsError, Conflict, Misconfigured
 from ceqs.log import Appended, Condition, Entry, Log, NewEvent
-from ceqs.model import Admission, Context, Decided, Decision, decide
-from ceqs.queries import Boundary, Known, States, boundary_of
+from ceqs.model import Admission, Boundary, Context, Decided, Decision, boundary_of, decide
+from ceqs.queries import Known, States
 from ceqs.server._calls import CommandCall
 from ceqs.server._decode import violations_of
 from ceqs.v1.answers_pb2 import Receipt

@@ -20,8 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.contract import tags_of
 from ceqs.errors import Invalid, Rejected
-from ceqs.model import Context, Decided, Decision, decide
-from ceqs.queries import Boundary, boundary_of
+from ceqs.model import Boundary, Context, Decided, Decision, boundary_of, decide
 from ceqs.server import Decoder
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import pytest
 from ceqs.contract import TagField
 from ceqs.errors import Misconfigured
 from ceqs.log import QueryItem
-from ceqs.queries import Known, boundary_of
+from ceqs.model import boundary_of
+from ceqs.queries import Known
 from ceqs.v1.events_pb2 import RecordedEvent
 
 

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from ceqs.contract import StateType, TagField, tags_of
 from ceqs.errors import Invalid, Misconfigured, Violation
-from ceqs.log import Query, QueryItem
+from ceqs.model._query import Query, QueryItem
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,27 @@
-"""Matching one event against a query."""
+"""Which events are meant: by their types and their tags."""
 
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
-from ceqs.log._types import Query, QueryItem
+
+@dataclass(frozen=True, slots=True)
+class QueryItem:
+    """Events of any of the types (all types where empty) that carry all of the tags."""
+
+    types: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Events that any of the items matches; every event where there is no item (see https://dcb.events)."""
+
+    items: tuple[QueryItem, ...] = ()
+
+
+ALL = Query()
 
 
 def matches(query: Query, event_type: str, tags: AbstractSet[str]) -> bool:
