@@ -18,6 +18,7 @@ from ceqs.log._types import (
     NewEvent,
     Slice,
     StoredEvent,
+    Wanted,
 )
 from ceqs.model import ALL, Query, QueryItem
 
@@ -41,6 +42,7 @@ __all__ = [
     "QueryItem",
     "Slice",
     "StoredEvent",
+    "Wanted",
     "open_log",
     "open_reader",
 ]

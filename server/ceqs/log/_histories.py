@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from ceqs.log._ledger import SQLITE, C, Dialect
-from ceqs.log._types import MAX_SLICE_BYTES, Slice, StoredEvent
+from ceqs.log._types import MAX_SLICE_BYTES, Slice, StoredEvent, Wanted
 from ceqs.model import Query
 
 MOST_EVENTS = 4_000
@@ -56,14 +56,6 @@ _STATEMENTS: Mapping[str, _Statements] = {
 }
 
 
-class Wanted(NamedTuple):
-    """The history of one boundary after a position, at most `limit` events of it."""
-
-    after: int
-    query: Query
-    limit: int
-
-
 Found: TypeAlias = Slice | None
 """None for a history that is too long to be read together with others."""
 
@@ -77,7 +69,11 @@ class Histories(Protocol):
     """Reads histories of boundaries."""
 
     async def ask(self, question: Wanted) -> Found:
-        """Read one."""
+        """Read one, perhaps together with others that are asked for at the time."""
+        ...
+
+    async def read(self, wanted: Sequence[Wanted]) -> Sequence[Found]:
+        """Read several at once."""
         ...
 
     async def close(self) -> None:
@@ -95,6 +91,10 @@ class SqliteHistories:
     async def ask(self, question: Wanted) -> Found:
         """Read one."""
         return read_histories(self._connection, SQLITE, [question])[0]
+
+    async def read(self, wanted: Sequence[Wanted]) -> Sequence[Found]:
+        """Read several at once."""
+        return read_histories(self._connection, SQLITE, wanted)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -126,7 +126,7 @@ def read_histories(connection: C, dialect: Dialect[C], wanted: Sequence[Wanted])
             events[position] = StoredEvent(position, public_position or 0, event_type, envelope)
     return [
         Slice([events[position] for position in sorted(found)], max(one.after, head))
-        if len(found) < one.limit and sum(found.values()) <= MAX_SLICE_BYTES
+        if sum(found.values()) <= MAX_SLICE_BYTES
         else None
         for one, found in zip(wanted, sizes, strict=True)
     ]

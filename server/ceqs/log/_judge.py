@@ -12,7 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ceqs.contract import encode_token
 from ceqs.errors import CeqsError, Conflict, DuplicateCommand, Expired
 from ceqs.log._prepare import Prepared
-from ceqs.log._types import Appended, Condition, Entry, Head
+from ceqs.log._times import to_micros
+from ceqs.log._types import Appended, Condition, Head, NewEvent
 from ceqs.model import item_matches
 from ceqs.v1.answers_pb2 import Receipt
 
@@ -20,7 +21,7 @@ Outcome: TypeAlias = Appended | CeqsError
 
 
 class EventRow(NamedTuple):
-    """An event as the log stores it."""
+    """An event as the log stores it, in the order of the table's columns."""
 
     position: int
     public_position: int | None
@@ -28,20 +29,29 @@ class EventRow(NamedTuple):
     id: str
     type: str
     bucket: int
-    recorded_at: dt.datetime
+    recorded_at: int
+    """Microseconds since 1970, UTC."""
     command_id: str
-    tags: tuple[str, ...]
     envelope: bytes
 
 
+class TagRow(NamedTuple):
+    """A tag of an event."""
+
+    tag: str
+    position: int
+    type: str
+
+
 class CommandRow(NamedTuple):
-    """An accepted command as the log stores it."""
+    """An accepted command as the log stores it, in the order of the table's columns."""
 
     command_id: str
     content_hash: bytes
     derived: bool
     position: int
-    recorded_at: dt.datetime
+    recorded_at: int
+    """Microseconds since 1970, UTC."""
     receipt: bytes
     response: bytes
 
@@ -54,6 +64,7 @@ class Verdict:
     """Where the log stands once the rows are inserted."""
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     events: list[EventRow] = field(default_factory=list[EventRow])
+    tags: list[TagRow] = field(default_factory=list[TagRow])
     commands: dict[str, CommandRow] = field(default_factory=dict[str, CommandRow])
 
 
@@ -83,15 +94,12 @@ def settle(ledger: Ledger, batch: Sequence[Prepared], *, now: dt.datetime, monot
     `now` is the time on the log's clock, `monotonic` that on the clock of `Entry.expires`.
     """
     head = ledger.head()
-    conditions = {
-        i: prepared.entry.condition
-        for i, prepared in enumerate(batch)
-        if prepared.entry.condition and prepared.entry.condition.after < head.position
-    }
+    valid = {i: prepared.entry for i, prepared in enumerate(batch) if not prepared.invalid}
+    conditions = {i: e.condition for i, e in valid.items() if e.condition and e.condition.after < head.position}
     verdict = judge(
         batch,
         head,
-        known=ledger.commands({prepared.entry.command_id for prepared in batch}),
+        known=ledger.commands({entry.command_id for entry in valid.values()}),
         moved=ledger.moved(conditions) if conditions else (),
         now=now,
         monotonic=monotonic,
@@ -115,25 +123,33 @@ def judge(
     The order of the questions is the promise: a repeated command gets its first receipt whatever happened since, so its
     id is looked up before its deadline and its condition are judged.
     """
-    verdict, accepted = Verdict(head), _Accepted()
+    verdict, accepted, lost = Verdict(head), _Proposed(), _Proposed()
     # Time may stand still in the log, but it never runs back.
     recorded_at = max(now, head.recorded_at) if head.recorded_at else now
-    stamp = timestamp(recorded_at)
+    recording = Recording(recorded_at, timestamp(recorded_at), to_micros(recorded_at))
     for i, prepared in enumerate(batch):
-        entry = prepared.entry
+        entry, group = prepared.entry, prepared.group
         first = known.get(entry.command_id) or verdict.commands.get(entry.command_id)
         outcome: Outcome
-        if first:
+        if prepared.invalid:
+            outcome = prepared.invalid
+        elif first:
             outcome = repeated(first, entry.content_hash, derived=entry.derived)
         elif entry.expires is not None and entry.expires <= monotonic:
             outcome = Expired()
-        elif entry.condition and (i in moved or accepted.fails(entry.condition)):
+        elif entry.condition and (
+            i in moved
+            # What its own group appended before it, the decision knows; it must not know what was not appended.
+            or accepted.hold(entry.condition, beside=group)
+            or lost.hold(entry.condition, within=group)
+        ):
             outcome = Conflict()
         else:
-            rows = _rows(prepared, verdict.head, recorded_at, stamp)
-            accepted.add(rows)
-            verdict.events += rows
-            outcome = _accept(entry, verdict, rows, recorded_at, stamp)
+            outcome = _accept(prepared, verdict, recording)
+            accepted.add(entry.events, group)
+            verdict.outcomes.append(outcome)
+            continue
+        lost.add(entry.events, group)
         verdict.outcomes.append(outcome)
     return verdict
 
@@ -142,65 +158,64 @@ def repeated(first: CommandRow, content_hash: bytes, *, derived: bool) -> Append
     """Give what a command was accepted with, or DuplicateCommand where the id now stands for something else."""
     if not derived and first.content_hash != content_hash:
         return DuplicateCommand(metadata={"command_id": first.command_id})
-    return Appended(Receipt.FromString(first.receipt), first.response, repeated=True)
+    return Appended(Receipt.FromString(first.receipt), first.receipt, first.response, repeated=True)
 
 
-def _rows(prepared: Prepared, head: Head, recorded_at: dt.datetime, stamp: Timestamp) -> list[EventRow]:
-    rows: list[EventRow] = []
+class Recording(NamedTuple):
+    """When a batch is recorded, in the forms in which that is stored."""
+
+    time: dt.datetime
+    stamp: Timestamp
+    micros: int
+
+
+def _accept(prepared: Prepared, verdict: Verdict, recording: Recording) -> Appended:
+    entry, head = prepared.entry, verdict.head
     position, public_position = head.position, head.public_position
-    for event, envelope in zip(prepared.entry.events, prepared.envelopes, strict=True):
+    for event, envelope in zip(entry.events, prepared.envelopes, strict=True):
         position += 1
         public_position += event.public
         envelope.position = position
         envelope.public_position = public_position if event.public else 0
-        envelope.recorded_at.CopyFrom(stamp)
-        rows.append(
+        envelope.recorded_at.CopyFrom(recording.stamp)
+        verdict.events.append(
             EventRow(
                 position,
                 public_position if event.public else None,
                 event.id,
                 event.type,
                 event.bucket,
-                recorded_at,
-                prepared.entry.command_id,
-                tuple(dict.fromkeys(event.tags)),
+                recording.micros,
+                entry.command_id,
                 envelope.SerializeToString(),
             )
         )
-    return rows
-
-
-def _accept(
-    entry: Entry, verdict: Verdict, rows: Sequence[EventRow], recorded_at: dt.datetime, stamp: Timestamp
-) -> Appended:
-    public = [row.public_position for row in rows if row.public_position]
-    head = verdict.head
-    if rows:
-        public_position = public[-1] if public else head.public_position
-        head = Head(head.log_id, rows[-1].position, public_position, recorded_at, head.epoch)
-        verdict.head = head
-    elif head.recorded_at != recorded_at:
-        stamp = timestamp(head.recorded_at) if head.recorded_at else Timestamp()
+        verdict.tags += [TagRow(tag, position, event.type) for tag in dict.fromkeys(event.tags)]
     receipt = Receipt(
         command_id=entry.command_id,
         log_id=head.log_id,
-        position=head.position,
-        event_ids=[row.id for row in rows],
-        recorded_at=stamp if head.recorded_at else None,
-        token=encode_token({head.log_id: head.position}),
-        public_position=public[-1] if public else 0,
+        position=position,
+        event_ids=[event.id for event in entry.events],
+        token=encode_token({head.log_id: position}),
+        public_position=public_position if public_position > head.public_position else 0,
     )
-    if rows or entry.remember:
+    if entry.events:
+        receipt.recorded_at.CopyFrom(recording.stamp)
+        verdict.head = Head(head.log_id, position, public_position, recording.time, head.epoch)
+    elif head.recorded_at:
+        receipt.recorded_at.CopyFrom(timestamp(head.recorded_at))
+    encoded = receipt.SerializeToString()
+    if entry.events or entry.remember:
         verdict.commands[entry.command_id] = CommandRow(
             entry.command_id,
             entry.content_hash,
             entry.derived,
-            head.position,
-            recorded_at,
-            receipt.SerializeToString(),
+            position,
+            recording.micros,
+            encoded,
             entry.response,
         )
-    return Appended(receipt, entry.response, first_position=rows[0].position if rows else 0)
+    return Appended(receipt, encoded, entry.response, first_position=head.position + 1 if entry.events else 0)
 
 
 def timestamp(time: dt.datetime) -> Timestamp:
@@ -210,26 +225,34 @@ def timestamp(time: dt.datetime) -> Timestamp:
     return stamp
 
 
-class _Accepted:
-    """The events that a batch has accepted so far, by tag and by type, so that no condition scans them all."""
+class _Proposed:
+    """Events of a batch by tag, so that no condition scans them all, with the group of entries that they belong to."""
 
     def __init__(self) -> None:
-        self._events: list[tuple[EventRow, frozenset[str]]] = []
-        self._by_tag: dict[str, list[tuple[EventRow, frozenset[str]]]] = {}
+        self._groups: set[int] = set()
+        self._events: list[tuple[NewEvent, int]] = []
+        self._by_tag: dict[str, list[tuple[NewEvent, int]]] = {}
 
-    def add(self, rows: Iterable[EventRow]) -> None:
-        for row in rows:
-            event = (row, frozenset(row.tags))
-            self._events.append(event)
-            for tag in event[1]:
-                self._by_tag.setdefault(tag, []).append(event)
+    def add(self, events: Iterable[NewEvent], group: int) -> None:
+        for event in events:
+            self._groups.add(group)
+            self._events.append((event, group))
+            for tag in event.tags:
+                self._by_tag.setdefault(tag, []).append((event, group))
 
-    def fails(self, condition: Condition) -> bool:
-        """Whether an accepted event after the condition's position matches its query."""
-        if not condition.query.items:
-            return any(row.position > condition.after for row, _ in self._events)
+    def hold(self, condition: Condition, *, within: int | None = None, beside: int | None = None) -> bool:
+        """Whether an event matches the condition's query: one `within` a group, or one of any group `beside` it."""
+        if not self._groups or self._groups == {beside} or (within is not None and within not in self._groups):
+            return False
+        items = condition.query.items
+        if not items:
+            return any(_counts(group, within, beside) for _, group in self._events)
         return any(
-            row.position > condition.after and item_matches(item, row.type, tags)
-            for item in condition.query.items
-            for row, tags in (self._by_tag.get(min(item.tags), ()) if item.tags else self._events)
+            _counts(group, within, beside) and item_matches(item, event.type, frozenset(event.tags))
+            for item in items
+            for event, group in (self._by_tag.get(min(item.tags), ()) if item.tags else self._events)
         )
+
+
+def _counts(group: int, within: int | None, beside: int | None) -> bool:
+    return group == within if within is not None else group != beside

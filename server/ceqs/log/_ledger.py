@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Table, TextClause, text
 from sqlalchemy.dialects import postgresql
 
 from ceqs.log._judge import CommandRow, Verdict
-from ceqs.log._schema import commands, events, from_micros, tags, to_micros
+from ceqs.log._schema import commands, events, tags
+from ceqs.log._times import from_micros
 from ceqs.log._types import Condition, Head
 
 _HEAD = """
@@ -38,7 +39,7 @@ def to_head(row: Any) -> Head:
     )
 
 
-Rows: TypeAlias = list[tuple[object, ...]]
+Rows: TypeAlias = Sequence[tuple[object, ...]]
 """Values in the order of a table's columns."""
 
 
@@ -183,40 +184,9 @@ class SqlLedger(Generic[C]):
 
     def insert(self, verdict: Verdict) -> None:
         """Store the rows of a verdict."""
-        self._insert(
-            events,
-            [
-                (
-                    row.position,
-                    row.public_position,
-                    row.id,
-                    row.type,
-                    row.bucket,
-                    to_micros(row.recorded_at),
-                    row.command_id,
-                    row.envelope,
-                )
-                for row in verdict.events
-            ],
-        )
-        self._insert(
-            tags, [(self._generation, tag, row.position, row.type) for row in verdict.events for tag in row.tags]
-        )
-        self._insert(
-            commands,
-            [
-                (
-                    row.command_id,
-                    row.content_hash,
-                    row.derived,
-                    row.position,
-                    to_micros(row.recorded_at),
-                    row.receipt,
-                    row.response,
-                )
-                for row in verdict.commands.values()
-            ],
-        )
+        self._insert(events, verdict.events)
+        self._insert(tags, [(self._generation, *row) for row in verdict.tags])
+        self._insert(commands, list(verdict.commands.values()))
 
     def _insert(self, table: Table, rows: Rows) -> None:
         if rows:
@@ -225,8 +195,8 @@ class SqlLedger(Generic[C]):
 
 def to_command(row: Any) -> CommandRow:
     """Give a row of the commands as a value."""
-    command_id, content_hash, derived, position, recorded_at, receipt, response = row
-    return CommandRow(command_id, content_hash, bool(derived), position, from_micros(recorded_at), receipt, response)
+    command_id, content_hash, derived, *others = row
+    return CommandRow(command_id, content_hash, bool(derived), *others)
 
 
 def _items(key: int, condition: Condition) -> Iterable[dict[str, object]]:

@@ -6,6 +6,7 @@ import datetime as dt
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import islice
 
 from ceqs.errors import DuplicateCommand
@@ -20,6 +21,7 @@ from ceqs.log._types import (
     Head,
     Slice,
     StoredEvent,
+    Wanted,
 )
 from ceqs.log._writer import Writer
 from ceqs.model import ALL, Query, matches
@@ -55,6 +57,10 @@ class MemoryLog:
         """Read stored events after a position; see LogReader."""
         return self._ledger.read(after, limit, query, public=public, until=until)
 
+    async def read_all(self, wanted: Sequence[Wanted]) -> Sequence[Slice]:
+        """Read several histories at once; see LogReader."""
+        return [self._ledger.read(one.after, 1000, one.query, public=False, until=None) for one in wanted]
+
     async def wait(self, after: int, timeout: float) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
         """Wait until the head's position is beyond `after`; see LogReader."""
         return await self._follower.wait(after, timeout)
@@ -62,6 +68,14 @@ class MemoryLog:
     async def append(self, entry: Entry) -> Appended:
         """Append the events of one command; see Log."""
         return await self._writer.append(entry)
+
+    async def append_all(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        """Append the events of several commands at once; see Log."""
+        return await self._writer.append_all(entries)
+
+    def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:  # see Log
+        """Keep nobody waiting: no other process writes."""
+        return nullcontext()
 
     async def find(self, command_id: str, content_hash: bytes, *, derived: bool = False) -> Appended | None:
         """Give what the command id was accepted with; see Log."""
@@ -113,7 +127,8 @@ class _MemoryLedger:
         self._head = verdict.head
         self._commands |= verdict.commands
         for row in verdict.events:
-            stored = StoredEvent(row.position, row.public_position or 0, row.type, row.envelope), frozenset(row.tags)
+            tags = frozenset(tag.tag for tag in verdict.tags if tag.position == row.position)
+            stored = StoredEvent(row.position, row.public_position or 0, row.type, row.envelope), tags
             self._events.append(stored)
             if row.public_position:
                 self._public.append(stored)

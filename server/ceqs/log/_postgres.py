@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 import time
-from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import asyncpg
 from sqlalchemy import Connection, make_url, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from ceqs.errors import LogUnavailable, Misconfigured
 from ceqs.log import _guards
 from ceqs.log._follower import Follower
-from ceqs.log._histories import Found, Wanted, read_histories
+from ceqs.log._histories import Found, read_histories
 from ceqs.log._judge import CommandRow, Verdict, settle
 from ceqs.log._ledger import HEAD, POSTGRES, SqlLedger, to_head
 from ceqs.log._prepare import Prepared
 from ceqs.log._shared import Shared
 from ceqs.log._sql import FAILURES, OutcomeUnknown, SqlLog, SqlReader, create, identify
-from ceqs.log._types import Head
+from ceqs.log._types import Head, Wanted
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -42,6 +44,12 @@ _WRITING = {
     "idle_in_transaction_session_timeout": "15s",
 }
 _READING = {"default_transaction_read_only": "on"}
+_HOLDING = {"lock_timeout": "5s", "idle_session_timeout": "0"}
+_HOLDERS = 2
+_HOLD = text(
+    "SELECT pg_advisory_lock(CAST(k.value AS bigint)) FROM jsonb_array_elements_text(CAST(:keys AS jsonb)) AS k(value)"
+)
+_RELEASE = text("SELECT pg_advisory_unlock_all()")
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 _UNFIT = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -52,7 +60,7 @@ _UNFIT = (
 
 async def open_postgres_log(url: str, name: str, *, clock: Callable[[], dt.datetime], max_waiting: int) -> SqlLog:
     """Open or create the log in a database for writing; see open_log."""
-    store = _PostgresStore(_engine(url, name, _WRITING, 1), name, clock)
+    store = _PostgresStore(_engine(url, name, _WRITING, 1), _engine(url, name, _HOLDING, _HOLDERS), name, clock)
     try:
         with _opening(url):
             head = await store.open()
@@ -61,7 +69,8 @@ async def open_postgres_log(url: str, name: str, *, clock: Callable[[], dt.datet
         raise
     engine = _engine(url, name, _READING, _READERS)
     follower = Follower(head.position, _poll(engine))
-    return SqlLog(name, head, engine, follower, _histories(engine), store=store, max_waiting=max_waiting)
+    histories = _PostgresHistories(engine)
+    return SqlLog(name, head, engine, follower, histories, store=store, max_waiting=max_waiting)
 
 
 async def open_postgres_reader(url: str, name: str) -> SqlReader:
@@ -76,14 +85,16 @@ async def open_postgres_reader(url: str, name: str) -> SqlReader:
     except BaseException:
         await engine.dispose()
         raise
-    return SqlReader(name, head, engine, Follower(head.position, _poll(engine)), _histories(engine))
+    follower, histories = Follower(head.position, _poll(engine)), _PostgresHistories(engine)
+    return SqlReader(name, head, engine, follower, histories)
 
 
 class _PostgresStore:
     """The writing connection."""
 
-    def __init__(self, engine: AsyncEngine, name: str, clock: Callable[[], dt.datetime]) -> None:
+    def __init__(self, engine: AsyncEngine, holders: AsyncEngine, name: str, clock: Callable[[], dt.datetime]) -> None:
         self._engine = engine
+        self._holders = holders
         self._name = name
         self._key = lock_key(name)
         self._clock = clock
@@ -127,11 +138,47 @@ class _PostgresStore:
     def _stored(connection: Connection, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         return SqlLedger(connection, POSTGRES).commands(command_ids)
 
+    @asynccontextmanager
+    async def holding(self, keys: Collection[str]) -> AsyncGenerator[None]:
+        """Keep other processes waiting that hold any of the keys; see Log."""
+        # Everybody takes them in one order, so that no two wait for each other.
+        numbers = sorted(_number(f"{schema(self._name)}/{key}") for key in keys)
+        with self._reaching():
+            connection = await self._holders.connect()
+        try:
+            with self._reaching():
+                try:
+                    await connection.execute(_HOLD, {"keys": json.dumps(numbers)})
+                except DBAPIError as error:
+                    # Whoever holds it this long is no longer working: go on, the log judges anyway.
+                    if not isinstance(getattr(error.orig, "__cause__", None), asyncpg.LockNotAvailableError):
+                        raise
+            yield
+        finally:
+            await self._release(connection)
+
+    async def _release(self, connection: AsyncConnection) -> None:
+        try:
+            await connection.execute(_RELEASE)
+        except FAILURES:
+            # The database releases what a lost connection held.
+            await connection.invalidate()
+        finally:
+            await connection.close()
+
+    @contextmanager
+    def _reaching(self) -> Generator[None]:
+        try:
+            yield
+        except FAILURES as error:
+            raise LogUnavailable(f"the log {self._name!r} cannot be written: {error}") from error
+
     async def close(self) -> None:
         """Give up the connection."""
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
+        await self._holders.dispose()
         await self._engine.dispose()
 
     async def _locked(self, work: Callable[[Connection, _T], _R], argument: _T) -> _R:
@@ -164,7 +211,11 @@ def schema(name: str) -> str:
 
 def lock_key(name: str) -> int:
     """Give the key of a log's advisory lock."""
-    return int.from_bytes(hashlib.sha256(schema(name).encode()).digest()[:8], signed=True)
+    return _number(schema(name))
+
+
+def _number(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], signed=True)
 
 
 def _engine(url: str, name: str, settings: Mapping[str, str], connections: int) -> AsyncEngine:
@@ -178,12 +229,17 @@ def _engine(url: str, name: str, settings: Mapping[str, str], connections: int) 
     )
 
 
-def _histories(engine: AsyncEngine) -> Shared[Wanted, Found]:
-    async def read(wanted: Sequence[Wanted]) -> Sequence[Found]:
-        async with engine.connect() as connection:
-            return await connection.run_sync(read_histories, POSTGRES, wanted)
+class _PostgresHistories(Shared[Wanted, Found]):
+    """Reads together what is asked for at the same time: a statement costs a journey to the database and back."""
 
-    return Shared(read)
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        super().__init__(self.read)
+
+    async def read(self, wanted: Sequence[Wanted]) -> Sequence[Found]:
+        """Read several at once."""
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(read_histories, POSTGRES, wanted)
 
 
 def _poll(engine: AsyncEngine) -> Callable[[], Awaitable[int]]:

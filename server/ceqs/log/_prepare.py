@@ -1,4 +1,4 @@
-"""Preparing an entry: everything that can be wrong with it alone is found before it is queued with others."""
+"""Preparing an entry: what is wrong with it alone is found before it is judged with others."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ from ceqs.v1.events_pb2 import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An entry within the limits, and its events' envelopes, which lack only the positions and the time."""
+    """An entry, and its events' envelopes, which lack only the positions and the time."""
 
     entry: Entry
     envelopes: tuple[RecordedEvent, ...]
+    group: int = 0
+    """Entries of one group are decided in sequence: each knows what those before it would append."""
+    invalid: Invalid | None = None
+    """Names every excess of an entry beyond the limits."""
 
 
-def prepare(entry: Entry) -> Prepared:
-    """Check an entry against the limits and build its envelopes. Raises Invalid, naming every excess."""
+def prepare(entry: Entry, group: int = 0) -> Prepared:
+    """Check an entry against the limits and build its envelopes."""
     violations = list(_violations(entry))
     if violations:
-        raise Invalid(violations=violations)
-    return Prepared(entry, tuple(_envelope(entry, event) for event in entry.events))
+        return Prepared(entry, (), group, Invalid(violations=violations))
+    return Prepared(entry, tuple(_envelope(entry, event) for event in entry.events), group)
 
 
 def _violations(entry: Entry) -> Iterator[Violation]:

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import uuid
 from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Protocol
 
 import asyncpg
@@ -16,14 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ceqs.errors import DuplicateCommand, LogUnavailable, Misconfigured
 from ceqs.log._follower import Follower
-from ceqs.log._histories import Histories, Wanted, shareable
+from ceqs.log._histories import Found, Histories, shareable
 from ceqs.log._judge import CommandRow, Outcome, Verdict, repeated
 from ceqs.log._ledger import HEAD, to_command, to_head
 from ceqs.log._prepare import Prepared
 from ceqs.log._schema import SCHEMA_VERSION, commands, meta, metadata
 from ceqs.log._select import is_filter, select_events
 from ceqs.log._shared import Shared
-from ceqs.log._types import Appended, Entry, Head, Slice, StoredEvent
+from ceqs.log._types import Appended, Entry, Head, Slice, StoredEvent, Wanted
 from ceqs.log._writer import Writer
 from ceqs.model import ALL, Query
 
@@ -50,6 +50,10 @@ class Store(Protocol):
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Give those of the commands that are stored, once no earlier transaction can store any."""
+        ...
+
+    def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:
+        """Keep other processes waiting that hold any of the keys; see Log."""
         ...
 
     async def close(self) -> None:
@@ -89,10 +93,21 @@ class SqlReader:
         """Read stored events after a position; see LogReader."""
         if until is None and not public and shareable(query):
             with self._reading():
-                found = await self._histories.ask(Wanted(after, query, limit))
-            if found is not None:
+                found = await self._histories.ask(Wanted(after, query))
+            if found is not None and len(found.events) < limit:
                 return found
         return await self._read(after, limit, query, until, public=public)
+
+    async def read_all(self, wanted: Sequence[Wanted]) -> Sequence[Slice]:
+        """Read several histories at once; see LogReader."""
+        together = [one for one in wanted if shareable(one.query)]
+        with self._reading():
+            read = iter(await self._histories.read(together) if together else ())
+        found: list[Found] = [next(read) if shareable(one.query) else None for one in wanted]
+        return [
+            await self._read(one.after, 1000, one.query, None, public=False) if slice_ is None else slice_
+            for one, slice_ in zip(wanted, found, strict=True)
+        ]
 
     async def _read(self, after: int, limit: int, query: Query, until: int | None, *, public: bool) -> Slice:
         head: int | None = None
@@ -171,6 +186,14 @@ class SqlLog(SqlReader):
         """Append the events of one command; see Log."""
         return await self._writer.append(entry)
 
+    async def append_all(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        """Append the events of several commands in one transaction; see Log."""
+        return await self._writer.append_all(entries)
+
+    def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:
+        """Keep other processes waiting that hold any of the keys; see Log."""
+        return self._store.holding(keys)
+
     async def find(self, command_id: str, content_hash: bytes, *, derived: bool = False) -> Appended | None:
         """Give what the command id was accepted with; see Log."""
         with self._reading():
@@ -210,13 +233,15 @@ class SqlLog(SqlReader):
         if not unknown:
             raise LogUnavailable(unavailable)
         self._known_head = None
-        known = await self._resolve([prepared.entry.command_id for prepared in batch])
-        return [
-            repeated(known[entry.command_id], entry.content_hash, derived=entry.derived)
-            if entry.command_id in known
-            else LogUnavailable(unavailable)
-            for entry in (prepared.entry for prepared in batch)
-        ]
+        known = await self._resolve([prepared.entry.command_id for prepared in batch if not prepared.invalid])
+        return [self._resolved(prepared, known) or LogUnavailable(unavailable) for prepared in batch]
+
+    @staticmethod
+    def _resolved(prepared: Prepared, known: Mapping[str, CommandRow]) -> Outcome | None:
+        entry, row = prepared.entry, known.get(prepared.entry.command_id)
+        if row is None:
+            return prepared.invalid
+        return repeated(row, entry.content_hash, derived=entry.derived)
 
     async def _resolve(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Find out what a lost commit stored. Nobody is answered before that is known."""

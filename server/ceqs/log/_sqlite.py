@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
 from urllib.parse import quote
@@ -44,7 +44,8 @@ async def open_sqlite_log(path: Path, name: str, *, clock: Callable[[], dt.datet
     store = SqliteStore(path, name, clock)
     head = await store.open()
     # Only this process writes, so nobody needs to look whether another one did.
-    engine, follower, histories = _reading_engine(path), Follower(head.position), SqliteHistories(_uri(path))
+    engine, follower = _reading_engine(path), Follower(head.position)
+    histories = SqliteHistories(_uri(path))
     return SqlLog(name, head, engine, follower, histories, store=store, max_waiting=max_waiting, alone=True)
 
 
@@ -65,7 +66,8 @@ async def open_sqlite_reader(path: Path, name: str) -> SqlReader:
     if head is None:
         await engine.dispose()
         raise LogUnavailable(f"there is no log in {path} yet: start the server of {name!r}")
-    return SqlReader(name, head, engine, Follower(head.position, _poll(engine, path)), SqliteHistories(_uri(path)))
+    follower, histories = Follower(head.position, _poll(engine, path)), SqliteHistories(_uri(path))
+    return SqlReader(name, head, engine, follower, histories)
 
 
 class SqliteStore:
@@ -101,6 +103,10 @@ class SqliteStore:
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Give those of the commands that are stored; see Store."""
         return await self._run(self._known, command_ids)
+
+    def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:  # see Store
+        """Keep nobody waiting: no other process writes."""
+        return nullcontext()
 
     async def close(self) -> None:
         """Give up the connection and the lock."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from ceqs.errors import CeqsError
 from ceqs.model import ALL, Query
 from ceqs.v1.answers_pb2 import Receipt
 
@@ -90,6 +92,8 @@ class Appended:
     """The outcome of an entry that was accepted, now or (`repeated`) when its command id was first seen."""
 
     receipt: Receipt
+    encoded: bytes
+    """The receipt as it is stored."""
     response: bytes = b""
     repeated: bool = False
     first_position: int = 0
@@ -116,6 +120,13 @@ class Slice:
     events: Sequence[StoredEvent] = field(default_factory=tuple)
     through: int = 0
     """Every matching event up to here has been given; counted as the reader counts (see `public`)."""
+
+
+class Wanted(NamedTuple):
+    """The history of a boundary after a position."""
+
+    after: int
+    query: Query
 
 
 class LogReader(Protocol):
@@ -145,6 +156,10 @@ class LogReader(Protocol):
         """
         ...
 
+    async def read_all(self, wanted: Sequence[Wanted]) -> Sequence[Slice]:
+        """Read several histories at once, from the log as it is at one moment; a slice may be cut as in `read`."""
+        ...
+
     async def wait(self, after: int, timeout: float) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
         """Wait until the head's position is beyond `after`, at most `timeout` seconds; give the head's position.
 
@@ -165,6 +180,22 @@ class Log(LogReader, Protocol):
 
         Raises Conflict (the condition fails), DuplicateCommand (the id was used with other content), Invalid (beyond
         the limits), Expired, Overloaded, LogUnavailable. Raising any of them, it has appended nothing.
+        """
+        ...
+
+    async def append_all(self, entries: Sequence[Entry]) -> Sequence[Appended | CeqsError]:
+        """Append the events of several commands in one transaction, each entry accepted or refused by itself.
+
+        The entries were decided in sequence: each knows what those before it append, so that does not fail its
+        condition. Where one of them is refused, those fail whose conditions its events match. Raises Overloaded and
+        LogUnavailable for all of them.
+        """
+        ...
+
+    def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:
+        """Keep other processes waiting that hold any of the keys, so that decisions do not meet at the log.
+
+        A courtesy, not a guarantee: what is appended is judged all the same.
         """
         ...
 

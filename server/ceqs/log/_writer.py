@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from ceqs.errors import LogUnavailable, Overloaded
+from ceqs.errors import CeqsError, LogUnavailable, Overloaded
 from ceqs.log._judge import Outcome
 from ceqs.log._prepare import Prepared, prepare
 from ceqs.log._types import MAX_BATCH_ENTRIES, MAX_WAITING_ENTRIES, Appended, Entry
-
-LINGER = 0.002
-"""Seconds that the writer waits for company under load: a batch costs much, an entry more in it little."""
 
 
 class Writer:
@@ -30,26 +28,37 @@ class Writer:
     ) -> None:
         self._commit = commit
         self._max_waiting = max_waiting
-        self._queue: deque[tuple[Prepared, asyncio.Future[Outcome | Exception]]] = deque()
+        self._queue: deque[tuple[list[Prepared], asyncio.Future[Sequence[Outcome] | Exception]]] = deque()
+        self._waiting = 0
+        self._groups = itertools.count(1)
         self._arrived = asyncio.Event()
         self._closing = False
-        self._linger = 0.0
         self._task = asyncio.create_task(self._run())
 
     async def append(self, entry: Entry) -> Appended:
         """Queue an entry and give its outcome. A caller that is cancelled withdraws its ear, not its entry."""
-        if self._closing:
-            raise LogUnavailable("the log is closed")
-        prepared = prepare(entry)
-        if len(self._queue) >= self._max_waiting:
-            raise Overloaded
-        future: asyncio.Future[Outcome | Exception] = asyncio.get_running_loop().create_future()
-        self._queue.append((prepared, future))
-        self._arrived.set()
-        outcome = await future
-        if isinstance(outcome, Exception):
+        (outcome,) = await self.append_all([entry])
+        if isinstance(outcome, CeqsError):
             raise outcome
         return outcome
+
+    async def append_all(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        """Queue entries that were decided in sequence, for one transaction; give their outcomes."""
+        if len(entries) > MAX_BATCH_ENTRIES:
+            raise ValueError(f"{len(entries)} entries do not fit into one transaction; it takes {MAX_BATCH_ENTRIES}")
+        if self._closing:
+            raise LogUnavailable("the log is closed")
+        if self._waiting + len(entries) > self._max_waiting:
+            raise Overloaded
+        group = next(self._groups)
+        future: asyncio.Future[Sequence[Outcome] | Exception] = asyncio.get_running_loop().create_future()
+        self._queue.append(([prepare(entry, group) for entry in entries], future))
+        self._waiting += len(entries)
+        self._arrived.set()
+        outcomes = await future
+        if isinstance(outcomes, Exception):
+            raise outcomes
+        return outcomes
 
     async def close(self) -> None:
         """Take no more entries, store those that wait, and end."""
@@ -64,16 +73,21 @@ class Writer:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
-            if self._linger:
-                await asyncio.sleep(self._linger)
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH_ENTRIES))]
-            outcomes: Sequence[Outcome | Exception]
+            groups = [self._queue.popleft()]
+            size = len(groups[0][0])
+            while self._queue and size + len(self._queue[0][0]) <= MAX_BATCH_ENTRIES:
+                size += len(self._queue[0][0])
+                groups.append(self._queue.popleft())
+            self._waiting -= size
+            failure: Exception | None = None
+            outcomes: Sequence[Outcome] = ()
             try:
-                outcomes = await self._commit([prepared for prepared, _ in batch])
+                outcomes = await self._commit([prepared for group, _ in groups for prepared in group])
             except Exception as error:  # noqa: BLE001  # it is the callers', who raise it
-                outcomes = [error] * len(batch)
-            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                failure = error
+            start = 0
+            for group, future in groups:
+                end = start + len(group)
                 if not future.done():
-                    future.set_result(outcome)
-            # Whoever is alone never waits. Where entries arrive while others are stored, the next will not be alone.
-            self._linger = LINGER if self._queue or len(batch) > 1 else 0.0
+                    future.set_result(failure or outcomes[start:end])
+                start = end

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
 
 from ceqs.errors import Misconfigured
-from ceqs.log import LogReader, StoredEvent
+from ceqs.log import LogReader, Slice, StoredEvent, Wanted
 from ceqs.model import Boundary, Context
 from ceqs.v1.events_pb2 import RecordedEvent
 
@@ -51,17 +51,32 @@ class States:
         async with lock:
             known = self._find(boundary, least)
             if known is None:
-                known = await self._read(boundary, least)
-                self.keep(boundary, known)
+                known = self._kept_or_initial(boundary)
+                part = await self._log.read(after=known.position, query=boundary.query)
+                known = await self._read_on(boundary, known, part)
             return known
 
-    def initial(self, boundary: Boundary) -> Known:
-        """Give the state before the first event of its boundary."""
-        return Known(self._context.folders[boundary.state.name].initial(boundary.values()), 0, 0)
+    async def load_all(self, wanted: Mapping[object, tuple[Boundary, int]]) -> Mapping[object, Known | Exception]:
+        """Give several states, by the keys of their boundaries; an error in the place of one that cannot be folded.
 
-    def is_kept(self, boundary: Boundary) -> bool:
-        """Whether the state of a boundary is kept, as of whatever position."""
-        return boundary.key in self._kept
+        Each is as of its position `least` or a later one, as `load` gives it.
+        """
+        found: dict[object, Known | Exception] = {}
+        missing: list[tuple[Boundary, Known]] = []
+        for key, (boundary, least) in wanted.items():
+            known = self._find(boundary, least)
+            if known is not None:
+                found[key] = known
+            else:
+                missing.append((boundary, self._kept_or_initial(boundary)))
+        if missing:
+            parts = await self._log.read_all([Wanted(known.position, boundary.query) for boundary, known in missing])
+            for (boundary, known), part in zip(missing, parts, strict=True):
+                try:
+                    found[boundary.key] = await self._read_on(boundary, known, part)
+                except Exception as error:  # noqa: BLE001  # it is theirs who asked for this state
+                    found[boundary.key] = error
+        return found
 
     def fold(self, boundary: Boundary, known: Known, events: Sequence[Message]) -> Known:
         """Give the state after further events of its boundary; the position stays, and so does the `known` one."""
@@ -94,21 +109,25 @@ class States:
         self._kept.move_to_end(boundary.key)
         return known
 
-    async def _read(self, boundary: Boundary, least: int) -> Known:
-        known = self._kept.get(boundary.key)
-        if known is None:
-            known = self.initial(boundary)
+    def _kept_or_initial(self, boundary: Boundary) -> Known:
+        kept = self._kept.get(boundary.key)
+        return kept or Known(self._context.folders[boundary.state.name].initial(boundary.values()), 0, 0)
+
+    async def _read_on(self, boundary: Boundary, known: Known, part: Slice) -> Known:
+        """Fold a part of the log and what comes after it, and keep the state."""
         try:
             while True:
-                part = await self._log.read(after=known.position, query=boundary.query)
                 known = self.fold(boundary, known, list(self._decoded(part.events)))
                 known = replace(known, position=max(known.position, part.through))
                 # A slice that ends with a matching event may have been cut there.
-                if not part.events or part.through > part.events[-1].position or known.position >= least > 0:
-                    return known
+                if not part.events or part.through > part.events[-1].position:
+                    break
+                part = await self._log.read(after=known.position, query=boundary.query)
         except Exception:
             self.forget(boundary)
             raise
+        self.keep(boundary, known)
+        return known
 
     def _decoded(self, events: Iterable[StoredEvent]) -> Iterable[Message]:
         types = self._context.contract.events

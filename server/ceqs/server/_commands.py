@@ -1,54 +1,85 @@
-"""A command's way: load the state, decide, append if the boundary has not moved, answer with the receipt."""
+"""A command's way: it waits for its batch, is decided on the pending state, appended, and answered with its receipt.
+
+Commands of a batch are decided in sequence, each on the state as those before it would leave it, and appended together.
+Nothing is answered before the commit; where one of them is not accepted, those that built on it are decided again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
-from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.contract import CommandRpc, Locking, bucket_of, new_id, tags_of
-from ceqs.errors import CeqsError, Conflict, Misconfigured
-from ceqs.log import Appended, Condition, Entry, Log, NewEvent
+from ceqs.errors import CeqsError, Conflict, LogUnavailable, Misconfigured, Overloaded
+from ceqs.log import MAX_WAITING_ENTRIES, Appended, Condition, Entry, Log, NewEvent
 from ceqs.model import Admission, Boundary, Context, Decided, Decision, boundary_of, decide
 from ceqs.queries import Known, States
 from ceqs.server._calls import CommandCall
 from ceqs.server._decode import violations_of
+from ceqs.server._lane import Lane
+from ceqs.server._pending import Pending
+from ceqs.server._wire import prefix
 from ceqs.v1.answers_pb2 import Receipt
 
 ATTEMPTS = 16
 """How often a command is decided before its caller hears of the conflict."""
-LONGEST_PAUSE = 0.1
-"""The longest pause between two attempts, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """An accepted command: the response, which carries the receipt where it has a field for it."""
+    """An accepted command."""
 
-    response: Message
-    receipt: Receipt
+    rpc: CommandRpc
+    appended: Appended
+
+    @property
+    def receipt(self) -> Receipt:
+        """The receipt."""
+        return self.appended.receipt
+
+    @property
+    def response(self) -> Message:
+        """The response, which carries the receipt where it has a field for it."""
+        return self.rpc.response.FromString(self.encoded())
+
+    def encoded(self) -> bytes:
+        """Give the bytes of the response: those that are stored, and the receipt as one more field."""
+        if not self.rpc.receipt_field:
+            return self.appended.response
+        field = self.rpc.response.DESCRIPTOR.fields_by_name[self.rpc.receipt_field].number
+        receipt = self.appended.encoded
+        return b"".join((self.appended.response, prefix(field, len(receipt)), receipt))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Command:
     rpc: CommandRpc
     request: Message
     call: CommandCall
     boundary: Boundary
     content_hash: bytes
+    answer: asyncio.Future[Executed]
+    attempts: int = 0
+    least: int = 0
+    """The position that its state must stand at."""
 
 
-class _Misguided(Exception):
-    """A decision failed on a state that was only guessed."""
+@dataclass(slots=True, eq=False)
+class _Proposal:
+    """What a command would append, or why it is refused."""
+
+    command: _Command
+    entry: Entry
+    after: Known | None = None
+    """The state after its events, of the position that it was loaded at."""
+    refusal: Exception | None = None
 
 
 class CommandExecutor:
@@ -66,94 +97,139 @@ class CommandExecutor:
         *,
         ids: Callable[[], str] = new_id,
         clock: Callable[[], int] = time.time_ns,
+        max_waiting: int = MAX_WAITING_ENTRIES,
     ) -> None:
+        """`max_waiting` commands may wait for their batch."""
         self._context = context
         self._log = log
         self._states = states or States(context, log)
         self._new_id = ids
         self._clock = clock
-        self._beginning: set[str] = set()
-        """The rpcs whose last new boundary had no event: what they address next is likely to have none either."""
-        self._turns: WeakValueDictionary[Any, asyncio.Lock] = WeakValueDictionary()
+        self._max_waiting = max_waiting
+        # Other processes may hold a boundary that is locked pessimistically: who needs none must not wait with it.
+        self._lanes: dict[Locking, Lane[_Command]] = {locking: Lane(self._work) for locking in Locking}
+
+    @property
+    def full(self) -> bool:
+        """Whether so many commands wait that one more is refused."""
+        return sum(map(len, self._lanes.values())) >= self._max_waiting
 
     async def execute(self, rpc: CommandRpc, request: Message, call: CommandCall) -> Executed:
         """Execute a command, or give the receipt that its id already has.
 
-        Raises Invalid, Conflict, DuplicateCommand, Expired, Overloaded, LogUnavailable, and what the handler refuses
-        with (Rejected). Nothing was appended then. Any other error is the handler's or the fold's own.
+        Raises Invalid, Conflict, DuplicateCommand, Expired, Overloaded, LogUnavailable, and what the gatekeeper or the
+        handler refuses with (Rejected). Nothing was appended then. Any other error is the handler's or the fold's own.
+        """
+        if self._context.guard(rpc) and (earlier := await self._refused(rpc, request, call)):
+            return earlier
+        return await self.submit(rpc, request, call)
+
+    def submit(self, rpc: CommandRpc, request: Message, call: CommandCall) -> asyncio.Future[Executed]:
+        """Queue a command that no gatekeeper guards; commands of one boundary are decided in the order of these calls.
+
+        Raises Invalid where the request addresses no boundary, and Overloaded; for the rest, see `execute`.
         """
         boundary = boundary_of(rpc.state, rpc.tags, request)
-        command = _Command(rpc, request, call, boundary, content_hash(rpc, request, call.actor))
-        if earlier := await self._refused(command):
-            return earlier
-        turn = self._turns.setdefault(boundary.key, asyncio.Lock())
-        least = 0
-        for attempt in range(ATTEMPTS):
-            # Commands of one boundary decide at once until they meet; from then on they take turns.
-            in_turn = attempt > 0 or turn.locked() or rpc.state.locking is Locking.PESSIMISTIC
-            async with turn if in_turn else nullcontext():
-                new = not self._states.is_kept(boundary)
-                if new and not in_turn and rpc.path in self._beginning:
-                    with suppress(Conflict, _Misguided):
-                        return await self._attempt(command, self._states.initial(boundary), guessed=True)
-                    self._beginning.discard(rpc.path)
-                known = await self._states.load(boundary, least)
-                if new and not known.events:
-                    self._beginning.add(rpc.path)
-                try:
-                    return await self._attempt(command, known)
-                except Conflict:
-                    least = known.position + 1
-            await _pause(attempt)
-        raise Conflict(f"{rpc.name} was decided {ATTEMPTS} times, and each time its boundary had moved. Try again.")
+        if self.full:
+            raise Overloaded
+        answer: asyncio.Future[Executed] = asyncio.get_running_loop().create_future()
+        command = _Command(rpc, request, call, boundary, content_hash(rpc, request, call.actor), answer)
+        self._lanes[rpc.state.locking].add(command)
+        return answer
 
-    async def _refused(self, command: _Command) -> Executed | None:
+    async def _refused(self, rpc: CommandRpc, request: Message, call: CommandCall) -> Executed | None:
         """Ask the gatekeeper. Where it refuses a command that was accepted before, give what that was answered."""
-        guard, call = self._context.guard(command.rpc), command.call
+        guard = self._context.guard(rpc)
         if guard is None:
             return None
         try:
-            await guard(command.request, Admission(command_id=call.command_id, actor=call.actor))
+            await guard(request, Admission(command_id=call.command_id, actor=call.actor))
         except Exception:
-            earlier = await self._log.find(call.command_id, command.content_hash, derived=call.derived)
-            if earlier is None:
+            found = await self._log.find(call.command_id, content_hash(rpc, request, call.actor), derived=call.derived)
+            if found is None:
                 raise
-            return _executed(command.rpc, earlier)
+            return Executed(rpc, found)
         return None
 
-    async def _attempt(self, command: _Command, known: Known, *, guessed: bool = False) -> Executed:
-        """Decide on a state and let the log judge.
-
-        A state may be `guessed`: that nothing was recorded in the boundary is then for the log to confirm. What the log
-        cannot confirm, that a handler or a fold fails on it, is Misguided.
-        """
-        condition = Condition(command.boundary.query, known.position)
+    async def _work(self, batch: Sequence[_Command]) -> Sequence[_Command]:
+        """Decide a batch, append it and answer; give back those that have to be decided again."""
+        wanted: dict[object, tuple[Boundary, int]] = {}
+        held: set[str] = set()
+        for command in batch:
+            boundary = command.boundary
+            least = wanted[boundary.key][1] if boundary.key in wanted else 0
+            wanted[boundary.key] = boundary, max(least, command.least)
+            # Who has met another process takes turns with it.
+            if command.rpc.state.locking is Locking.PESSIMISTIC or command.attempts:
+                held.add(repr(boundary.key))
         try:
+            async with self._log.holding(held) if held else nullcontext():
+                pending = Pending(self._states, await self._states.load_all(wanted))
+                proposals = [self._propose(command, pending) for command in batch]
+                outcomes = await self._log.append_all([proposal.entry for proposal in proposals])
+        except Exception:
+            # The outcome may be unknown: what is kept of the boundaries is no longer to be relied on.
+            for boundary, _ in wanted.values():
+                self._states.forget(boundary)
+            raise
+        return [
+            proposal.command
+            for proposal, outcome in zip(proposals, outcomes, strict=True)
+            if not self._answered(proposal, outcome)
+        ]
+
+    def _answered(self, proposal: _Proposal, outcome: Appended | CeqsError) -> bool:
+        """Answer a command; False where it has to be decided again."""
+        command = proposal.command
+        if isinstance(outcome, Conflict):
+            command.attempts += 1
+            condition = proposal.entry.condition
+            command.least = condition.after + 1 if condition else 0
+            if command.attempts < ATTEMPTS:
+                return command.answer.done()
+            outcome = Conflict(
+                f"{command.rpc.name} was decided {ATTEMPTS} times, and each time its boundary had moved. Try again."
+            )
+        failure: Exception | None = proposal.refusal
+        if isinstance(outcome, CeqsError):
+            failure = outcome
+        elif outcome.repeated:
+            failure = None
+        if isinstance(failure, LogUnavailable):
+            self._states.forget(command.boundary)
+        if failure is None and isinstance(outcome, Appended):
+            if proposal.after and not outcome.repeated:
+                self._states.keep(command.boundary, replace(proposal.after, position=outcome.receipt.position))
+            if not command.answer.done():
+                command.answer.set_result(Executed(command.rpc, outcome))
+        elif failure is not None and not command.answer.done():
+            command.answer.set_exception(failure)
+        return True
+
+    def _propose(self, command: _Command, pending: Pending) -> _Proposal:
+        """Decide a command on the state as the batch leaves it.
+
+        What refuses it, even an error of the handler, counts only if it was decided on the present, and not if the
+        command was accepted before: that is for the log to judge, as it judges events.
+        """
+        boundary = command.boundary
+        condition: Condition | None = None
+        try:
+            known = pending.state(boundary)
+            condition = Condition(boundary.query, known.position)
             decided = self._decide(command, known)
             events = [self._recordable(event) for event in decided.events]
             # Folded before they are appended: what the fold cannot take is not recorded.
-            own = [m for m, e in zip(decided.events, events, strict=True) if command.boundary.holds(e.type, e.tags)]
-            after = self._states.fold(command.boundary, known, own)
-        except Misconfigured:
-            if guessed:
-                raise _Misguided from None
-            raise
-        except CeqsError as refusal:
-            # A refusal counts only if it was decided on the present, and not if the command was accepted before.
-            earlier = await self._append(command, condition)
-            if earlier.repeated:
-                return _executed(command.rpc, earlier)
-            raise refusal from None
-        except Exception:
-            if guessed:
-                raise _Misguided from None
-            self._states.forget(command.boundary)
-            raise
+            own = [m for m, e in zip(decided.events, events, strict=True) if boundary.holds(e.type, e.tags)]
+            after = self._states.fold(boundary, known, own)
+        except Exception as refusal:  # noqa: BLE001  # the caller's answer
+            if not isinstance(refusal, CeqsError):
+                self._states.forget(boundary)
+            return _Proposal(command, self._entry(command, condition), refusal=refusal)
+        if events:
+            pending.propose(boundary, after, ((e.type, e.tags, m) for m, e in zip(decided.events, events, strict=True)))
         response = decided.response.SerializeToString() if decided.response is not None else b""
-        appended = await self._append(command, condition, events, response, remember=True)
-        if not appended.repeated:
-            self._states.keep(command.boundary, replace(after, position=appended.receipt.position))
-        return _executed(command.rpc, appended)
+        return _Proposal(command, self._entry(command, condition, events, response, remember=True), after)
 
     def _decide(self, command: _Command, known: Known) -> Decided:
         now = Timestamp()
@@ -181,17 +257,17 @@ class CommandExecutor:
             version=kind.version,
         )
 
-    async def _append(
+    def _entry(
         self,
         command: _Command,
-        condition: Condition,
+        condition: Condition | None,
         events: Sequence[NewEvent] = (),
         response: bytes = b"",
         *,
         remember: bool = False,
-    ) -> Appended:
+    ) -> Entry:
         call = command.call
-        entry = Entry(
+        return Entry(
             command_id=call.command_id,
             content_hash=command.content_hash,
             derived=call.derived,
@@ -206,14 +282,6 @@ class CommandExecutor:
             traceparent=call.traceparent,
             expires=call.expires,
         )
-        try:
-            return await self._log.append(entry)
-        except Conflict:
-            raise
-        except Exception:
-            # The outcome may be unknown: what is kept of the boundary is no longer to be relied on.
-            self._states.forget(command.boundary)
-            raise
 
 
 def content_hash(rpc: CommandRpc, request: Message, actor: str) -> bytes:
@@ -226,16 +294,3 @@ def content_hash(rpc: CommandRpc, request: Message, actor: str) -> bytes:
     # Neither a path nor an actor has a NUL in it.
     content = b"\0".join((rpc.path.encode(), actor.encode(), request.SerializeToString(deterministic=True)))
     return hashlib.sha256(content).digest()
-
-
-def _executed(rpc: CommandRpc, appended: Appended) -> Executed:
-    response = rpc.response.FromString(appended.response)
-    if rpc.receipt_field:
-        getattr(response, rpc.receipt_field).CopyFrom(appended.receipt)
-    return Executed(response, appended.receipt)
-
-
-async def _pause(attempt: int) -> None:
-    """Pause longer, and less predictably, the more attempts were in vain; the first costs none."""
-    longest = min(LONGEST_PAUSE, 0.001 * 2**attempt) if attempt else 0.0
-    await asyncio.sleep(random.uniform(0, longest))  # noqa: S311  # spreads rivals, keeps no secret

@@ -73,7 +73,7 @@ def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: Comm
         call = calls.command(rpc, request, context)
         executed = await executor.execute(rpc, request, call)
         context.set_trailing_metadata((("ceqs-token", executed.receipt.token),))
-        return executed.response.SerializeToString()
+        return executed.encoded()
 
     handlers.unary(rpc.path, domain, answer)
 

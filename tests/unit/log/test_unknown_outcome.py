@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -50,6 +51,9 @@ class Store:
         if self.lookups:
             raise self.lookups.pop(0)
         return {i: self.commands[i] for i in command_ids if i in self.commands}
+
+    def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     async def close(self) -> None:
         await asyncio.sleep(0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,10 @@ import grpc.aio
 import pytest
 from google.rpc import status_pb2
 
-from ceqs.errors import CeqsError, from_status
-from ceqs.log import Log, open_log
-from ceqs.server import CommandExecutor, Served, Server, ServerSettings
+from ceqs.contract import CommandRpc
+from ceqs.errors import CeqsError, Conflict, LogUnavailable, from_status
+from ceqs.log import Appended, Entry, Log, Slice, Wanted, open_log
+from ceqs.server import CommandCall, CommandExecutor, Executed, Served, Server, ServerSettings
 from ceqs.v1 import events_pb2
 
 KEY = "the key of the bank"
@@ -103,6 +105,96 @@ async def log() -> AsyncIterator[Log]:
 @pytest.fixture
 def context(bank: Any) -> Any:
     return bank.make_context()
+
+
+class Sender:
+    """Sends commands to an executor, without gRPC."""
+
+    def __init__(self, messages: Any, context: Any, log: Any) -> None:
+        self.bank, self.context, self.log = messages, context, log
+        self.executor = CommandExecutor(context, log)
+        self._sent = 0
+
+    def rpc(self, name: str) -> CommandRpc:
+        found: CommandRpc = self.context.contract.commands[COMMANDS + name]
+        return found
+
+    def decided(self) -> int:
+        """How often a handler was asked."""
+        count: int = self.context.method(self.rpc("Deposit")).__self__.decided
+        return count
+
+    async def send(
+        self, name: str, command_id: str = "", call: dict[str, Any] | None = None, /, **fields: Any
+    ) -> Executed:
+        self._sent += 1
+        sent = CommandCall(command_id=command_id or f"{id(self)}-{self._sent}", **(call or {}))
+        return await self.executor.execute(self.rpc(name), getattr(self.bank, f"{name}Request")(**fields), sent)
+
+    async def events(self) -> list[events_pb2.RecordedEvent]:
+        return [events_pb2.RecordedEvent.FromString(e.envelope) for e in (await self.log.read(limit=10_000)).events]
+
+
+class Watched:
+    """A log that counts, and can be told to misbehave."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.reads = 0
+        self.batches: list[list[Entry]] = []
+        self.held: list[list[str]] = []
+        self.errors: list[Exception] = []
+        self.lose_replies = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [entry for batch in self.batches for entry in batch]
+
+    async def read_all(self, wanted: Sequence[Wanted]) -> Sequence[Slice]:
+        self.reads += 1
+        return await self._log.read_all(wanted)
+
+    @asynccontextmanager
+    async def holding(self, keys: Collection[str]) -> AsyncIterator[None]:
+        self.held.append(sorted(keys))
+        yield
+        self.held.append([])
+
+    async def append_all(self, entries: Sequence[Entry]) -> Sequence[Appended | CeqsError]:
+        """Append once it is `open`."""
+        self.batches.append(list(entries))
+        if self.errors:
+            error = self.errors.pop(0)
+            if isinstance(error, Conflict):
+                return [error] * len(entries)
+            raise error
+        outcomes = await self._log.append_all(entries)
+        await self.open.wait()
+        if self.lose_replies:
+            self.lose_replies -= 1
+            raise LogUnavailable
+        return outcomes
+
+
+@pytest.fixture
+def watched(log: Log) -> Watched:
+    return Watched(log)
+
+
+@pytest.fixture
+def sender(bank: Any, context: Any, watched: Watched) -> Sender:
+    return Sender(bank, context, watched)
+
+
+@pytest.fixture
+def rival(bank: Any, log: Log) -> Sender:
+    """Another server on the same log, with a cache of its own."""
+    return Sender(bank, bank.make_context(), log)
 
 
 @pytest.fixture

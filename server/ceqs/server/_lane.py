@@ -1,0 +1,64 @@
+"""Commands that wait for each other: whatever has arrived is worked on together, batch by batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from ceqs.log import MAX_BATCH_ENTRIES
+
+
+class Waiting(Protocol):
+    """What waits for an answer."""
+
+    @property
+    def answer(self) -> asyncio.Future[Any]:
+        """Done once it is answered, or once nobody waits for it any more."""
+        ...
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+class Lane(Generic[W]):
+    """Works on batches, one at a time, for as long as anything waits.
+
+    `work` answers each of a batch, or gives it back to be worked on again, before all others; what it raises is the
+    answer to those that it has not answered.
+    """
+
+    def __init__(self, work: Callable[[Sequence[W]], Awaitable[Sequence[W]]]) -> None:
+        self._work = work
+        self._queue: deque[W] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """Give how many wait."""
+        return len(self._queue)
+
+    def add(self, waiting: W) -> None:
+        """Queue one more."""
+        self._queue.append(waiting)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH_ENTRIES))]
+                # Whoever has gone before the work began is not worked for.
+                batch = [waiting for waiting in batch if not waiting.answer.done()]
+                try:
+                    self._queue.extendleft(reversed(await self._work(batch)))
+                except Exception as error:  # noqa: BLE001  # it is theirs who wait, who raise it
+                    _fail(batch, error)
+        finally:
+            self._task = None
+
+
+def _fail(batch: Iterable[Waiting], error: Exception) -> None:
+    for waiting in batch:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error)
