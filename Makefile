@@ -5,11 +5,12 @@ READY  := .venv/.ready
 DATA   ?=
 ROWS   ?=
 STORE  ?=
+CYCLES ?= 100
 ARGS   ?=
 DEMO    = $(BIN)/python -m shop.demo $(if $(DATA),--data '$(DATA)') $(if $(ROWS),--rows $(ROWS)) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gen check lint up-to-date test demo run bench clean
+.PHONY: help setup gen check lint up-to-date test demo run bench torture clean
 
 help: ## Print this help
 	@echo 'ceqs: event-centric gRPC services from protobuf contracts.'
@@ -49,7 +50,10 @@ run: $(READY) ## The demo, left running: prints what to try; Ctrl-C ends it
 	$(DEMO) --keep
 
 bench: $(READY) ## Measure commands, queries and reads, each beside its floor
-	$(BIN)/python tests/bench/run.py $(ARGS)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+torture: $(READY) ## Kill servers under load, again and again, and check every promise: CYCLES=1000 STORE=sqlite ARGS='--seed 7'
+	$(BIN)/python -m tests.torture --cycles $(CYCLES) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 clean: ## Delete .venv, caches and what `ceqs dev` wrote here
 	rm -rf .venv .ceqs dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

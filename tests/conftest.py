@@ -1,16 +1,73 @@
-"""Fixtures that several rooms' tests share."""
+"""Fixtures that several rooms' tests share: real servers, and two small contexts to serve."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import importlib
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from ceqs.embedded import NatsServer
+from ceqs.codegen import generate
+from ceqs.embedded import NatsServer, PostgresServer
+
+CONTEXTS = Path(__file__).parent / "unit"
 
 
 @pytest.fixture
 async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     async with NatsServer(tmp_path / "nats") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The url of a PostgreSQL."""
+    server = PostgresServer()
+    asyncio.run(server.start())
+    yield server.url
+    asyncio.run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def bank_path(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Where a process finds the bank's modules, generated ones included: what to put on its path."""
+    return _made("bank", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def bank(bank_path: list[str]) -> Any:
+    """The messages of bank.v1 by name, `make_context()`, the bank with its handlers, and `BankClient`."""
+    return _imported("bank", bank_path)
+
+
+@pytest.fixture(scope="session")
+def campus(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The messages of campus.v1 by name, `make_context()`, courses and their students, and `CampusClient`."""
+    return _imported("campus", _made("campus", tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def vessels(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The messages of vessels.v1 by name, and `make_context(factor)`: one state, kept in each way that there is."""
+    return _imported("vessels", _made("vessels", tmp_path_factory))
+
+
+def _made(context: str, places: pytest.TempPathFactory) -> list[str]:
+    generated = places.mktemp("generated")
+    generate(CONTEXTS / context / "proto", generated)
+    return [str(generated), str(CONTEXTS / context)]
+
+
+def _imported(context: str, path: list[str]) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*path, *sys.path])
+        handlers = importlib.import_module(f"{context}_context")
+        messages = importlib.import_module(f"{context}.v1.{context}_pb2")
+        client = importlib.import_module(f"{context}.v1.{context}_client")
+    name = f"{context.capitalize()}Client"
+    return SimpleNamespace(**vars(messages), **{"make_context": handlers.make_context, name: getattr(client, name)})

@@ -1,4 +1,8 @@
-"""What a benchmark calls, in a process of its own: `target.py floor` or `target.py orders URL`. Prints its address."""
+"""What a benchmark calls, in a process of its own. Prints its address.
+
+python -m tests.bench.target floor
+python -m tests.bench.target meters LOG_URL LOG_NAME STATES
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,7 @@ import grpc
 import uvloop
 
 from ceqs.log import open_log
-from ceqs.projectors import ModelReader, place_of
 from ceqs.server import Served, Server, ServerSettings
-
-BATCH = 500
-"""Events in a message of the floor's stream, as many as the server puts into one."""
 
 
 async def floor(stop: asyncio.Event) -> None:
@@ -44,22 +44,16 @@ async def floor(stop: asyncio.Event) -> None:
     await server.stop(None)
 
 
-async def orders(stop: asyncio.Event, url: str) -> None:
-    """Serve the commands, states and events of the shop's orders from a log."""
-    from shop.orders.context import orders as context
+async def meters(stop: asyncio.Event, url: str, name: str, states: int) -> None:
+    """Serve the meters from a log."""
+    from tests.bench.meters import meters as context
 
-    log = await open_log(url, "orders")
-    models = {
-        name: ModelReader(place_of(url.removesuffix("/log.db"), "orders", name, projection.version))
-        for name, projection in context.projections.items()
-    }
-    server = Server([Served(context, log, models)], ServerSettings(key="bench"))
+    log = await open_log(url, name)
+    server = Server([Served(context, log, {})], ServerSettings(key="bench", states=states))
     await server.start()
     print(server.address, flush=True)
     await stop.wait()
     await server.stop()
-    for model in models.values():
-        await model.close()
     await log.close()
 
 
@@ -70,7 +64,8 @@ async def main() -> None:
     if sys.argv[1] == "floor":
         await floor(stop)
     else:
-        await orders(stop, sys.argv[2])
+        url, name, states = sys.argv[2:]
+        await meters(stop, url, name, int(states))
 
 
 if __name__ == "__main__":

@@ -316,6 +316,14 @@ async def test_an_event_beyond_the_limits_fails_alone(log: Log, bad: NewEvent, s
     assert (await log.head()).position == 2
 
 
+@pytest.mark.parametrize("events", [[event()] * 10_001, [event(payload=b"x" * MAX_EVENT_BYTES)] * 33])
+async def test_a_command_with_too_much_to_record_fails_alone(log: Log, events: list[NewEvent]) -> None:
+    refused, good = await together(log.append(entry(*events)), log.append(entry(event())))
+    assert isinstance(refused, Invalid)
+    assert "split it" in str(refused)
+    assert isinstance(good, Appended)
+
+
 async def test_an_event_at_the_limits_is_recorded(log: Log) -> None:
     tag = MAX_TAG_BYTES // MAX_EVENT_TAGS
     large = event(*(f"{i:02}:{'x' * (tag - 3)}" for i in range(MAX_EVENT_TAGS)), payload=b"x" * MAX_EVENT_BYTES)

@@ -115,7 +115,8 @@ async def test_a_closed_log_is_not_read(url: str, name: str) -> None:
             await closed.read()
 
 
-# Attacks. Each statement is tried by itself on a log of two events, whose second command has a derived id.
+# Attacks. Each statement is tried by itself on a log of two events, whose second command has a derived id and whose
+# commands are promised to be remembered for three days.
 
 CHANGES_OF_EVENTS = [
     "UPDATE events SET envelope = 'x' WHERE position = 1",
@@ -127,8 +128,13 @@ CHANGES_OF_EVENTS = [
 CHANGES_OF_COMMANDS = [
     "UPDATE commands SET receipt = 'x'",
     "UPDATE commands SET derived = false",
+    "DELETE FROM commands WHERE command_id = 'c1'",
     "DELETE FROM commands WHERE command_id = 'c2'",
     "DELETE FROM commands",
+]
+CHANGES_OF_PROMISES = [
+    "UPDATE promises SET days = 1",
+    "DELETE FROM promises",
 ]
 CHANGES_OF_META = [
     "DELETE FROM meta",
@@ -136,21 +142,26 @@ CHANGES_OF_META = [
     "UPDATE meta SET epoch = 0",
     "UPDATE meta SET schema_version = 0",
 ]
+CHANGES = [*CHANGES_OF_EVENTS, *CHANGES_OF_COMMANDS, *CHANGES_OF_PROMISES, *CHANGES_OF_META]
 EVENT = "(position, public_position, id, type, bucket, recorded_at, command_id, envelope)"
 SQLITE_ATTACKS = [
     f"INSERT OR REPLACE INTO events {EVENT} VALUES (1, 1, 'x', 'x', 0, 0, 'x', x'00')",
     f"INSERT OR REPLACE INTO events {EVENT} VALUES (3, 1, 'x', 'x', 0, 0, 'x', x'00')",
     f"INSERT INTO events {EVENT} VALUES (4, NULL, 'x', 'x', 0, 0, 'x', x'00')",
     f"INSERT INTO events {EVENT} VALUES (3, 4, 'x', 'x', 0, 0, 'x', x'00')",
+    "INSERT INTO promises VALUES (-1, 1)",
+    "INSERT OR REPLACE INTO promises SELECT since, 1 FROM promises",
     "REPLACE INTO commands SELECT command_id, x'00', derived, 9, recorded_at, receipt, response FROM commands",
     "UPDATE OR REPLACE events SET position = 1 WHERE position = 2",
-    "REPLACE INTO meta SELECT one, 'other', log_id, epoch, schema_version, tag_generation FROM meta",
+    "REPLACE INTO meta SELECT one, 'other', log_id, epoch, schema_version, tag_generation, tagging FROM meta",
 ]
 POSTGRES_ATTACKS = [
     "TRUNCATE events",
     "TRUNCATE events, commands, tags, meta CASCADE",
     "TRUNCATE commands",
     "TRUNCATE meta",
+    "TRUNCATE promises",
+    "INSERT INTO promises SELECT since, 1 FROM promises",
     f"INSERT INTO events {EVENT} VALUES (1, 1, 'x', 'x', 0, 0, 'x', '')",
     f"INSERT INTO events {EVENT} SELECT 1, 1, 'x', 'x', 0, 0, 'x', '' ON CONFLICT (position) DO UPDATE SET id = 'x'",
     "MERGE INTO events USING (SELECT 1) AS s ON true WHEN MATCHED THEN DELETE",
@@ -161,6 +172,7 @@ POSTGRES_ATTACKS = [
 async def test_the_sqlite_tables_refuse_every_change(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/log.db"
     log = await open_log(url, "orders")
+    await log.remember(3)
     await log.append(entry("c1"))
     await log.append(entry("c2", derived=True))
     before = (await log.read()).events
@@ -168,7 +180,6 @@ async def test_the_sqlite_tables_refuse_every_change(tmp_path: Path) -> None:
         for attack in [*CHANGES_OF_EVENTS, *CHANGES_OF_COMMANDS, *CHANGES_OF_META, *SQLITE_ATTACKS]:
             with pytest.raises(sqlite3.IntegrityError):
                 attacker.execute(attack)
-        attacker.execute("DELETE FROM commands WHERE command_id = 'c1'")  # may be purged, some day
     assert (await log.read()).events == before
     assert (await log.append(entry("c2", derived=True))).repeated
     await log.close()
@@ -176,14 +187,14 @@ async def test_the_sqlite_tables_refuse_every_change(tmp_path: Path) -> None:
 
 async def test_the_postgres_tables_refuse_every_change(postgres: str, name: str) -> None:
     log = await open_log(postgres, name)
+    await log.remember(3)
     await log.append(entry("c1"))
     await log.append(entry("c2", derived=True))
     before = (await log.read()).events
     attacker = await asyncpg.connect(postgres, server_settings={"search_path": f"ceqs_{name}"})
-    for attack in [*CHANGES_OF_EVENTS, *CHANGES_OF_COMMANDS, *CHANGES_OF_META, *POSTGRES_ATTACKS]:
+    for attack in [*CHANGES, *POSTGRES_ATTACKS]:
         with pytest.raises(asyncpg.IntegrityConstraintViolationError):
             await attacker.execute(attack)
-    await attacker.execute("DELETE FROM commands WHERE command_id = 'c1'")
     await attacker.close()
     assert (await log.read()).events == before
     assert (await log.append(entry("c2", derived=True))).repeated
@@ -202,5 +213,5 @@ async def test_a_newer_schema_is_refused(url: str, name: str, tmp_path: Path) ->
         await connection.execute(upgrade)
         await connection.close()
     for opening in (open_log, open_reader):
-        with pytest.raises(Misconfigured, match=r"schema version 99, this ceqs knows up to 1: upgrade ceqs"):
+        with pytest.raises(Misconfigured, match=r"schema version 99, this ceqs knows up to 2: upgrade ceqs"):
             await opening(url, name)

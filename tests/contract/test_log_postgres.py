@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import asyncpg
 import pytest
@@ -21,90 +20,11 @@ def entry(command_id: str) -> Entry:
     return Entry(command_id=command_id, events=(NewEvent(id=command_id, type="shop.Placed", payload=b""),))
 
 
-@dataclass
-class Proxy:
-    """Stands between a log and its server, and cuts the connection when a COMMIT passes."""
-
-    host: str
-    port: int
-    cut_before: int = 0
-    """So many COMMITs are lost with the connection."""
-    cut_after: int = 0
-    """So many are delivered, but their answers are lost with the connection."""
-    delay: float = 0.0
-    """Seconds by which a cut connection's COMMIT is delivered late."""
-    refuse: bool = False
-    address: int = 0
-    cuts: int = 0
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Proxy]:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.address = server.sockets[0].getsockname()[1]
-        async with server:
-            yield self
-        await asyncio.gather(*self._tasks)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._tasks.append(asyncio.create_task(self._serve(reader, writer)))
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.refuse:
-            writer.transport.abort()
-            return
-        from_server, to_server = await asyncio.open_connection(self.host, self.port)
-        back = asyncio.create_task(self._copy(from_server, writer))
-        commit = b""
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                if b"COMMIT;" in data and self.cut_before + self.cut_after > 0:
-                    commit = data
-                    break
-                to_server.write(data)
-        back.cancel()
-        await asyncio.wait([back])
-        if commit:
-            self.cuts += 1
-            if self.cut_before:
-                self.cut_before -= 1
-            else:
-                self.cut_after -= 1
-                if self.delay:
-                    writer.transport.abort()
-                    await asyncio.sleep(self.delay)
-                to_server.write(commit)
-                assert b"COMMIT" in await from_server.read(65536)
-        to_server.close()
-        await to_server.wait_closed()
-        writer.transport.abort()
-
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                writer.write(data)
-        writer.close()
-
-
-@pytest.fixture
-async def proxy(postgres: str) -> AsyncIterator[Proxy]:
-    url = make_url(postgres)
-    assert url.host
-    assert url.port
-    async with Proxy(url.host, url.port).running() as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def through(postgres: str, proxy: Proxy) -> str:
-    return make_url(postgres).set(port=proxy.address).render_as_string(hide_password=False)
-
-
 @pytest.mark.parametrize(
     ("cut_before", "cut_after", "delay"), [(1, 0, 0), (0, 1, 0), (2, 0, 0), (0, 1, 0.5), (1, 1, 0)]
 )
 async def test_a_commit_whose_answer_is_lost_happens_once(
-    proxy: Proxy, through: str, name: str, cut_before: int, cut_after: int, delay: float
+    proxy: Any, through: str, name: str, cut_before: int, cut_after: int, delay: float
 ) -> None:
     log = await open_log(through, name)
     await log.append(entry("c0"))
@@ -119,7 +39,7 @@ async def test_a_commit_whose_answer_is_lost_happens_once(
 
 
 async def test_a_commit_that_is_always_lost_is_resolved_before_anybody_is_answered(
-    proxy: Proxy, through: str, postgres: str, name: str
+    proxy: Any, through: str, postgres: str, name: str
 ) -> None:
     log = await open_log(through, name)
     proxy.cut_before = 5
@@ -132,7 +52,7 @@ async def test_a_commit_that_is_always_lost_is_resolved_before_anybody_is_answer
 
 
 async def test_while_the_server_cannot_be_reached_the_log_says_so_and_recovers(
-    proxy: Proxy, through: str, name: str
+    proxy: Any, through: str, name: str
 ) -> None:
     log = await open_log(through, name)
     await log.append(entry("c1"))

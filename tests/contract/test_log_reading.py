@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import random
 import time
 import uuid
@@ -13,6 +14,7 @@ import pytest
 from ceqs.errors import CeqsError, Conflict
 from ceqs.log import (
     ALL,
+    BEYOND,
     MAX_EVENT_BYTES,
     MAX_SLICE_BYTES,
     Condition,
@@ -22,11 +24,13 @@ from ceqs.log import (
     NewEvent,
     Query,
     QueryItem,
+    Span,
     StoredEvent,
+    _select_sqlite,
     open_log,
     open_reader,
 )
-from ceqs.v1.events_pb2 import RecordedEvent
+from ceqs.v1.events_pb2 import ReadResponse, RecordedEvent
 
 TYPES = ("shop.Placed", "shop.Shipped", "shop.Paid")
 TAGS = ("order:1", "order:2", "product:1", "product:2")
@@ -61,31 +65,105 @@ def fits(query: Query, candidate: NewEvent) -> bool:
     )
 
 
-async def test_reading_with_a_filter_equals_filtering_everything(log: Log) -> None:
+async def test_reading_with_a_filter_equals_filtering_everything(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Smaller than the log, so that a filtered read on SQLite goes on where nothing matches.
+    monkeypatch.setattr(_select_sqlite, "WINDOW", 20)
     dice = random.Random(5)
     events = [any_event(dice) for _ in range(150)]
     await log.append(entry(*events))
     everything = (await log.read()).events
-    for _ in range(60):
+    for _ in range(150):
         query, public, limit = any_query(dice), dice.random() < 0.5, dice.choice([1, 3, 1000])
+        backwards = dice.random() < 0.5
         counted = [s for s in everything if s.public_position] if public else list(everything)
         head = len(counted)
-        after, until = dice.randint(0, head), dice.choice([None, dice.randint(0, head)])
+        after, until = dice.randint(0, head), dice.choice([None, dice.randint(0, head + 2)])
 
         def number(stored: StoredEvent, public: bool = public) -> int:
             return stored.public_position if public else stored.position
 
-        expected = [
-            s
-            for s in counted
-            if after < number(s) <= (head if until is None else until) and fits(query, events[s.position - 1])
-        ]
-        part = await log.read(after=after, until=until, limit=limit, query=query, public=public)
-        assert list(part.events) == expected[:limit]
-        if len(expected) > limit:
-            assert part.through == number(part.events[-1])
-        elif len(expected) < limit:
-            assert part.through == max(after, head if until is None else min(until, head))
+        last = head if until is None else until
+        expected = [s for s in counted if after < number(s) <= last and fits(query, events[s.position - 1])]
+        if backwards:
+            expected.reverse()
+        span = Span(
+            after=after,
+            until=BEYOND if until is None else until,
+            limit=limit,
+            query=query,
+            public=public,
+            backwards=backwards,
+        )
+        part = await log.read(after=after, until=until, limit=limit, query=query, public=public, backwards=backwards)
+        assert list(part.events) == expected[: len(part.events)]
+        assert len(part.events) <= limit
+        assert bool(part.events) == bool(expected)
+        batch = await log.read_batch(span)
+        read = ReadResponse.FromString(batch.data).events
+        assert [e.SerializeToString() for e in read] == [s.envelope for s in part.events]
+        assert (batch.events, batch.through) == (len(part.events), part.through)
+        # Going on from there gives the rest, and ends with the span.
+        found = list(part.events)
+        rest = span.beyond(part.through)
+        while (
+            not rest.is_empty
+            and (
+                part := await log.read(
+                    after=rest.after,
+                    until=min(rest.until, head),
+                    query=query,
+                    public=public,
+                    backwards=backwards,
+                )
+            ).events
+        ):
+            found += part.events
+            rest = rest.beyond(part.through)
+        assert found == expected
+        if not rest.is_empty:
+            assert part.through == (rest.after + 1 if backwards else max(rest.after, min(rest.until, head)))
+
+
+async def test_many_types_are_read_in_order(log: Log) -> None:
+    kinds = [f"shop.Type{i}" for i in range(300)]
+    await log.append(entry(*(event(kind=kind) for kind in kinds)))
+    query = Query((QueryItem(types=frozenset(kinds[::2])), QueryItem(types=frozenset(kinds[::3]))))
+    part = await log.read(query=query, backwards=True)
+    assert [s.type for s in part.events] == [k for i, k in enumerate(kinds) if i % 2 == 0 or i % 3 == 0][::-1]
+
+
+async def test_a_time_is_found(url: str, name: str) -> None:
+    """By searching, without an index of times; also where many events have one time, and at both ends."""
+    begin = dt.datetime(2010, 12, 1, 8, 26, tzinfo=dt.UTC)
+    now = begin
+    log = await open_log(url, name, clock=lambda: now)
+    assert await log.position_before(begin) == 0
+    dice = random.Random(9)
+    times: list[tuple[dt.datetime, bool]] = []
+    for _ in range(30):
+        now += dt.timedelta(microseconds=dice.choice([0, 1, 1000]))
+        events = [any_event(dice) for _ in range(dice.randint(1, 5))]
+        await log.append(entry(*events))
+        times += [(now, one.public) for one in events]
+    asked = {at + dt.timedelta(microseconds=step) for at, _ in times for step in (-1, 0, 1)}
+    for one in [*asked, dt.datetime.min.replace(tzinfo=dt.UTC), dt.datetime.max.replace(tzinfo=dt.UTC)]:
+        assert await log.position_before(one) == sum(at < one for at, _ in times)
+        assert await log.position_before(one, public=True) == sum(at < one for at, public in times if public)
+    await log.close()
+
+
+async def test_tags_of_recorded_events_are_told(log: Log) -> None:
+    dice = random.Random(10)
+    events = [any_event(dice) for _ in range(40)]
+    await log.append(entry(*events))
+    told = await log.tagged([TAGS[0], TAGS[2], "order:3"], 5, 30)
+    assert sorted(tuple(one) for one in told) == sorted(
+        (position, tag)
+        for position, one in enumerate(events, 1)
+        for tag in (TAGS[0], TAGS[2])
+        if tag in one.tags and 5 < position <= 30
+    )
+    assert list(await log.tagged([], 0, 40)) == []
 
 
 async def test_conditions_equal_searching_everything(log: Log) -> None:
@@ -114,18 +192,30 @@ async def test_conditions_within_a_batch_equal_searching_everything(log: Log) ->
     assert 1 < len(accepted) < 60
 
 
-async def test_a_slice_ends_at_its_limit_or_its_size(log: Log) -> None:
+@pytest.mark.parametrize("public", [True, False])
+async def test_a_read_ends_at_its_limit_or_its_size(log: Log, public: bool) -> None:
     half = MAX_EVENT_BYTES - 1000
-    await log.append(entry(*(event("order:1", payload=b"x" * size) for size in (half, half, 10, half, half, 10, 10))))
+    sizes = half, half, 10, half, half, 10, 10
+    await log.append(entry(*(event("order:1", payload=b"x" * size, public=public) for size in sizes)))
     for query in (ALL, Query((QueryItem(tags=frozenset({"order:1"})),))):
-        sizes, after = [], 0
-        while (part := await log.read(after=after, query=query)).events:
-            assert sum(len(s.envelope) for s in part.events) <= MAX_SLICE_BYTES
-            assert part.through >= part.events[-1].position
-            sizes.append(len(part.events))
-            after = part.through
-        assert sizes == [3, 4]
+        for backwards, expected in ((False, [3, 4]), (True, [5, 2])):
+            span, counts = Span(query=query, public=public, backwards=backwards, until=7), list[int]()
+            while not span.is_empty:
+                batch = await log.read_batch(span)
+                assert len(batch.data) <= MAX_SLICE_BYTES
+                assert len(ReadResponse.FromString(batch.data).events) == batch.events
+                counts.append(batch.events)
+                span = span.beyond(batch.through)
+            assert counts == expected
+            part = await log.read(query=query, public=public, backwards=backwards)
+            assert len(part.events) == expected[0]
         assert [s.position for s in (await log.read(after=2, limit=2, query=query)).events] == [3, 4]
+
+
+async def test_the_bytes_by_which_events_are_longer_in_a_batch_count_too(log: Log) -> None:
+    await log.append(entry(*(event(payload=b"x" * 1000) for _ in range(1000))))
+    batch = await log.read_batch(Span(limit=2000))
+    assert MAX_SLICE_BYTES * 0.99 < len(batch.data) <= MAX_SLICE_BYTES
 
 
 async def test_nothing_is_read_beyond_the_head(log: Log) -> None:
@@ -178,7 +268,7 @@ async def test_a_live_reader_sees_every_position_once_in_order(url: str, name: s
             await logs[number % several].append(entry(*(any_event(dice) for _ in range(dice.randint(1, 3)))))
             await asyncio.sleep(dice.random() * 0.004)
 
-    async def follow(*, public: bool) -> list[int]:
+    async def follow(reader: LogReader, *, public: bool) -> list[int]:
         seen, after, head = list[int](), 0, 0
         while not writing.done() or (await reader.head()).position > head:
             head = await reader.wait(head, 0.1)
@@ -199,11 +289,13 @@ async def test_a_live_reader_sees_every_position_once_in_order(url: str, name: s
         return seen
 
     writing = asyncio.gather(*map(write, range(writers)))
-    private, public, filtered = await asyncio.gather(follow(public=False), follow(public=True), follow_filtered())
+    private, own, public, filtered = await asyncio.gather(
+        follow(reader, public=False), follow(logs[0], public=False), follow(reader, public=True), follow_filtered()
+    )
     await writing
     head = await reader.head()
     assert head.position >= writers * appends
-    assert private == list(range(1, head.position + 1))
+    assert private == own == list(range(1, head.position + 1))
     assert public == list(range(1, head.public_position + 1))
     query = Query((QueryItem(types=frozenset({TYPES[0]})), QueryItem(tags=frozenset({TAGS[0]}))))
     assert filtered == [s.position for s in (await reader.read(query=query, limit=10_000)).events]

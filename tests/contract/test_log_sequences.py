@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ceqs.errors import CeqsError, Conflict, DuplicateCommand, Invalid
+from ceqs.errors import CeqsError, Conflict, DuplicateCommand, Invalid, OutOfRange
 from ceqs.log import (
     MAX_BATCH_ENTRIES,
     Appended,
@@ -98,6 +98,13 @@ async def test_a_sequence_is_appended_in_one_transaction_or_not_at_all(log: Log)
     times = {o.receipt.recorded_at.ToNanoseconds() for o in outcomes if isinstance(o, Appended)}
     assert len(outcomes) == MAX_BATCH_ENTRIES
     assert len(times) == 1
+
+
+async def test_a_decision_on_what_the_log_does_not_hold_is_refused(log: Log) -> None:
+    """As a log looks that was restored from an older backup."""
+    future, other = await log.append_all([placing("a", after=7), placing("b")])
+    assert isinstance(future, OutOfRange)
+    assert isinstance(other, Appended)
 
 
 async def test_several_histories_are_read_at_one_moment(log: Log) -> None:

@@ -7,16 +7,38 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCH = Path(__file__).parents[1] / "bench" / "run.py"
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(results: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.bench", "--quick", "--results", str(results), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 def test_every_measure_stands_beside_its_floor(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
-    options = ["--runs", "1", "--seconds", "0.3", "--store", "sqlite", "--results", str(results)]
-    done = subprocess.run([sys.executable, str(BENCH), *options], capture_output=True, text=True, check=False)
+    done = bench(results, "--store", "sqlite")
     assert done.returncode == 0, done.stderr
     measures = json.loads(results.read_text())
-    assert len(measures) == 4
+    assert len([m for m in measures if m["reach"]]) == 9
     for measure in measures:
         assert measure["name"] in done.stdout
         assert measure["ratio"] == measure["min"] == measure["max"] == measure["value"] / measure["floor"]
+        assert measure["generator"] in done.stdout
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_one_measure_is_picked_by_its_name(tmp_path: Path, store: str) -> None:
+    done = bench(tmp_path / "results.json", "--only", "1 client", "--store", store, "--json")
+    assert done.returncode == 0, done.stderr
+    (measure,) = json.loads(done.stdout)
+    assert (measure["name"], measure["store"]) == ("unary command, 1 client, p50", store)
+    assert json.loads((tmp_path / "results.json").read_text()) == [measure]
+
+
+def test_a_name_that_no_measure_has_is_answered_with_those_that_there_are(tmp_path: Path) -> None:
+    done = bench(tmp_path / "results.json", "--only", "nonsense")
+    assert done.returncode == 1
+    assert "hot boundary" in done.stderr

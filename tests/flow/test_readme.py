@@ -21,10 +21,18 @@ def test_the_readme_names_targets_that_exist() -> None:
     assert "make test" in BLOCKS[0]
 
 
+def test_what_the_readme_quotes_stands_in_code_that_runs() -> None:
+    campus = "".join(path.read_text() for path in (ROOT / "tests/unit/campus").rglob("campus*.p*"))
+    quoted = re.findall(r"^```(?:proto|python)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert quoted
+    for block in quoted:
+        assert block in campus
+
+
 @pytest.mark.timeout(180)
-def test_five_minutes_to_a_service_run_as_they_are_written(tmp_path: Path) -> None:
+def test_five_minutes_to_a_service_run_as_they_are_written(tmp_path: Path, postgres: str) -> None:
     script = "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n" + "\n".join(BLOCKS[1:])
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "DATABASE_URL": postgres}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT,
@@ -33,12 +41,16 @@ def test_five_minutes_to_a_service_run_as_they_are_written(tmp_path: Path) -> No
         text=True,
         check=False,
     )
-    said = done.stdout + done.stderr + "".join(path.read_text() for path in tmp_path.rglob("dev.log"))
+    said = done.stdout + done.stderr + "".join(path.read_text() for path in tmp_path.rglob("*.log"))
     assert done.returncode == 0, said
     assert "2 passed" in done.stdout
     assert "BOOK_IS_OUT" in said
     assert "the second reader has to wait" in done.stdout
     assert "Bob has it, as of position 2" in done.stdout
+    assert "998 books lent, refused: BOOK_IS_OUT, BOOK_IS_OUT" in done.stdout
     readers = done.stdout.rpartition("Bob has it")[2]
     assert "Ada" in readers, said
     assert "Bob" in readers.partition("\n")[2], said
+    assert "library: commands are remembered for ever" in done.stdout
+    assert "library: would forget 0 of 1000 commands" in done.stdout
+    assert "library is served at 127.0.0.1:50061 by process" in said

@@ -56,7 +56,7 @@ from golden.lending.v1.lending_client import LendingClient
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ceqs.model import Admission, Decision, Reaction, Recorded, Rejected
+from ceqs.model import Admission, Boundary, Decision, Reaction, Recorded, Rejected
 
 
 class LoanFold(LoanFoldBase):
@@ -88,6 +88,9 @@ class Lending(LoanCommands):
             raise Rejected("BOOK_LENT")
         yield BookLent(book_id=request.book_id, member_id=request.member_id, due_at=ctx.now)
         return LendBookResponse(due_at=ctx.now)
+
+    def lend_book_boundary(self, request: LendBookRequest, boundary: Boundary) -> Boundary:
+        return boundary.only(BookLent, BookReturned).also(tags=[f"book:{request.book_id}"])
 
     def return_book(self, request: ReturnBookRequest, loan: Loan, ctx: Decision) -> Iterator[LendingEvent]:
         yield BookReturned(book_id=request.book_id)
@@ -182,3 +185,17 @@ async def call() -> str:
         async for watched in client.watch_loan(WatchLoanRequest(book_id="b")):
             return watched.message.loan.member_id
         return answer.message.loan.member_id
+
+
+async def load(client: LendingClient) -> list[str]:
+    async with client.stream(timeout=60) as stream:
+        lending = await stream.lend_book(LendBookRequest(book_id="b"), command_id="c")
+        returning = await stream.return_book(ReturnBookRequest(book_id="b"))
+    lent: LendBookResponse = lending.result().result()
+    ids = [lent.receipt.command_id, (await returning).command_id]
+    async for outcome in client.execute_many([ReturnBookRequest(book_id="b"), ("c", LendBookRequest(book_id="b"))]):
+        ids.append(outcome.result().receipt.command_id)
+    async for outcome in client.execute_many(LendBookRequest(book_id=one) for one in ids):
+        if outcome.error is None and outcome.receipt is not None:
+            ids.append(outcome.receipt.command_id)
+    return ids

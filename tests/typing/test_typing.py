@@ -17,21 +17,24 @@ from ceqs.codegen import generate
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PORTIONS = [str(ROOT / portion) for portion in ("server", "projectors", "clients/python", "generated/python")]
-USES = ("right.py", "wrong.py")
+USES = {
+    path.name: path for path in (HERE / "right.py", HERE / "wrong.py", ROOT / "tests/unit/campus/campus_context.py")
+}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a directory that holds what the generator makes of every golden case, and its uses."""
+    """Give a directory that holds what the generator makes of every golden case and of the campus, and its uses."""
     directory = tmp_path_factory.mktemp("typing")
-    for file in ROOT.glob("tests/golden/*/*.proto"):
+    protos = [*ROOT.glob("tests/golden/*/*.proto"), *ROOT.glob("tests/unit/campus/proto/**/*.proto")]
+    for file in protos:
         package = re.findall(r"^package (\S+);", file.read_text(), re.MULTILINE)[0]
         place = directory.joinpath("proto", *package.split("."))
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, place)
     generate(directory / "proto", directory / "out")
-    for use in USES:
-        shutil.copy(HERE / use, directory / "out")
+    for use in USES.values():
+        shutil.copy(use, directory / "out")
     return directory / "out"
 
 
@@ -43,9 +46,11 @@ def checked(made: Path) -> list[str]:
 def compare(found: dict[str, list[str]]) -> None:
     """Hold what a checker said, by `file:line`, against the lines that are marked as wrong."""
     lines = (
-        (use, number, line) for use in USES for number, line in enumerate((HERE / use).read_text().splitlines(), 1)
+        (name, number, line)
+        for name, use in USES.items()
+        for number, line in enumerate(use.read_text().splitlines(), 1)
     )
-    wrong = {f"{use}:{number}": line for use, number, line in lines if "# wrong: " in line}
+    wrong = {f"{name}:{number}": line for name, number, line in lines if "# wrong: " in line}
     assert {place: said for place, said in found.items() if place not in wrong} == {}
     assert {place: line for place, line in wrong.items() if place not in found} == {}
 

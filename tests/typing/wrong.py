@@ -42,7 +42,7 @@ from golden.lending.v1.lending_ceqs import (
 from golden.lending.v1.lending_client import LendingClient
 from sqlalchemy.ext.asyncio import AsyncSession as Session
 
-from ceqs.model import Admission, Reaction, Recorded
+from ceqs.model import Admission, Boundary, Reaction, Recorded
 from ceqs.model import Decision as Ctx
 
 Events = Iterator[LendingEvent]
@@ -81,6 +81,15 @@ class WrongResult(RegisterCommands):
 
 class WrongRequest(RegisterCommands):
     def register_book(self, request: LendBookRequest, register: Register, ctx: Ctx) -> Events: ...  # wrong: request
+
+
+class WrongBoundary(RegisterCommands):
+    def register_book(self, request: RegisterBookRequest, register: Register, ctx: Ctx) -> Events:
+        yield BookRegistered(book_id=request.book_id)
+
+    def register_book_boundary(self, request: LendBookRequest, boundary: Boundary) -> Boundary:  # wrong: request
+        wrong = boundary.without("BookLent")  # wrong: not the name of an event, but its class
+        return wrong.query  # wrong: no boundary
 
 
 class WrongCommands(LoanCommands):
@@ -164,3 +173,14 @@ async def call(client: LendingClient) -> None:
     print(answer.loan)  # wrong: an answer is not its response
     async for _ in client.get_loan(GetLoanRequest()):  # wrong: no stream
         break
+
+
+async def load(client: LendingClient) -> None:
+    async with client.stream() as stream:
+        await stream.lend_book(ReturnBookRequest())  # wrong: request
+        await stream.get_loan(GetLoanRequest())  # wrong: a query
+        sent = await stream.lend_book(LendBookRequest())
+        print(sent.response)  # wrong: it has no outcome yet
+        print((await sent).result().due_on)  # wrong: there is no such field
+    client.execute_many([GetLoanRequest()])  # wrong: a query
+    client.execute_many([(1, LendBookRequest())])  # wrong: an id is text

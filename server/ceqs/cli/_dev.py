@@ -17,6 +17,7 @@ from ceqs.cli._contexts import addresses_of, load_contexts
 from ceqs.cli._generate import generate_project
 from ceqs.cli._layout import layout_faults, portions_of
 from ceqs.cli._output import Output, show, show_error
+from ceqs.cli._processes import check_processes
 from ceqs.cli._running import Running, announced, find_running
 from ceqs.cli._settings import Settings
 from ceqs.cli._signals import together
@@ -92,6 +93,7 @@ class Dev:
 async def dev(settings: Settings, output: Output) -> None:
     """Run every role of every context until cancelled."""
     began = time.monotonic()
+    check_processes(settings)
     if faults := layout_faults(portions_of(settings.project)):
         raise Misconfigured("; ".join(faults))
     addresses = addresses_of(settings, list(load_contexts(settings)))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 # Everything heavier is imported by the command that needs it: `ceqs --help` answers at once.
+from ceqs.cli import _log
 from ceqs.cli._output import Output, OutputOption, reporting, show
+
+if TYPE_CHECKING:
+    from ceqs.cli._roles import Announce
+    from ceqs.cli._settings import Settings
 
 app = typer.Typer(
     name="ceqs",
@@ -26,6 +32,8 @@ app = typer.Typer(
 )
 
 Contexts = Annotated[list[str] | None, typer.Argument(metavar="[CONTEXT]...", help="Contexts by name; all by default.")]
+
+app.add_typer(_log.app)
 
 
 @app.command()
@@ -90,12 +98,31 @@ def dev(output: OutputOption = Output.TEXT) -> None:
 
 
 @app.command()
-def serve(contexts: Contexts = None, output: OutputOption = Output.TEXT) -> None:
+def serve(
+    contexts: Contexts = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Server processes behind each address; more than one on PostgreSQL only."),
+    ] = None,
+    shared_port: Annotated[bool, typer.Option("--shared-port", hidden=True)] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
     """Serve commands, queries and events over gRPC, each context at its address.
 
-    Examples:  `ceqs serve`,  `CEQS_KEY=... CEQS_DATA=/var/lib/shop ceqs serve orders`
+    With several processes, the kernel spreads connections among them, and one that dies is started again.
+
+    Examples:  `ceqs serve`,  `CEQS_KEY=... CEQS_DATA=/var/lib/shop ceqs serve orders`,
+    `CEQS_STORE=postgres CEQS_DATABASE_URL=postgresql://... ceqs serve --processes 4`
     """
-    _role("serve", contexts, output)
+    from ceqs.cli import _processes, _roles
+
+    def work(settings: Settings, names: list[str], announce: Announce) -> Coroutine[Any, Any, None]:
+        wanted = settings if processes is None else settings.model_copy(update={"processes": processes})
+        if wanted.processes > 1:
+            return _processes.serve_by_processes(wanted, names, output)
+        return _roles.serve(wanted, names, announce, shared=shared_port)
+
+    _role(work, contexts, output)
 
 
 @app.command()
@@ -104,7 +131,9 @@ def relay(contexts: Contexts = None, output: OutputOption = Output.TEXT) -> None
 
     Examples:  `ceqs relay`,  `CEQS_NATS_URL=nats://nats:4222 ceqs relay orders`
     """
-    _role("relay", contexts, output)
+    from ceqs.cli import _roles
+
+    _role(_roles.relay, contexts, output)
 
 
 @app.command()
@@ -113,7 +142,9 @@ def project(contexts: Contexts = None, output: OutputOption = Output.TEXT) -> No
 
     Examples:  `CEQS_KEY=... ceqs project`,  `ceqs project orders`
     """
-    _role("project", contexts, output)
+    from ceqs.cli import _roles
+
+    _role(_roles.project, contexts, output)
 
 
 @app.command()
@@ -162,6 +193,8 @@ def tail(
     type_: Annotated[list[str] | None, typer.Option("--type", help="Only events of this type; repeatable.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Only events with this tag, `item:1`; repeatable.")] = None,
     after: Annotated[int | None, typer.Option(min=0, help="Begin after this position; 0 is the start.")] = None,
+    since: Annotated[str | None, typer.Option(help="Begin at a time, `2010-12-02T08:26` UTC, or `15m` ago.")] = None,
+    last: Annotated[int | None, typer.Option(min=1, help="Begin with so many of the last events, per context.")] = None,
     private: Annotated[
         bool | None, typer.Option("--private/--public", help="Every event, or public ones; every one with a key.")
     ] = None,
@@ -172,7 +205,7 @@ def tail(
     """Print events as they are recorded, decoded. A star marks public ones.
 
     Examples:  `ceqs tail`,  `ceqs tail orders --type OrderPlaced --tag order:536365`,
-    `ceqs tail orders --after 0 --no-follow --output json`
+    `ceqs tail orders --after 0 --no-follow --output json`,  `ceqs tail --since 2010-12-02`,  `ceqs tail --last 20`
     """
     from ceqs.cli import _tail
     from ceqs.cli._settings import load_settings
@@ -187,6 +220,8 @@ def tail(
                 types=type_ or [],
                 tags=tag or [],
                 after=after,
+                since=since,
+                last=last,
                 private=private,
                 follow=follow,
                 limit=limit,
@@ -202,13 +237,15 @@ def version(output: OutputOption = Output.TEXT) -> None:
     show(output, f"ceqs {number}", {"version": number})
 
 
-def _role(name: str, contexts: list[str] | None, output: Output) -> None:
-    from ceqs.cli import _roles
+def _role(
+    work: Callable[[Settings, list[str], Announce], Coroutine[Any, Any, None]],
+    contexts: list[str] | None,
+    output: Output,
+) -> None:
     from ceqs.cli._logging import configure_logging
     from ceqs.cli._settings import load_settings
     from ceqs.cli._signals import run
 
     configure_logging()
     with reporting(output):
-        work = {"serve": _roles.serve, "relay": _roles.relay, "project": _roles.project}[name]
         run(work(load_settings(), contexts or [], lambda text, value: show(output, text, value)), fast=True)

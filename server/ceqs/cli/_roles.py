@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -25,8 +26,11 @@ Announce = Callable[[str, Mapping[str, Any]], None]
 _process_log = structlog.get_logger("ceqs.cli")
 
 
-async def serve(settings: Settings, names: Iterable[str], announce: Announce) -> None:
-    """Serve commands, queries and events of contexts, each at its address, until cancelled."""
+async def serve(settings: Settings, names: Iterable[str], announce: Announce, *, shared: bool = False) -> None:
+    """Serve commands, queries and events of contexts, each at its address, until cancelled.
+
+    The addresses may be `shared` with sibling processes.
+    """
     contexts = load_contexts(settings)
     addresses = addresses_of(settings, list(contexts))
     if not settings.key:
@@ -39,14 +43,16 @@ async def serve(settings: Settings, names: Iterable[str], announce: Announce) ->
             models = _models(settings, context)
             for model in models.values():
                 stack.push_async_callback(model.close)
-            server = Server([Served(context, log, models)], _server_settings(settings, name, addresses[name]))
+            listening = server_settings(settings, name, addresses[name], shared=shared)
+            server = Server([Served(context, log, models)], listening)
             servers.append(server)
             try:
                 await server.start()
             except BaseException:
                 await _stop(servers)
                 raise
-            announce(f"{name} is served at {server.address}", {"serves": name, "address": server.address})
+            value = {"serves": name, "address": server.address, "pid": os.getpid()}
+            announce(f"{name} is served at {server.address} by process {os.getpid()}", value)
         try:
             await asyncio.Event().wait()
         finally:
@@ -94,13 +100,15 @@ def _models(settings: Settings, context: Context) -> dict[str, ModelReader]:
     }
 
 
-def _server_settings(settings: Settings, name: str, address: str) -> ServerSettings:
+def server_settings(settings: Settings, name: str, address: str, *, shared: bool = False) -> ServerSettings:
+    """Give the settings of a context's server. Raises Misconfigured where the address is none."""
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal() and int(port) < 65536):
         raise Misconfigured(f"addresses: {address!r} of {name} is not of the form host:port")
     return ServerSettings(
-        host=host,
+        host=host.removeprefix("[").removesuffix("]"),
         port=int(port),
+        shared=shared,
         key=settings.key,
         tls_certificate=settings.path(settings.tls_certificate) if settings.tls_certificate else None,
         tls_key=settings.path(settings.tls_key) if settings.tls_key else None,

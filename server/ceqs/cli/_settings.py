@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     database_url: str = ""
     """Where the store is postgres: `postgresql://user@host:port/database`, for logs and query models."""
     nats_url: str = "nats://127.0.0.1:4222"
+    processes: Annotated[int, Field(ge=1)] = 1
+    """How many processes `ceqs serve` runs behind each address; more than one where the store is postgres."""
     key: str = ""
     """The key for private events and administration. `ceqs dev` makes one."""
     tls_certificate: Path | None = None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import difflib
 import itertools
 import json
+import re
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from google.protobuf.json_format import MessageToDict
@@ -20,6 +23,13 @@ from ceqs.client import ContextClient, Event
 from ceqs.contract import Contract
 from ceqs.errors import Misconfigured
 from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse, Head
+
+_UNITS = {
+    "s": dt.timedelta(seconds=1),
+    "m": dt.timedelta(minutes=1),
+    "h": dt.timedelta(hours=1),
+    "d": dt.timedelta(days=1),
+}
 
 
 class TailClient(ContextClient):
@@ -48,12 +58,17 @@ async def tail(
     types: Iterable[str],
     tags: Iterable[str],
     after: int | None,
+    since: str | None,
+    last: int | None,
     private: bool | None,
     follow: bool,
     limit: int | None,
     output: Output,
 ) -> None:
-    """Print the events of contexts (all where none is named), from now on or after a position."""
+    """Print the events of contexts (all where none is named): from now on, or from where it is said."""
+    if sum(one is not None for one in (after, since, last)) > 1:
+        raise Misconfigured("--after, --since and --last each say where to begin: give one of them")
+    from_time = None if since is None else since_when(since, dt.datetime.now(dt.UTC))
     contexts = load_contexts(settings)
     running = find_running(settings)
     key = settings.key or (running.key if running else "")
@@ -68,22 +83,31 @@ async def tail(
 
     shown = itertools.count(1)
 
+    def print_one(contract: Contract, event: Event) -> None:
+        _show(contract, event, output)
+        if next(shown) == limit:
+            raise _LimitReachedError
+
     async def one(contract: Contract) -> None:
         mine = [name for name in wanted if name in contract.events]
         if wanted and not mine:
             return
         async with TailClient.of(contract, addresses[contract.context], key) as client:
-            start = after
-            if start is None:
-                head = await client.head()
-                start = (head.position if scope_private else head.public_position) if follow else 0
             scope: Literal["private", "public"] = "private" if scope_private else "public"
-            events = client.events(after=start, scope=scope, types=mine, tags=tags, live=follow)
-            async with contextlib.aclosing(events):
+            events_of = partial(client.events, scope=scope, types=mine, tags=tags)
+            start = after or 0
+            if last is not None or (after is None and from_time is None and follow):
+                head = await client.head()
+                start = head.position if scope_private else head.public_position
+            if last is not None:
+                newest = [e async for e in events_of(before=start + 1, backwards=True, limit=last, live=False)]
+                for event in reversed(newest):
+                    print_one(contract, event)
+                if not follow:
+                    return
+            async with contextlib.aclosing(events_of(after=start, from_time=from_time, live=follow)) as events:
                 async for event in events:
-                    _show(contract, event, output)
-                    if next(shown) == limit:
-                        raise _LimitReachedError
+                    print_one(contract, event)
 
     with contextlib.suppress(_LimitReachedError):
         await together(map(one, contracts))
@@ -91,6 +115,20 @@ async def tail(
 
 class _LimitReachedError(Exception):
     """As many events were printed as were asked for."""
+
+
+def since_when(text: str, now: dt.datetime) -> dt.datetime:
+    """Read a time: `2010-12-02`, `2010-12-02T08:26`, in UTC unless it says otherwise, or `90s`, `15m`, `2h`, `7d` ago.
+
+    Raises Misconfigured.
+    """
+    if ago := re.fullmatch(r"(\d{1,5})([smhd])", text):
+        return now - int(ago[1]) * _UNITS[ago[2]]
+    try:
+        time = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise Misconfigured(f"--since {text}: no such time; write 2010-12-02, 2010-12-02T08:26 or 15m") from None
+    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
 
 
 def _event_type(name: str, known: dict[str, str]) -> str:

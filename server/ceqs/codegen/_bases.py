@@ -17,7 +17,7 @@ from ceqs.codegen._names import (
     service_class,
 )
 from ceqs.codegen._sources import Sources
-from ceqs.contract import CommandRpc, Contract, EventType, QueryRpc, StateType, snake
+from ceqs.contract import CommandRpc, Contract, EventType, QueryRpc, StateType, boundary_method, snake
 
 MODEL = "ceqs.model"
 BODY = "        "
@@ -104,8 +104,16 @@ class _Bases:
         for rpc in self.contract.commands.values():
             if rpc.service == service:
                 body += ["", f"    @{self.module.use('abc', 'abstractmethod')}", *self._command(rpc)]
+                body += ["", f"    @{self.module.use(MODEL, 'unheard')}", *self._boundary(rpc)]
         self.module.define(name, *body)
         return name
+
+    def _boundary(self, rpc: CommandRpc) -> list[str]:
+        boundary = self.module.use(MODEL, "Boundary")
+        parameters = ["self", f"request: {self.module.message(rpc.request)}", f"boundary: {boundary}"]
+        head = wrapped(f"def {boundary_method(rpc.name)}", "(", parameters, f") -> {boundary}:", "    ")
+        doc = f"Narrow or widen what {rpc.name} depends on: the boundary of its request in the state {rpc.state.name}."
+        return [*head, *docstring(doc, BODY), f"{BODY}return boundary"]
 
     def _command(self, rpc: CommandRpc) -> list[str]:
         state = rpc.state

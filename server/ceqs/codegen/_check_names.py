@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor, FileDescriptor
 from ceqs.codegen._module import pb2_module
 from ceqs.codegen._names import generated_names
 from ceqs.codegen._package import FILE_OPTIONS, FILE_PACKAGE, Package
-from ceqs.contract import context_name, method_name, snake
+from ceqs.contract import boundary_method, context_name, method_name, snake
 from ceqs.errors import Misconfigured
 from ceqs.v1 import options_pb2
 
@@ -107,6 +107,15 @@ def _check_shared(package: Package) -> None:
             package.at_rpc(
                 rpc,
                 f"{_of_service(rpc.full_name)} and {_of_service(namesake)} are both called by {method}; rename one",
+            )
+    tailors = {boundary_method(rpc.name): rpc for rpc in package.commands}
+    for rpc in package.commands:
+        method = method_name(rpc.name)
+        if method in tailors:
+            package.at_rpc(
+                rpc,
+                f"{_of_service(rpc.full_name)} is called by {method}, which gives the boundary of "
+                f"{_of_service(tailors[method].full_name)}; rename one",
             )
 
 

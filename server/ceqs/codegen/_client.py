@@ -14,18 +14,30 @@ from ceqs.contract import CommandRpc, Contract, QueryRpc
 BASE = "ceqs.client"
 # What the base has, and what the annotations below mean: an rpc of such a name is called with an underscore.
 RESERVED = frozenset(
-    {"attempt_timeout", "channel", "close", "events", "float", "str", "timeout", "token", "with_token"}
+    {
+        "attempt_timeout",
+        "channel",
+        "close",
+        "events",
+        "execute_many",
+        "float",
+        "str",
+        "stream",
+        "timeout",
+        "token",
+        "with_token",
+    }
 )
 
 
 def client_module(contract: Contract, files: Sequence[FileDescriptor], sources: Sources) -> str:
     """Give the source of the client module."""
-    name = context_class(contract.context, "Client")
+    name, stream = context_class(contract.context, "Client"), context_class(contract.context, "Stream")
     module = Module(
         f"A typed client of the context {contract.context}.",
         contract.package,
         [file.name for file in files],
-        [*message_names(files), name],
+        [*message_names(files), name, stream],
     )
     body = [
         f"class {name}({module.use(BASE, 'ContextClient')}):",
@@ -39,12 +51,68 @@ def client_module(contract: Contract, files: Sequence[FileDescriptor], sources: 
         if events
         else ["    ceqs_events = {}"]
     )
-    for command in contract.commands.values():
+    commands = list(contract.commands.values())
+    paths = [f'{module.message(c.request)}: ("{c.path}", {module.message(c.response)})' for c in commands]
+    body += (
+        ["    ceqs_commands = {", *(f"        {path}," for path in paths), "    }"]
+        if paths
+        else ["    ceqs_commands = {}"]
+    )
+    for command in commands:
         body += ["", *_command(module, command, sources)]
+    if commands:
+        body += _streaming(module, stream, commands)
     for query in contract.queries.values():
         body += ["", *(_watch if query.streaming else _query)(module, query, sources)]
     module.define(name, *body)
+    if commands:
+        module.define(stream, *_stream(module, stream, contract, sources))
     return module.text()
+
+
+def _streaming(module: Module, stream: str, commands: Sequence[CommandRpc]) -> list[str]:
+    """Give the client's methods that open a stream."""
+    requests = " | ".join(module.message(command.request) for command in commands)
+    responses = " | ".join(dict.fromkeys(module.message(command.response) for command in commands))
+    iterator, outcome = module.use("collections.abc", "AsyncIterator"), module.use(BASE, "Outcome")
+    return [
+        "",
+        f"    def stream(self, *, timeout: float | None = None) -> {stream}:",
+        '        """Open a stream of commands; `timeout` is that of each: `async with client.stream() as stream`."""',
+        f"        return {stream}(self._settings(timeout))",
+        "",
+        *wrapped(
+            "def execute_many",
+            "(",
+            ["self", f"requests: {module.use(BASE, 'Commands')}[{requests}]", "*", "timeout: float | None = None"],
+            f") -> {iterator}[{outcome}[{responses}]]:",
+            "    ",
+        ),
+        '        """Send many commands on one stream; give their outcomes in the order of the requests."""',
+        "        return self._execute_many(requests, self.stream(timeout=timeout))",
+    ]
+
+
+def _stream(module: Module, name: str, contract: Contract, sources: Sources) -> list[str]:
+    lines = [
+        f"class {name}({module.use(BASE, 'CommandStream')}):",
+        *docstring(f"Sends commands of the context {contract.context} on one call.", "    "),
+    ]
+    for rpc in contract.commands.values():
+        response = module.message(rpc.response)
+        lines += [
+            "",
+            *wrapped(
+                f"async def {_method(rpc)}",
+                "(",
+                [*_request(module, rpc), "command_id: str | None = None"],
+                f") -> {module.use(BASE, 'Sent')}[{response}]:",
+                "    ",
+            ),
+            *_doc(rpc, sources),
+            *_call("await self._send", rpc, response, "command_id"),
+        ]
+    return lines
 
 
 def _command(module: Module, rpc: CommandRpc, sources: Sources) -> list[str]:

@@ -1,8 +1,8 @@
 """Descriptor images: everything that the protos of a directory say, imports and comments included.
 
 buf cannot fetch modules offline and protovalidate's wheel ships no `validate.proto`, so protoc resolves the imports:
-from the directory itself, from this distribution, and for `buf/validate/validate.proto` from the descriptor that the
-protovalidate package carries.
+from the directory itself, from this distribution, and for `buf/validate/validate.proto` and `google/rpc/status.proto`
+from the descriptors that the packages protovalidate and googleapis-common-protos carry.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.rpc import status_pb2
 
 from ceqs.errors import Misconfigured
 
@@ -46,9 +47,9 @@ def protos_in(proto: Path) -> list[str]:
 def inputs(proto: Path) -> Generator[tuple[str, ...]]:
     """Give protoc's options for finding the protos of a directory and all that they import, for as long as needed."""
     with tempfile.TemporaryDirectory() as temporary:
-        validate = Path(temporary, "validate.binpb")
-        validate.write_bytes(FileDescriptorSet(file=[validate_descriptor()]).SerializeToString())
-        yield f"-I{proto}", f"-I{_platform_protos()}", f"--descriptor_set_in={validate}"
+        installed = Path(temporary, "installed.binpb")
+        installed.write_bytes(FileDescriptorSet(file=[validate_descriptor(), _status()]).SerializeToString())
+        yield f"-I{proto}", f"-I{_platform_protos()}", f"--descriptor_set_in={installed}"
 
 
 def build_image(proto: Path, files: Sequence[str]) -> FileDescriptorSet:
@@ -82,6 +83,12 @@ def validate_descriptor() -> FileDescriptorProto:
     from protovalidate._gen.buf.validate import validate_pb
 
     return FileDescriptorProto.FromString(validate_pb.desc().proto.to_binary())
+
+
+def _status() -> FileDescriptorProto:
+    found = FileDescriptorProto()
+    status_pb2.DESCRIPTOR.CopyToProto(found)
+    return found
 
 
 def protoc(*arguments: str, path: str = "") -> None:

@@ -4,6 +4,7 @@ from ceqs.contract._ids import Uuid7, new_id
 from ceqs.contract._read import (
     AGE,
     RECEIPT,
+    boundary_method,
     command_id_field,
     context_name,
     field_of_type,
@@ -15,7 +16,7 @@ from ceqs.contract._read import (
     snake,
     tag_fields,
 )
-from ceqs.contract._tags import BUCKETS, MAX_TAG_VALUE, bucket_of, tags_of
+from ceqs.contract._tags import BUCKETS, MAX_TAG_VALUE, bucket_of, checked_value, tags_of
 from ceqs.contract._tokens import decode_token, encode_token, merge_tokens
 from ceqs.contract._types import (
     CommandRpc,
@@ -42,7 +43,9 @@ __all__ = [
     "StateType",
     "TagField",
     "Uuid7",
+    "boundary_method",
     "bucket_of",
+    "checked_value",
     "command_id_field",
     "context_name",
     "decode_token",

@@ -85,6 +85,11 @@ def method_name(rpc: str) -> str:
     return f"{name}_" if iskeyword(name) else name
 
 
+def boundary_method(rpc: str) -> str:
+    """Give the method that may narrow or widen a command's boundary: `PlaceOrder` -> `place_order_boundary`."""
+    return f"{snake(rpc)}_boundary"
+
+
 def messages(file: FileDescriptor) -> Iterator[Descriptor]:
     """Give the top-level messages of a file in the order of their declaration."""
     return iter(file.message_types_by_name.values())
@@ -153,6 +158,7 @@ def _state(descriptor: Descriptor, events: dict[str, EventType]) -> StateType:
         message=GetMessageClass(descriptor),
         boundary=tuple(options.boundary),
         folds=tuple(events[name] for name in options.folds),
+        types=frozenset(events[name].full_name for name in options.folds),
         locking=Locking.PESSIMISTIC if options.locking == options_pb2.LOCKING_PESSIMISTIC else Locking.OPTIMISTIC,
         persistence=(
             Persistence.STATE_STORED

@@ -28,7 +28,7 @@ def tags_of(message: Message, fields: Iterable[TagField]) -> tuple[str, ...]:
         value = getattr(message, tag.field)
         for one in value if tag.repeated else (value,):
             if one != "" and (one or tag.repeated):
-                tags[f"{tag.key}:{_checked(tag.field, str(one))}"] = None
+                tags[f"{tag.key}:{checked_value(tag.field, str(one))}"] = None
     return tuple(tags)
 
 
@@ -39,7 +39,8 @@ def bucket_of(event: EventType, tags: Iterable[str]) -> int:
     return zlib.crc32(keys[0].encode()) % BUCKETS if keys else 0
 
 
-def _checked(field: str, value: str) -> str:
+def checked_value(field: str, value: str) -> str:
+    """Give the value of a tag. Raises Invalid, naming the field, where it is too long or has control characters."""
     if len(value.encode()) > MAX_TAG_VALUE:
         raise Invalid(violations=[Violation(field, f"must be at most {MAX_TAG_VALUE} bytes long")])
     if _CONTROL.search(value):

@@ -11,13 +11,18 @@ from google.protobuf.message import DecodeError
 from ceqs.errors import Invalid, Violation
 from ceqs.v1.answers_pb2 import ConsistencyToken
 
+_URLSAFE = bytes.maketrans(b"+/", b"-_")
+
 NO_TOKEN = Violation("ceqs-at-least", "is not a consistency token")
 
 
 def encode_token(positions: Mapping[str, int]) -> str:
     """Give the token that says: everything up to these positions. The same positions give the same text."""
-    token = ConsistencyToken(positions=positions)
-    return base64.urlsafe_b64encode(token.SerializeToString(deterministic=True)).decode().rstrip("=")
+    token = ConsistencyToken()
+    for log_id, position in positions.items():
+        token.positions[log_id] = position
+    raw = token.SerializeToString(deterministic=True)
+    return binascii.b2a_base64(raw, newline=False).translate(_URLSAFE, b"=").decode()
 
 
 def decode_token(token: str) -> dict[str, int]:

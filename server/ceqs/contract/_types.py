@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
@@ -48,6 +48,17 @@ class EventType:
     partition_by: str
     """The tag key that keeps events in order relative to each other; empty where the event has no tag."""
 
+    def can_carry(self, tags: Iterable[str]) -> bool:
+        """Whether one event of this type can carry all of these tags: several of a key need as many fields."""
+        free = list(self.tags)
+        for tag in tags:
+            field = next((field for field in free if tag.startswith(f"{field.key}:")), None)
+            if field is None:
+                return False
+            if not field.repeated:
+                free.remove(field)
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class StateType:
@@ -58,6 +69,8 @@ class StateType:
     message: type[Message]
     boundary: tuple[str, ...]
     folds: tuple[EventType, ...]
+    types: frozenset[str]
+    """The full names of the events."""
     locking: Locking
     persistence: Persistence
     snapshot_every: int

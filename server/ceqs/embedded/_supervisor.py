@@ -40,14 +40,16 @@ class _Child:
 class Supervisor:
     """Keeps child processes running until it is stopped.
 
-    `sink` gets every line that a child prints (stdout and stderr alike); `grace` is how many seconds a child has
-    between SIGTERM and SIGKILL. Each child leads a process group of its own, so that a terminal's Ctrl-C reaches the
+    `sink` gets every line that a child prints (stdout and stderr alike) and what is said of its death; not `captured`,
+    children print where the supervisor itself does. `grace` is how many seconds a child has between SIGTERM and
+    SIGKILL. Each child leads a process group of its own, so that a terminal's Ctrl-C reaches the
     supervisor alone, which then stops the children in the reverse order of their start. Where the supervisor itself
     is killed, the kernel kills the children (Linux).
     """
 
-    def __init__(self, sink: Sink | None = None, *, grace: float = 10.0) -> None:
+    def __init__(self, sink: Sink | None = None, *, grace: float = 10.0, captured: bool = True) -> None:
         self._sink: Sink = _nowhere if sink is None else sink
+        self._captured = captured
         self._grace = grace
         self._children: dict[str, _Child] = {}
 
@@ -110,33 +112,41 @@ class Supervisor:
     ) -> None:
         await self.stop()
 
-    async def _spawn(self, child: _Child) -> tuple[asyncio.subprocess.Process, asyncio.Task[None]]:
+    async def _spawn(self, child: _Child) -> tuple[asyncio.subprocess.Process, asyncio.Task[None] | None]:
+        if not self._captured:
+            return await self._execute(child, None), None
         # A pipe of our own: asyncio's would keep wait() from returning while a grandchild holds it open.
         reading, writing = os.pipe()
         output = asyncio.create_task(self._pump(child.name, reading), name=f"output of {child.name}")
         try:
-            child.process = await asyncio.create_subprocess_exec(
-                *bound_to_parent(child.argv),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=writing,
-                stderr=asyncio.subprocess.STDOUT,
-                env={**os.environ, **(child.env or {})},
-                cwd=child.cwd,
-                start_new_session=True,
-            )
+            return await self._execute(child, writing), output
         finally:
             os.close(writing)
-        child.starts += 1
-        return child.process, output
 
-    async def _keep(self, child: _Child, process: asyncio.subprocess.Process, output: asyncio.Task[None]) -> None:
+    async def _execute(self, child: _Child, output: int | None) -> asyncio.subprocess.Process:
+        child.process = await asyncio.create_subprocess_exec(
+            *bound_to_parent(child.argv),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(child.env or {})},
+            cwd=child.cwd,
+            start_new_session=True,
+        )
+        child.starts += 1
+        return child.process
+
+    async def _keep(
+        self, child: _Child, process: asyncio.subprocess.Process, output: asyncio.Task[None] | None
+    ) -> None:
         delay = 0.0
         while True:
             born = time.monotonic()
             code = await process.wait()
             _signal_group(process.pid, signal.SIGKILL)  # What it left of its group would hold ports and files.
-            await asyncio.wait([output], timeout=1)
-            output.cancel()
+            if output is not None:
+                await asyncio.wait([output], timeout=1)
+                output.cancel()
             if not child.wanted:
                 return
             longlived = time.monotonic() - born > LONG_LIFE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ceqs.log._retention import NOW_POSTGRES, NOW_SQLITE, PROMISED
+
 
 def _refuse(trigger: str, when: str, says: str) -> str:
     return f"CREATE TRIGGER {trigger} BEFORE {when} BEGIN SELECT RAISE(ABORT, '{says}'); END"
@@ -22,6 +24,18 @@ SQLITE = (
     _refuse("commands_update", "UPDATE ON commands", "receipts are immutable"),
     _refuse("commands_delete", "DELETE ON commands WHEN OLD.derived", "derived command ids are kept for good"),
     _refuse(
+        "commands_forget",
+        f"DELETE ON commands WHEN {PROMISED.format(row='OLD', now=NOW_SQLITE)}",
+        "commands are remembered as long as was promised",
+    ),
+    _refuse("promises_update", "UPDATE ON promises", "promises are kept"),
+    _refuse("promises_delete", "DELETE ON promises", "promises are kept"),
+    _refuse(
+        "promises_insert",
+        "INSERT ON promises WHEN NEW.since <= (SELECT max(since) FROM promises)",
+        "promises are kept",
+    ),
+    _refuse(
         "commands_insert",
         "INSERT ON commands WHEN EXISTS (SELECT 1 FROM commands WHERE command_id = NEW.command_id)",
         "receipts are immutable",
@@ -31,7 +45,8 @@ SQLITE = (
     _refuse(
         "meta_update",
         """UPDATE ON meta WHEN NEW.name <> OLD.name OR NEW.epoch < OLD.epoch
-        OR NEW.schema_version < OLD.schema_version OR NEW.tag_generation < OLD.tag_generation""",
+        OR NEW.schema_version < OLD.schema_version OR NEW.tag_generation < OLD.tag_generation
+        OR NEW.tagging < OLD.tagging""",
         "a log keeps its name and only goes forward",
     ),
 )
@@ -41,17 +56,29 @@ CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'restrict_violation'; END $$
 """
 
+# The condition of a trigger must not look into tables here, but its function may.
+_REFUSE_PROMISED = f"""
+CREATE FUNCTION refuse_promised() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS
+$$ BEGIN
+    IF {PROMISED.format(row="OLD", now=NOW_POSTGRES)} THEN
+        RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN OLD;
+END $$
+"""
 
-def _refuse_always(table: str, trigger: str, when: str, says: str) -> tuple[str, str]:
+
+def _refuse_always(table: str, trigger: str, when: str, says: str, by: str = "refuse") -> tuple[str, str]:
     # ALWAYS: session_replication_role = replica switches ordinary triggers off.
     return (
-        f"CREATE TRIGGER {trigger} BEFORE {when} EXECUTE FUNCTION refuse('{says}')",
+        f"CREATE TRIGGER {trigger} BEFORE {when} EXECUTE FUNCTION {by}('{says}')",
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}",
     )
 
 
 POSTGRES = (
     _RAISE,
+    _REFUSE_PROMISED,
     *_refuse_always(
         "events",
         "events_change",
@@ -71,6 +98,19 @@ POSTGRES = (
         "derived command ids are kept for good",
     ),
     *_refuse_always(
+        "commands",
+        "commands_forget",
+        "DELETE ON commands FOR EACH ROW",
+        "commands are remembered as long as was promised",
+        "refuse_promised",
+    ),
+    *_refuse_always(
+        "promises",
+        "promises_change",
+        "UPDATE OR DELETE OR TRUNCATE ON promises FOR EACH STATEMENT",
+        "promises are kept",
+    ),
+    *_refuse_always(
         "meta",
         "meta_delete",
         "DELETE OR TRUNCATE ON meta FOR EACH STATEMENT",
@@ -80,7 +120,8 @@ POSTGRES = (
         "meta",
         "meta_update",
         """UPDATE ON meta FOR EACH ROW WHEN (NEW.name <> OLD.name OR NEW.epoch < OLD.epoch
-        OR NEW.schema_version < OLD.schema_version OR NEW.tag_generation < OLD.tag_generation)""",
+        OR NEW.schema_version < OLD.schema_version OR NEW.tag_generation < OLD.tag_generation
+        OR NEW.tagging < OLD.tagging)""",
         "a log keeps its name and only goes forward",
     ),
 )

@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
+from ceqs.log._kept import read_kept
 from ceqs.log._ledger import SQLITE, C, Dialect
-from ceqs.log._types import MAX_SLICE_BYTES, Slice, StoredEvent, Wanted
+from ceqs.log._types import MAX_SLICE_BYTES, Kept, Slice, StateKey, StoredEvent, Wanted
 from ceqs.model import Query
 
 MOST_EVENTS = 4_000
@@ -18,7 +19,8 @@ MOST_BYTES = 8 * MAX_SLICE_BYTES
 _FOUND = """
 SELECT c.key, e.position, length(e.envelope) AS size FROM {items} AS c
 CROSS JOIN tags AS t CROSS JOIN events AS e
-WHERE t.generation = :generation AND t.tag = c.tag AND t.position > c.after AND t.position <= :head
+WHERE t.generation = (SELECT tag_generation FROM meta) AND t.tag = c.tag
+AND t.position > c.after AND t.position <= :head
 AND t.type IN (SELECT y.value FROM {types} AS y) AND e.position = t.position
 LIMIT :limit
 """
@@ -76,6 +78,10 @@ class Histories(Protocol):
         """Read several at once."""
         ...
 
+    async def kept(self, wanted: Sequence[StateKey]) -> Sequence[Kept | None]:
+        """Read kept states."""
+        ...
+
     async def close(self) -> None:
         """Give up what they are read with."""
         ...
@@ -96,6 +102,14 @@ class SqliteHistories:
         """Read several at once."""
         return read_histories(self._connection, SQLITE, wanted)
 
+    async def kept(self, wanted: Sequence[StateKey]) -> Sequence[Kept | None]:
+        """Read kept states."""
+        return read_kept(self._connection, SQLITE, wanted)
+
+    def position(self) -> int:
+        """Say where the log's head stands."""
+        return SQLITE.head(self._connection)[0].position
+
     async def close(self) -> None:
         """Close the connection."""
         self._connection.close()
@@ -104,11 +118,9 @@ class SqliteHistories:
 def read_histories(connection: C, dialect: Dialect[C], wanted: Sequence[Wanted]) -> Sequence[Found]:
     """Read histories of boundaries with the same few statements, however many they are."""
     statements = _STATEMENTS[dialect.name]
-    now, generation = dialect.head(connection)
-    head = now.position
+    head = dialect.head(connection)[0].position
     parameters = {
         "items": json.dumps(list(_items(wanted))),
-        "generation": generation,
         "head": head,
         "limit": MOST_EVENTS + 1,
     }

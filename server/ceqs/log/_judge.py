@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.contract import encode_token
-from ceqs.errors import CeqsError, Conflict, DuplicateCommand, Expired
+from ceqs.errors import CeqsError, Conflict, DuplicateCommand, Expired, OutOfRange
+from ceqs.log._kept import KeptRow, to_row
 from ceqs.log._prepare import Prepared
 from ceqs.log._times import to_micros
 from ceqs.log._types import Appended, Condition, Head, NewEvent
@@ -66,6 +67,7 @@ class Verdict:
     events: list[EventRow] = field(default_factory=list[EventRow])
     tags: list[TagRow] = field(default_factory=list[TagRow])
     commands: dict[str, CommandRow] = field(default_factory=dict[str, CommandRow])
+    keeps: dict[tuple[str, str], KeptRow] = field(default_factory=dict[tuple[str, str], KeptRow])
 
 
 class Ledger(Protocol):
@@ -137,6 +139,11 @@ def judge(
             outcome = repeated(first, entry.content_hash, derived=entry.derived)
         elif entry.expires is not None and entry.expires <= monotonic:
             outcome = Expired()
+        elif entry.condition and entry.condition.after > head.position:
+            outcome = OutOfRange(
+                f"the log ends at {head.position}, so nothing can be known up to {entry.condition.after}; "
+                "was it restored from a backup?"
+            )
         elif entry.condition and (
             i in moved
             # What its own group appended before it, the decision knows; it must not know what was not appended.
@@ -202,6 +209,8 @@ def _accept(prepared: Prepared, verdict: Verdict, recording: Recording) -> Appen
     if entry.events:
         receipt.recorded_at.CopyFrom(recording.stamp)
         verdict.head = Head(head.log_id, position, public_position, recording.time, head.epoch)
+        if entry.keeps and entry.condition:
+            verdict.keeps[entry.keeps.state, entry.keeps.tag] = to_row(entry.keeps, position)
     elif head.recorded_at:
         receipt.recorded_at.CopyFrom(timestamp(head.recorded_at))
     encoded = receipt.SerializeToString()

@@ -7,20 +7,24 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Table, TextClause, text
 from sqlalchemy.dialects import postgresql
 
 from ceqs.log._judge import CommandRow, Verdict
-from ceqs.log._schema import commands, events, tags
+from ceqs.log._kept import REPLACE
+from ceqs.log._retention import NOW_POSTGRES, NOW_SQLITE
+from ceqs.log._schema import commands, events, states, tags
+from ceqs.log._tagging import Tagging, read_rules
 from ceqs.log._times import from_micros
 from ceqs.log._types import Condition, Head
 
 _HEAD = """
-SELECT m.log_id, m.epoch, m.tag_generation, e.position, e.recorded_at, (
+SELECT m.log_id, m.epoch, e.position, e.recorded_at, (
     SELECT public_position FROM events
-    WHERE public_position IS NOT NULL ORDER BY public_position DESC LIMIT 1) AS public_position
+    WHERE public_position IS NOT NULL ORDER BY public_position DESC LIMIT 1) AS public_position,
+    m.tag_generation, m.tagging
 FROM meta AS m LEFT JOIN (
     SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1) AS e ON 1 = 1
 """
@@ -29,7 +33,7 @@ HEAD = text(_HEAD)
 
 def to_head(row: Any) -> Head:
     """Give the row of HEAD as a value."""
-    log_id, epoch, _, position, recorded_at, public_position = row
+    log_id, epoch, position, recorded_at, public_position, *_ = row
     return Head(
         log_id=log_id,
         position=position or 0,
@@ -37,6 +41,15 @@ def to_head(row: Any) -> Head:
         recorded_at=from_micros(recorded_at) if position else None,
         epoch=epoch,
     )
+
+
+class Index(NamedTuple):
+    """The tags by which events are found."""
+
+    generation: int
+    """Which tags count."""
+    tagging: int
+    """The revision of the rules that they come from."""
 
 
 Rows: TypeAlias = Sequence[tuple[object, ...]]
@@ -58,14 +71,20 @@ class Dialect(Generic[C]):
     name: str
     commands: str
     moved: str
+    forget: str
+    now: str
+    """Asks the database's clock, in microseconds since 1970."""
     rows: Callable[[C, str, Mapping[str, object]], Sequence[Any]]
     """Executes a statement, with a parameter for each `:name` in it, and gives its rows."""
-    insert: Callable[[C, Table, Rows], None]
+    run: Callable[[C, str, Mapping[str, object]], int]
+    """Executes a statement that changes rows, and gives how many."""
+    insert: Callable[[C, Table, Rows, str], None]
+    """Inserts rows; the text says what becomes of those that are there."""
 
-    def head(self, connection: C) -> tuple[Head, int]:
-        """Say where the log stands, and which generation of tags counts."""
+    def head(self, connection: C) -> tuple[Head, Index]:
+        """Say where the log stands, and what it is indexed by."""
         (row,) = self.rows(connection, _HEAD, {})
-        return to_head(row), row[2]
+        return to_head(row), Index(*row[-2:])
 
 
 def _sqlite_rows(connection: sqlite3.Connection, statement: str, parameters: Mapping[str, object]) -> Sequence[Any]:
@@ -76,23 +95,31 @@ def _postgres_rows(connection: Connection, statement: str, parameters: Mapping[s
     return connection.execute(_text(statement), parameters).all()
 
 
+def _sqlite_run(connection: sqlite3.Connection, statement: str, parameters: Mapping[str, object]) -> int:
+    return connection.execute(statement, parameters).rowcount
+
+
+def _postgres_run(connection: Connection, statement: str, parameters: Mapping[str, object]) -> int:
+    return connection.execute(_text(statement), parameters).rowcount
+
+
 @cache
 def _text(statement: str) -> TextClause:
     return text(statement)
 
 
-def _insert_many(connection: sqlite3.Connection, table: Table, rows: Rows) -> None:
-    connection.executemany(_insertion(table), rows)
+def _insert_many(connection: sqlite3.Connection, table: Table, rows: Rows, conflict: str) -> None:
+    connection.executemany(_insertion(table, conflict), rows)
 
 
 @cache
-def _insertion(table: Table) -> str:
-    return f"INSERT INTO {table.name} VALUES ({', '.join('?' for _ in table.columns)})"  # noqa: S608  # ours
+def _insertion(table: Table, conflict: str) -> str:
+    return f"INSERT INTO {table.name} VALUES ({', '.join('?' for _ in table.columns)}) {conflict}"  # noqa: S608  # ours
 
 
-def _insert_arrays(connection: Connection, table: Table, rows: Rows) -> None:
+def _insert_arrays(connection: Connection, table: Table, rows: Rows, conflict: str) -> None:
     arrays = (f"${i}::{column.type.compile(_POSTGRES)}[]" for i, column in enumerate(table.columns, 1))
-    statement = f"INSERT INTO {table.name} SELECT * FROM unnest({', '.join(arrays)})"  # noqa: S608  # ours
+    statement = f"INSERT INTO {table.name} SELECT * FROM unnest({', '.join(arrays)}) {conflict}"  # noqa: S608  # ours
     connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True))))
 
 
@@ -122,9 +149,14 @@ ELSE EXISTS (
 END
 """
 
+_FORGET = "DELETE FROM commands WHERE command_id IN (SELECT value FROM {each})"
+
+_EACH_SQLITE = "json_each(:ids)"
+_EACH_POSTGRES = "jsonb_array_elements_text(CAST(:ids AS jsonb)) AS i(value)"
+
 SQLITE = Dialect(
     name="sqlite",
-    commands=_COMMANDS.format(each="json_each(:ids)"),
+    commands=_COMMANDS.format(each=_EACH_SQLITE),
     moved=_MOVED.format(
         items="""(
     SELECT json_extract(value, '$.key') AS key, json_extract(value, '$.after') AS after,
@@ -134,12 +166,15 @@ SQLITE = Dialect(
         types="json_each(c.types)",
         others="json_each(c.others)",
     ),
+    forget=_FORGET.format(each=_EACH_SQLITE),
+    now=f"SELECT {NOW_SQLITE}",
     rows=_sqlite_rows,
+    run=_sqlite_run,
     insert=_insert_many,
 )
 POSTGRES = Dialect(
     name="postgresql",
-    commands=_COMMANDS.format(each="jsonb_array_elements_text(CAST(:ids AS jsonb)) AS i(value)"),
+    commands=_COMMANDS.format(each=_EACH_POSTGRES),
     moved=_MOVED.format(
         items="""(
     SELECT * FROM jsonb_to_recordset(CAST(:items AS jsonb))
@@ -147,7 +182,10 @@ POSTGRES = Dialect(
         types="(SELECT jsonb_array_elements_text(c.types) AS value)",
         others="(SELECT jsonb_array_elements_text(c.others) AS value)",
     ),
+    forget=_FORGET.format(each=_EACH_POSTGRES),
+    now=f"SELECT {NOW_POSTGRES}",
     rows=_postgres_rows,
+    run=_postgres_run,
     insert=_insert_arrays,
 )
 
@@ -155,10 +193,14 @@ POSTGRES = Dialect(
 class SqlLedger(Generic[C]):
     """Reads and writes the tables on a connection whose transaction holds the log's lock."""
 
-    def __init__(self, connection: C, dialect: Dialect[C]) -> None:
+    def __init__(self, connection: C, dialect: Dialect[C], tagging: Tagging | None = None) -> None:
+        """Raise Unavailable where the log is indexed by other rules than those of the tagging."""
         self._connection = connection
         self._dialect = dialect
-        self._head, self._generation = dialect.head(connection)
+        self._head, index = dialect.head(connection)
+        self._generation = index.generation
+        if tagging is not None and not tagging.fits(index.tagging):
+            tagging.judge(index.tagging, read_rules(connection, dialect))
 
     def head(self) -> Head:
         """Say where the log stands."""
@@ -186,11 +228,17 @@ class SqlLedger(Generic[C]):
         """Store the rows of a verdict."""
         self._insert(events, verdict.events)
         self._insert(tags, [(self._generation, *row) for row in verdict.tags])
+        self._insert(states, list(verdict.keeps.values()), REPLACE)
         self._insert(commands, list(verdict.commands.values()))
 
-    def _insert(self, table: Table, rows: Rows) -> None:
+    def _insert(self, table: Table, rows: Rows, conflict: str = "") -> None:
         if rows:
-            self._dialect.insert(self._connection, table, rows)
+            self._dialect.insert(self._connection, table, rows, conflict)
+
+
+def stored(connection: C, dialect: Dialect[C], *, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
+    """Give those of the commands that are stored."""
+    return SqlLedger(connection, dialect).commands(command_ids)
 
 
 def to_command(row: Any) -> CommandRow:

@@ -5,21 +5,32 @@ from __future__ import annotations
 import datetime as dt
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import islice
 
+from ceqs.contract import Contract
 from ceqs.errors import DuplicateCommand
 from ceqs.log._follower import Follower
 from ceqs.log._judge import CommandRow, Outcome, Verdict, repeated, settle
+from ceqs.log._kept import KeptRow, to_kept
 from ceqs.log._prepare import Prepared
+from ceqs.log._retention import PURGED, Promise, is_promised, next_promise, purged
+from ceqs.log._span import splice, to_slice, up_to
+from ceqs.log._times import to_micros
 from ceqs.log._types import (
-    MAX_SLICE_BYTES,
+    BEYOND,
     Appended,
+    Batch,
     Condition,
     Entry,
     Head,
+    Kept,
+    Purged,
     Slice,
+    Span,
+    StateKey,
     StoredEvent,
     Wanted,
 )
@@ -52,14 +63,41 @@ class MemoryLog:
         return self._ledger.head()
 
     async def read(
-        self, *, after: int = 0, limit: int = 1000, query: Query = ALL, public: bool = False, until: int | None = None
+        self,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        query: Query = ALL,
+        public: bool = False,
+        until: int | None = None,
+        backwards: bool = False,
     ) -> Slice:
         """Read stored events after a position; see LogReader."""
-        return self._ledger.read(after, limit, query, public=public, until=until)
+        end = BEYOND if until is None else until
+        return self._ledger.read(
+            Span(after=after, until=end, limit=limit, query=query, public=public, backwards=backwards)
+        )
+
+    async def read_batch(self, span: Span) -> Batch:
+        """Read as ready bytes; see LogReader."""
+        found = self._ledger.read(span)
+        return Batch(splice([event.envelope for event in found.events]), len(found.events), found.through)
+
+    async def position_before(self, time: dt.datetime, *, public: bool = False) -> int:
+        """Give the last position that was recorded before a time; see LogReader."""
+        return self._ledger.position_before(time, public=public)
+
+    async def tagged(self, tags: Sequence[str], after: int, until: int) -> Sequence[tuple[int, str]]:
+        """Give which of the positions carry which of the tags; see LogReader."""
+        return self._ledger.tagged(tags, after, until)
 
     async def read_all(self, wanted: Sequence[Wanted]) -> Sequence[Slice]:
         """Read several histories at once; see LogReader."""
-        return [self._ledger.read(one.after, 1000, one.query, public=False, until=None) for one in wanted]
+        return [self._ledger.read(Span(after=one.after, query=one.query)) for one in wanted]
+
+    async def kept(self, wanted: Sequence[StateKey]) -> Sequence[Kept | None]:
+        """Read kept states; see LogReader."""
+        return [self._ledger.kept(key) for key in wanted]
 
     async def wait(self, after: int, timeout: float) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
         """Wait until the head's position is beyond `after`; see LogReader."""
@@ -76,6 +114,22 @@ class MemoryLog:
     def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:  # see Log
         """Keep nobody waiting: no other process writes."""
         return nullcontext()
+
+    async def declare(self, contract: Contract) -> Sequence[str]:  # see Log
+        """Find nothing to be tagged anew: all that is here was appended by this process."""
+        return ()
+
+    async def remembers(self) -> int | None:
+        """Give for how many days the ids of commands are remembered; see LogReader."""
+        return self._ledger.promises[-1].days if self._ledger.promises else None
+
+    async def remember(self, days: int | None, *, shorten: bool = False) -> None:
+        """Promise to remember the ids of commands for so many days; see Log."""
+        self._ledger.promise(days, shorten=shorten, name=self._name)
+
+    async def purge(self, after: str = "", *, dry_run: bool = False) -> Purged:
+        """Forget commands that nothing is promised to any more; see Log."""
+        return self._ledger.purge(after, to_micros(self._clock()), dry_run=dry_run)
 
     async def find(self, command_id: str, content_hash: bytes, *, derived: bool = False) -> Appended | None:
         """Give what the command id was accepted with; see Log."""
@@ -105,7 +159,11 @@ class _MemoryLedger:
         self._head = Head(log_id)
         self._events: list[tuple[StoredEvent, frozenset[str]]] = []
         self._public: list[tuple[StoredEvent, frozenset[str]]] = []
+        self._times: list[int] = []
+        self._public_times: list[int] = []
         self._commands: dict[str, CommandRow] = {}
+        self.promises: list[Promise] = []
+        self._states: dict[tuple[str, str], KeptRow] = {}
 
     def head(self) -> Head:
         return self._head
@@ -126,28 +184,47 @@ class _MemoryLedger:
     def insert(self, verdict: Verdict) -> None:
         self._head = verdict.head
         self._commands |= verdict.commands
+        self._states |= verdict.keeps
         for row in verdict.events:
             tags = frozenset(tag.tag for tag in verdict.tags if tag.position == row.position)
             stored = StoredEvent(row.position, row.public_position or 0, row.type, row.envelope), tags
             self._events.append(stored)
+            self._times.append(row.recorded_at)
             if row.public_position:
                 self._public.append(stored)
+                self._public_times.append(row.recorded_at)
 
-    def read(self, after: int, limit: int, query: Query, *, public: bool, until: int | None) -> Slice:
-        events = self._public if public else self._events
-        end = len(events) if until is None else min(until, len(events))
-        found: list[StoredEvent] = []
-        size = 0
-        for event in self._matching(events, after, end, query):
-            size += len(event.envelope)
-            if len(found) == limit or (found and size > MAX_SLICE_BYTES):
-                last = found[-1]
-                return Slice(found, last.public_position if public else last.position)
-            found.append(event)
-        return Slice(found, max(after, end))
+    def read(self, span: Span) -> Slice:
+        events = self._public if span.public else self._events
+        span = up_to(span, len(events))
+        positions = range(span.after, span.until)
+        found = (events[i] for i in (reversed(positions) if span.backwards else positions))
+        return to_slice(span, (event for event, tags in found if matches(span.query, event.type, tags)))
 
-    @staticmethod
-    def _matching(
-        events: Sequence[tuple[StoredEvent, frozenset[str]]], after: int, end: int, query: Query
-    ) -> Iterator[StoredEvent]:
-        return (event for event, tags in islice(events, after, end) if matches(query, event.type, tags))
+    def kept(self, key: StateKey) -> Kept | None:
+        return to_kept(self._states.get((key.state, key.tag)), key)
+
+    def position_before(self, time: dt.datetime, *, public: bool) -> int:
+        return bisect_left(self._public_times if public else self._times, to_micros(time))
+
+    def tagged(self, tags: Sequence[str], after: int, until: int) -> Sequence[tuple[int, str]]:
+        return [
+            (event.position, tag)
+            for event, its_tags in islice(self._events, after, until)
+            for tag in its_tags.intersection(tags)
+        ]
+
+    def promise(self, days: int | None, *, shorten: bool, name: str) -> None:
+        last = max((row.recorded_at for row in self._commands.values()), default=None)
+        if added := next_promise(days, self.promises, last, shorten=shorten, name=name):
+            self.promises.append(added)
+
+    def purge(self, after: str, now: int, *, dry_run: bool) -> Purged:
+        examined = sorted(command_id for command_id in self._commands if command_id > after)[:PURGED]
+        rows = [self._commands[command_id] for command_id in examined]
+        lapsed = [
+            row.command_id for row in rows if not (row.derived or is_promised(row.recorded_at, self.promises, now))
+        ]
+        for command_id in () if dry_run else lapsed:
+            del self._commands[command_id]
+        return purged(examined, lapsed)

@@ -6,10 +6,15 @@ import datetime as dt
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ceqs.contract import Contract
 from ceqs.errors import Misconfigured
 from ceqs.log._memory import MemoryLog
-from ceqs.log._types import MAX_WAITING_ENTRIES, Log, LogReader
+from ceqs.log._types import MAX_WAITING_ENTRIES, Log, LogReader, Retagged
+
+if TYPE_CHECKING:
+    from ceqs.log._sql import Store
 
 
 def utc_now() -> dt.datetime:
@@ -59,6 +64,45 @@ async def open_reader(url: str, name: str) -> LogReader:
 
         return await open_postgres_reader(url, name)
     raise Misconfigured(_unknown(url))
+
+
+async def retag_log(
+    url: str,
+    name: str,
+    contract: Contract,
+    *,
+    anew: bool = False,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Retagged:
+    """Tag the events of a log as a contract annotates them, where that has changed; or in any case `anew`.
+
+    On PostgreSQL, servers may go on meanwhile; on SQLite, none may write the log. `report` hears again and again up to
+    which position events are tagged, and where the head stands. Ended at any point, it goes on there the next time.
+
+    Raises Misconfigured where the log holds an event that the contract does not declare or a value that cannot be a
+    tag, or where a server writes a log in SQLite; LogUnavailable where there is no log. The tags are then as they were.
+    """
+    from ceqs.log._retag import retag
+
+    store: Store
+    await (await open_reader(url, name)).close()
+    if _scheme(url, name) == "sqlite":
+        from ceqs.log._sqlite import open_sqlite_store
+
+        try:
+            store, _ = await open_sqlite_store(_path(url), name, clock=utc_now)
+        except Misconfigured as error:
+            raise Misconfigured(
+                f"{error.message}. Stop it first: on SQLite nothing else may write meanwhile"
+            ) from error
+    else:
+        from ceqs.log._postgres import open_postgres_store
+
+        store, _ = await open_postgres_store(url, name, clock=utc_now)
+    try:
+        return await retag(store, contract, anew=anew, report=report)
+    finally:
+        await store.close()
 
 
 def _scheme(url: str, name: str) -> str:

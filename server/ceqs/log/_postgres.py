@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TypeVar
 
 import asyncpg
@@ -20,11 +21,14 @@ from ceqs.log import _guards
 from ceqs.log._follower import Follower
 from ceqs.log._histories import Found, read_histories
 from ceqs.log._judge import CommandRow, Verdict, settle
-from ceqs.log._ledger import HEAD, POSTGRES, SqlLedger, to_head
+from ceqs.log._kept import read_kept
+from ceqs.log._ledger import HEAD, POSTGRES, SqlLedger, stored, to_head
 from ceqs.log._prepare import Prepared
+from ceqs.log._select_postgres import PostgresReads
 from ceqs.log._shared import Shared
-from ceqs.log._sql import FAILURES, OutcomeUnknown, SqlLog, SqlReader, create, identify
-from ceqs.log._types import Head, Wanted
+from ceqs.log._sql import FAILURES, OutcomeUnknown, SqlLog, SqlReader, Step, create, identify
+from ceqs.log._tagging import Tagging
+from ceqs.log._types import Head, Kept, StateKey, Wanted
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -34,6 +38,7 @@ _SETTINGS = {
     "application_name": "ceqs",
     # Every statement is a walk along an index. A plan made while the tables were small must not scan them later.
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",
@@ -60,17 +65,22 @@ _UNFIT = (
 
 async def open_postgres_log(url: str, name: str, *, clock: Callable[[], dt.datetime], max_waiting: int) -> SqlLog:
     """Open or create the log in a database for writing; see open_log."""
+    store, head = await open_postgres_store(url, name, clock=clock)
+    engine = _engine(url, name, _READING, _READERS)
+    follower = Follower(head.position, _poll(engine))
+    histories, reads = _PostgresHistories(engine), PostgresReads(engine)
+    return SqlLog(name, head, engine, follower, histories, reads, store=store, max_waiting=max_waiting)
+
+
+async def open_postgres_store(url: str, name: str, *, clock: Callable[[], dt.datetime]) -> tuple[_PostgresStore, Head]:
+    """Open what writes the log in a database."""
     store = _PostgresStore(_engine(url, name, _WRITING, 1), _engine(url, name, _HOLDING, _HOLDERS), name, clock)
     try:
         with _opening(url):
-            head = await store.open()
+            return store, await store.open()
     except BaseException:
         await store.close()
         raise
-    engine = _engine(url, name, _READING, _READERS)
-    follower = Follower(head.position, _poll(engine))
-    histories = _PostgresHistories(engine)
-    return SqlLog(name, head, engine, follower, histories, store=store, max_waiting=max_waiting)
 
 
 async def open_postgres_reader(url: str, name: str) -> SqlReader:
@@ -86,7 +96,7 @@ async def open_postgres_reader(url: str, name: str) -> SqlReader:
         await engine.dispose()
         raise
     follower, histories = Follower(head.position, _poll(engine)), _PostgresHistories(engine)
-    return SqlReader(name, head, engine, follower, histories)
+    return SqlReader(name, head, engine, follower, histories, PostgresReads(engine))
 
 
 class _PostgresStore:
@@ -98,6 +108,7 @@ class _PostgresStore:
         self._name = name
         self._key = lock_key(name)
         self._clock = clock
+        self.tagging = Tagging(name)
         self._connection: AsyncConnection | None = None
 
     async def open(self) -> Head:
@@ -126,17 +137,23 @@ class _PostgresStore:
         return verdict
 
     def _settle(self, connection: Connection, batch: Sequence[Prepared]) -> Verdict:
-        return settle(SqlLedger(connection, POSTGRES), batch, now=self._clock(), monotonic=time.monotonic())
+        return settle(
+            SqlLedger(connection, POSTGRES, self.tagging), batch, now=self._clock(), monotonic=time.monotonic()
+        )
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Give those of the commands that are stored; see Store."""
-        found = await self._locked(self._stored, command_ids)
-        await (await self._connected()).rollback()
-        return found
+        return await self.work(partial(stored, command_ids=command_ids))
 
-    @staticmethod
-    def _stored(connection: Connection, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
-        return SqlLedger(connection, POSTGRES).commands(command_ids)
+    async def work(self, step: Step[_R], *, locked: bool = True) -> _R:
+        """Execute a step in a transaction of its own; see Store."""
+        done = await (self._locked if locked else self._unlocked)(step, POSTGRES)
+        try:
+            await (await self._connected()).commit()
+        except FAILURES:
+            await self._disconnect()
+            raise
+        return done
 
     @asynccontextmanager
     async def holding(self, keys: Collection[str]) -> AsyncGenerator[None]:
@@ -184,10 +201,16 @@ class _PostgresStore:
     async def _locked(self, work: Callable[[Connection, _T], _R], argument: _T) -> _R:
         """Work in a transaction that holds the log's lock."""
         try:
-            connection = await self._connected()
             # A statement of its own: the next one's snapshot then has everything that was committed under the lock.
-            await connection.execute(_LOCK, {"key": self._key})
-            return await connection.run_sync(work, argument)
+            await (await self._connected()).execute(_LOCK, {"key": self._key})
+        except BaseException:
+            await self._disconnect()
+            raise
+        return await self._unlocked(work, argument)
+
+    async def _unlocked(self, work: Callable[[Connection, _T], _R], argument: _T) -> _R:
+        try:
+            return await (await self._connected()).run_sync(work, argument)
         except BaseException:
             await self._disconnect()
             raise
@@ -240,6 +263,11 @@ class _PostgresHistories(Shared[Wanted, Found]):
         """Read several at once."""
         async with self._engine.connect() as connection:
             return await connection.run_sync(read_histories, POSTGRES, wanted)
+
+    async def kept(self, wanted: Sequence[StateKey]) -> Sequence[Kept | None]:
+        """Read kept states."""
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(read_kept, POSTGRES, wanted)
 
 
 def _poll(engine: AsyncEngine) -> Callable[[], Awaitable[int]]:

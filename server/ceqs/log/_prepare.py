@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ceqs.errors import Invalid, Violation
 from ceqs.log._types import (
     MAX_COMMAND_ID_BYTES,
+    MAX_ENTRY_BYTES,
+    MAX_ENTRY_EVENTS,
     MAX_EVENT_BYTES,
     MAX_EVENT_TAGS,
     MAX_TAG_BYTES,
@@ -31,10 +33,31 @@ class Prepared:
 
 def prepare(entry: Entry, group: int = 0) -> Prepared:
     """Check an entry against the limits and build its envelopes."""
-    violations = list(_violations(entry))
-    if violations:
+    if not _is_fit(entry) and (violations := list(_violations(entry))):
         return Prepared(entry, (), group, Invalid(violations=violations))
     return Prepared(entry, tuple(_envelope(entry, event) for event in entry.events), group)
+
+
+def _is_fit(entry: Entry) -> bool:
+    """Whether it is plain at a glance that nothing is wrong: so it is with almost every entry."""
+    texts = [entry.command_id, entry.causation_id, entry.correlation_id, entry.actor, entry.traceparent]
+    if entry.condition:
+        for item in entry.condition.query.items:
+            texts += item.types
+            texts += item.tags
+    if keep := entry.keeps:
+        texts += keep.state, keep.tag, keep.fingerprint
+    for event in entry.events:
+        texts += event.id, event.type, *event.tags
+        if len(event.payload) > MAX_EVENT_BYTES or len(event.tags) > MAX_EVENT_TAGS:
+            return False
+        if sum(map(len, event.tags)) > MAX_TAG_BYTES:
+            return False
+    if len(entry.events) > MAX_ENTRY_EVENTS or sum(len(event.payload) for event in entry.events) > MAX_ENTRY_BYTES:
+        return False
+    together = "".join(texts)
+    # In ASCII, a character is a byte.
+    return together.isascii() and "\0" not in together and 0 < len(entry.command_id) <= MAX_COMMAND_ID_BYTES
 
 
 def _violations(entry: Entry) -> Iterator[Violation]:
@@ -44,8 +67,17 @@ def _violations(entry: Entry) -> Iterator[Violation]:
     if entry.condition:
         for item in entry.condition.query.items:
             yield from _unstorable("condition", *item.types, *item.tags)
+    if keep := entry.keeps:
+        yield from _unstorable("keeps", keep.state, keep.tag, keep.fingerprint)
     said = (entry.causation_id, entry.correlation_id, entry.actor, entry.traceparent)
     yield from _unstorable("entry", *said)
+    size = sum(len(event.payload) for event in entry.events)
+    if len(entry.events) > MAX_ENTRY_EVENTS or size > MAX_ENTRY_BYTES:
+        yield Violation(
+            "events",
+            f"are {len(entry.events)} of {size} bytes; one command records at most {MAX_ENTRY_EVENTS} "
+            f"of {MAX_ENTRY_BYTES} bytes: split it into several",
+        )
     for i, event in enumerate(entry.events):
         where = f"events[{i}]"
         if len(event.payload) > MAX_EVENT_BYTES:

@@ -15,7 +15,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # SQLite makes a column the key of its B-tree only where its type is INTEGER.
 _Position = BigInteger().with_variant(Integer, "sqlite")
@@ -31,6 +31,7 @@ meta = Table(
     Column("epoch", Integer, nullable=False),
     Column("schema_version", Integer, nullable=False),
     Column("tag_generation", Integer, nullable=False),
+    Column("tagging", Integer, nullable=False, comment="revision of the taggings"),
     comment="One row: what the log is",
 )
 
@@ -74,4 +75,42 @@ commands = Table(
     Column("receipt", LargeBinary, nullable=False, comment="ceqs.v1.Receipt"),
     Column("response", LargeBinary, nullable=False),
     comment="What each accepted command was answered with",
+)
+
+promises = Table(
+    "promises",
+    metadata,
+    Column("since", BigInteger, primary_key=True, autoincrement=False, comment="microseconds since 1970, UTC"),
+    Column("days", Integer, comment="NULL: for ever"),
+    comment="For how long commands are remembered, by when they were recorded; rows are appended, never changed",
+)
+
+states = Table(
+    "states",
+    metadata,
+    Column("state", Text, primary_key=True),
+    Column("tag", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False, comment="of the fold that made it"),
+    Column("position", BigInteger, nullable=False, comment="it has folded every event of its boundary up to here"),
+    Column("events", BigInteger, nullable=False, comment="how many those are"),
+    Column("checksum", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False, comment="the state's message"),
+    comment="States of boundaries of one tag, each the latest that was kept; the record is what counts",
+)
+
+taggings = Table(
+    "taggings",
+    metadata,
+    Column("type", Text, primary_key=True),
+    Column("rule", Text, nullable=False, comment="key=number of the field (* if repeated), in order"),
+    comment="By which fields of its payload the events of a type were tagged, in the generation that counts",
+)
+
+retagging = Table(
+    "retagging",
+    metadata,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, nullable=False, comment="up to here its tags are complete"),
+    Column("rules", Text, nullable=False, comment="what it is built by: JSON of rules by type"),
+    comment="The next generation of tags while it is being built",
 )

@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import sqlite3
 import uuid
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import asyncpg
 from sqlalchemy import Connection, insert, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ceqs.contract import Contract
 from ceqs.errors import DuplicateCommand, LogUnavailable, Misconfigured
 from ceqs.log._follower import Follower
+from ceqs.log._fresh import Fresh
 from ceqs.log._histories import Found, Histories, shareable
 from ceqs.log._judge import CommandRow, Outcome, Verdict, repeated
-from ceqs.log._ledger import HEAD, to_command, to_head
+from ceqs.log._ledger import HEAD, Dialect, to_command, to_head
 from ceqs.log._prepare import Prepared
-from ceqs.log._schema import SCHEMA_VERSION, commands, meta, metadata
-from ceqs.log._select import is_filter, select_events
+from ceqs.log._retention import promise, purge
+from ceqs.log._schema import SCHEMA_VERSION, commands, meta, metadata, promises, taggings
+from ceqs.log._select import BATCH, SLICE, Reads
 from ceqs.log._shared import Shared
-from ceqs.log._types import Appended, Entry, Head, Slice, StoredEvent, Wanted
+from ceqs.log._tagging import Tagging, adopt, rules_of
+from ceqs.log._times import to_micros
+from ceqs.log._types import BEYOND, Appended, Batch, Entry, Head, Kept, Purged, Slice, Span, StateKey, Wanted
 from ceqs.log._writer import Writer
 from ceqs.model import ALL, Query
 
-FAILURES = (SQLAlchemyError, OSError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
+FAILURES = (
+    SQLAlchemyError,
+    OSError,
+    sqlite3.Error,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 """What the databases' drivers raise."""
 _PAUSES = (0.0, 0.02, 0.1, 0.3, 0.6)
 """Seconds before each attempt to commit a batch."""
 _RESOLVE_PAUSE = 0.5
+
+
+T = TypeVar("T")
+Step: TypeAlias = Callable[[Any, Dialect[Any]], T]
+"""Works with a connection to a database of either dialect."""
 
 
 class OutcomeUnknown(Exception):
@@ -40,6 +59,9 @@ class OutcomeUnknown(Exception):
 
 class Store(Protocol):
     """The one writing connection to a log's database."""
+
+    tagging: Tagging
+    """What is appended must fit it."""
 
     async def attempt(self, batch: Sequence[Prepared]) -> Verdict:
         """Settle a batch in one transaction under the log's lock.
@@ -50,6 +72,10 @@ class Store(Protocol):
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Give those of the commands that are stored, once no earlier transaction can store any."""
+        ...
+
+    async def work(self, step: Step[T], *, locked: bool = True) -> T:
+        """Execute a step in a transaction of its own, which holds the log's lock unless it may do without."""
         ...
 
     def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:
@@ -64,13 +90,16 @@ class Store(Protocol):
 class SqlReader:
     """Reads a log from its tables."""
 
-    def __init__(self, name: str, head: Head, engine: AsyncEngine, follower: Follower, histories: Histories) -> None:
+    def __init__(
+        self, name: str, head: Head, engine: AsyncEngine, follower: Follower, histories: Histories, reads: Reads
+    ) -> None:
         self._name = name
         self._log_id = head.log_id
         self._engine = engine
         self._follower = follower
         self._heads: Shared[None, Head] = Shared(self._read_heads)
         self._histories = histories
+        self._reads = reads
         self._closed = False
 
     @property
@@ -88,15 +117,30 @@ class SqlReader:
         return await self._heads.ask(None)
 
     async def read(
-        self, *, after: int = 0, limit: int = 1000, query: Query = ALL, public: bool = False, until: int | None = None
+        self,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        query: Query = ALL,
+        public: bool = False,
+        until: int | None = None,
+        backwards: bool = False,
     ) -> Slice:
         """Read stored events after a position; see LogReader."""
-        if until is None and not public and shareable(query):
+        if until is None and not public and not backwards and shareable(query):
             with self._reading():
                 found = await self._histories.ask(Wanted(after, query))
             if found is not None and len(found.events) < limit:
                 return found
-        return await self._read(after, limit, query, until, public=public)
+        end = BEYOND if until is None else until
+        span = Span(after=after, until=end, limit=limit, query=query, public=public, backwards=backwards)
+        with self._reading():
+            return await self._reads.read(span, SLICE)
+
+    async def read_batch(self, span: Span) -> Batch:
+        """Read as ready bytes; see LogReader."""
+        with self._reading():
+            return await self._reads.read(span, BATCH)
 
     async def read_all(self, wanted: Sequence[Wanted]) -> Sequence[Slice]:
         """Read several histories at once; see LogReader."""
@@ -105,27 +149,24 @@ class SqlReader:
             read = iter(await self._histories.read(together) if together else ())
         found: list[Found] = [next(read) if shareable(one.query) else None for one in wanted]
         return [
-            await self._read(one.after, 1000, one.query, None, public=False) if slice_ is None else slice_
+            await self._reads.read(Span(after=one.after, query=one.query), SLICE) if slice_ is None else slice_
             for one, slice_ in zip(wanted, found, strict=True)
         ]
 
-    async def _read(self, after: int, limit: int, query: Query, until: int | None, *, public: bool) -> Slice:
-        head: int | None = None
+    async def kept(self, wanted: Sequence[StateKey]) -> Sequence[Kept | None]:
+        """Read kept states; see LogReader."""
         with self._reading():
-            async with self._engine.connect() as connection:
-                if is_filter(query):
-                    # Looked up first, and a bound of the search: what is recorded in between is not skipped.
-                    now = to_head((await connection.execute(HEAD)).one())
-                    head = now.public_position if public else now.position
-                    until = head if until is None else min(until, head)
-                statement = select_events(after, until, limit, query, public=public)
-                rows = (await connection.execute(statement)).all()
-        found = [StoredEvent(row[0], row[1] or 0, row[2], row[3]) for row in rows]
-        complete = not rows or len(rows) == rows[0].found < limit
-        if complete and until is not None and head is not None:
-            return Slice(found, max(after, until))
-        last = found[-1] if found else None
-        return Slice(found, (last.public_position if public else last.position) if last else after)
+            return await self._histories.kept(wanted) if wanted else []
+
+    async def position_before(self, time: dt.datetime, *, public: bool = False) -> int:
+        """Give the last position that was recorded before a time; see LogReader."""
+        with self._reading():
+            return await self._reads.position_before(to_micros(time), public=public)
+
+    async def tagged(self, tags: Sequence[str], after: int, until: int) -> Sequence[tuple[int, str]]:
+        """Give which of the positions carry which of the tags; see LogReader."""
+        with self._reading():
+            return await self._reads.tagged(tags, after, until)
 
     async def _read_heads(self, asked: Sequence[None]) -> Sequence[Head]:
         with self._reading():
@@ -137,12 +178,20 @@ class SqlReader:
         with self._reading():
             return await self._follower.wait(after, timeout)
 
+    async def remembers(self) -> int | None:
+        """Give for how many days the ids of commands are remembered; see LogReader."""
+        last = select(promises.c.days).order_by(promises.c.since.desc()).limit(1)
+        with self._reading():
+            async with self._engine.connect() as connection:
+                return (await connection.execute(last)).scalar_one_or_none()
+
     async def close(self) -> None:
         """End the reading."""
         self._closed = True
         await self._follower.close()
         await self._heads.close()
         await self._histories.close()
+        await self._reads.close()
         await self._engine.dispose()
 
     @contextmanager
@@ -165,15 +214,19 @@ class SqlLog(SqlReader):
         engine: AsyncEngine,
         follower: Follower,
         histories: Histories,
+        reads: Reads,
         *,
         store: Store,
         max_waiting: int,
         alone: bool = False,
     ) -> None:
         """`alone`: no other process writes, so the head is known without asking the database."""
-        super().__init__(name, head, engine, follower, histories)
+        super().__init__(name, head, engine, follower, histories, reads)
         self._known_head = head if alone else None
+        self._alone = alone
+        self._fresh = Fresh()
         self._store = store
+        self._storing = asyncio.Lock()
         self._writer = Writer(self._commit, max_waiting=max_waiting)
 
     async def head(self) -> Head:
@@ -181,6 +234,29 @@ class SqlLog(SqlReader):
         if self._known_head is None or self._closed:
             return await super().head()
         return self._known_head
+
+    async def read(
+        self,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        query: Query = ALL,
+        public: bool = False,
+        until: int | None = None,
+        backwards: bool = False,
+    ) -> Slice:
+        """Read stored events after a position; see LogReader."""
+        # Where other processes write, what this one has appended may not be all that there is.
+        if until is None and not public and not backwards and self._known_head is not None:
+            fresh = self._fresh.give(Span(after=after, limit=limit, query=query))
+            if fresh is not None and not self._closed:
+                return fresh
+        read = partial(super().read, after=after, limit=limit, query=query, public=public)
+        return await self._fitting(partial(read, until=until, backwards=backwards), query)
+
+    async def read_all(self, wanted: Sequence[Wanted]) -> Sequence[Slice]:
+        """Read several histories at once; see LogReader."""
+        return await self._fitting(partial(super().read_all, wanted), *(one.query for one in wanted))
 
     async def append(self, entry: Entry) -> Appended:
         """Append the events of one command; see Log."""
@@ -193,6 +269,13 @@ class SqlLog(SqlReader):
     def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:
         """Keep other processes waiting that hold any of the keys; see Log."""
         return self._store.holding(keys)
+
+    async def declare(self, contract: Contract) -> Sequence[str]:
+        """Say by which contract this process derives tags; see Log."""
+        rules, tagging = rules_of(contract), self._store.tagging
+        stored = await self._work(partial(adopt, rules=rules))
+        tagging.rules, tagging.revision = rules, 0
+        return tagging.unfit(stored)
 
     async def find(self, command_id: str, content_hash: bytes, *, derived: bool = False) -> Appended | None:
         """Give what the command id was accepted with; see Log."""
@@ -207,6 +290,19 @@ class SqlLog(SqlReader):
             raise outcome
         return outcome
 
+    async def remember(self, days: int | None, *, shorten: bool = False) -> None:
+        """Promise to remember the ids of commands for so many days; see Log."""
+        await self._work(partial(promise, days=days, shorten=shorten, name=self._name))
+
+    async def purge(self, after: str = "", *, dry_run: bool = False) -> Purged:
+        """Forget commands that nothing is promised to any more; see Log."""
+        return await self._work(partial(purge, after=after, dry_run=dry_run))
+
+    async def _work(self, step: Step[T]) -> T:
+        with self._reading():
+            async with self._storing:
+                return await self._store.work(step)
+
     async def close(self) -> None:
         """End the log's work: what was accepted is on disk."""
         self._closed = True
@@ -214,19 +310,44 @@ class SqlLog(SqlReader):
         await self._store.close()
         await super().close()
 
+    async def _fitting(self, read: Callable[[], Awaitable[T]], *queries: Query) -> T:
+        """Read by tags while the log is indexed by the rules of this process. Raises Unavailable where it is not."""
+        tagging = self._store.tagging
+        if not tagging.rules or not any(item.tags for query in queries for item in query.items):
+            return await read()
+        while True:
+            if not tagging.revision:
+                await self._look()
+            revision, found = tagging.revision, await read()
+            if not self._alone:
+                # Another process may have put other tags in their place meanwhile.
+                await self._look()
+            if tagging.revision == revision:
+                return found
+
+    async def _look(self) -> None:
+        with self._reading():
+            async with self._engine.connect() as connection:
+                revision = (await connection.execute(select(meta.c.tagging))).scalar_one()
+                if not self._store.tagging.fits(revision):
+                    stored = (await connection.execute(select(taggings.c.type, taggings.c.rule))).all()
+                    self._store.tagging.judge(revision, {row.type: row.rule for row in stored})
+
     async def _commit(self, batch: Sequence[Prepared]) -> Sequence[Outcome]:
         """Commit a batch, again where that fails: command ids make the repetition harmless."""
         unknown, failure = False, ""
         for pause in _PAUSES:
             await asyncio.sleep(pause)
             try:
-                verdict = await self._store.attempt(batch)
+                async with self._storing:
+                    verdict = await self._store.attempt(batch)
             except (OutcomeUnknown, *FAILURES) as error:
                 unknown = unknown or isinstance(error, OutcomeUnknown)
                 failure = str(error)
             else:
                 if self._known_head is not None:
                     self._known_head = verdict.head
+                self._fresh.add(verdict.events)
                 self._follower.advance(verdict.head.position)
                 return verdict.outcomes
         unavailable = f"the log {self._name!r} cannot be written: {failure}"
@@ -259,7 +380,7 @@ def create(connection: Connection, name: str, guards: Sequence[str]) -> None:
     metadata.create_all(connection, checkfirst=False)
     for guard in guards:
         connection.exec_driver_sql(guard)
-    values = {"one": 1, "name": name, "log_id": uuid.uuid4().hex, "epoch": 1, "tag_generation": 1}
+    values = {"one": 1, "name": name, "log_id": uuid.uuid4().hex, "epoch": 1, "tag_generation": 1, "tagging": 1}
     connection.execute(insert(meta), {**values, "schema_version": SCHEMA_VERSION})
 
 
@@ -274,6 +395,10 @@ def identify(connection: Connection, name: str, place: str) -> Head | None:
     if row.schema_version > SCHEMA_VERSION:
         raise Misconfigured(
             f"{place} has the schema version {row.schema_version}, this ceqs knows up to {SCHEMA_VERSION}: upgrade ceqs"
+        )
+    if row.schema_version < SCHEMA_VERSION:
+        raise Misconfigured(
+            f"{place} has the schema version {row.schema_version} of an earlier ceqs, this one needs {SCHEMA_VERSION}"
         )
     if row.name != name:
         raise Misconfigured(f"{place} is the log of {row.name!r}, not of {name!r}")

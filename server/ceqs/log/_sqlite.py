@@ -10,7 +10,8 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
 from urllib.parse import quote
@@ -25,9 +26,11 @@ from ceqs.log import _guards, inline
 from ceqs.log._follower import Follower
 from ceqs.log._histories import SqliteHistories
 from ceqs.log._judge import CommandRow, Verdict, settle
-from ceqs.log._ledger import HEAD, SQLITE, SqlLedger, to_head
+from ceqs.log._ledger import HEAD, SQLITE, SqlLedger, stored, to_head
 from ceqs.log._prepare import Prepared
-from ceqs.log._sql import FAILURES, OutcomeUnknown, SqlLog, SqlReader, create, identify
+from ceqs.log._select_sqlite import SqliteReads
+from ceqs.log._sql import FAILURES, OutcomeUnknown, SqlLog, SqlReader, Step, create, identify
+from ceqs.log._tagging import Tagging
 from ceqs.log._types import Head
 
 _T = TypeVar("_T")
@@ -35,18 +38,21 @@ _Ts = TypeVarTuple("_Ts")
 
 _READERS = 4
 _BEGIN = "BEGIN IMMEDIATE"
-_FRESH = 0.05
-"""Seconds during which a file's time of change may hide another change: file systems count in ticks of up to 10 ms."""
 
 
 async def open_sqlite_log(path: Path, name: str, *, clock: Callable[[], dt.datetime], max_waiting: int) -> SqlLog:
     """Open or create the log in a file for writing; see open_log."""
-    store = SqliteStore(path, name, clock)
-    head = await store.open()
+    store, head = await open_sqlite_store(path, name, clock=clock)
     # Only this process writes, so nobody needs to look whether another one did.
     engine, follower = _reading_engine(path), Follower(head.position)
-    histories = SqliteHistories(_uri(path))
-    return SqlLog(name, head, engine, follower, histories, store=store, max_waiting=max_waiting, alone=True)
+    histories, reads = SqliteHistories(_uri(path)), SqliteReads(_uri(path))
+    return SqlLog(name, head, engine, follower, histories, reads, store=store, max_waiting=max_waiting, alone=True)
+
+
+async def open_sqlite_store(path: Path, name: str, *, clock: Callable[[], dt.datetime]) -> tuple[SqliteStore, Head]:
+    """Open what writes the log in a file."""
+    store = SqliteStore(path, name, clock)
+    return store, await store.open()
 
 
 async def open_sqlite_reader(path: Path, name: str) -> SqlReader:
@@ -66,8 +72,9 @@ async def open_sqlite_reader(path: Path, name: str) -> SqlReader:
     if head is None:
         await engine.dispose()
         raise LogUnavailable(f"there is no log in {path} yet: start the server of {name!r}")
-    follower, histories = Follower(head.position, _poll(engine, path)), SqliteHistories(_uri(path))
-    return SqlReader(name, head, engine, follower, histories)
+    histories = SqliteHistories(_uri(path))
+    follower = Follower(head.position, _poll(histories))
+    return SqlReader(name, head, engine, follower, histories, SqliteReads(_uri(path)))
 
 
 class SqliteStore:
@@ -82,6 +89,7 @@ class SqliteStore:
         self._engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
+        self.tagging = Tagging(name)
         self._connection: Connection | None = None
         self._lock: int | None = None
 
@@ -102,7 +110,11 @@ class SqliteStore:
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Give those of the commands that are stored; see Store."""
-        return await self._run(self._known, command_ids)
+        return await self.work(partial(stored, command_ids=command_ids))
+
+    async def work(self, step: Step[_T], *, locked: bool = True) -> _T:  # nobody else writes
+        """Execute a step in a transaction of its own; see Store."""
+        return await self._run(self._work, step)
 
     def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:  # see Store
         """Keep nobody waiting: no other process writes."""
@@ -134,7 +146,7 @@ class SqliteStore:
         try:
             driver = self._driver()
             driver.execute(_BEGIN)
-            return settle(SqlLedger(driver, SQLITE), batch, now=self._clock(), monotonic=time.monotonic())
+            return settle(SqlLedger(driver, SQLITE, self.tagging), batch, now=self._clock(), monotonic=time.monotonic())
         except BaseException:
             self._disconnect()
             raise
@@ -152,10 +164,10 @@ class SqliteStore:
         # Unlike an executed COMMIT, this gives the interpreter's lock up once, and waits for it once.
         connection.commit()
 
-    def _known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
+    def _work(self, step: Step[_T]) -> _T:
         try:
             with self._connected().begin():
-                return SqlLedger(self._driver(), SQLITE).commands(command_ids)
+                return step(self._driver(), SQLITE)
         except BaseException:
             self._disconnect()
             raise
@@ -227,22 +239,15 @@ def _reading_engine(path: Path) -> AsyncEngine:
     )
 
 
-def _poll(engine: AsyncEngine, path: Path) -> Callable[[], Awaitable[int]]:
-    """Give a function that looks where the head stands, and asks the database only if its file has changed."""
-    seen: tuple[int, int, int] | None = None
-    position = 0
+def _poll(histories: SqliteHistories) -> Callable[[], Awaitable[int]]:
+    """Give a function that looks where the head stands.
+
+    It asks the database each time: its files change before a commit can be seen, and the disk may take its time
+    between the two, so that who looks at the files alone misses the last commit.
+    """
 
     async def poll() -> int:
-        nonlocal seen, position
-        found: tuple[int, int, int] | None = None
-        with suppress(FileNotFoundError):
-            stat = os.stat(f"{path}-wal")
-            found = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        if found is None or found != seen or time.time() - found[2] / 1e9 < _FRESH:
-            async with engine.connect() as connection:
-                position = to_head((await connection.execute(HEAD)).one()).position
-            seen = found
-        return position
+        return histories.position()
 
     return poll
 

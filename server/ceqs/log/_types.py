@@ -5,14 +5,18 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
+from ceqs.contract import Contract
 from ceqs.errors import CeqsError
 from ceqs.model import ALL, Query
 from ceqs.v1.answers_pb2 import Receipt
 
 MAX_EVENT_BYTES = 512 * 1024
+MAX_ENTRY_EVENTS = 10_000
+MAX_ENTRY_BYTES = 16 * 1024 * 1024
+"""How many events, and bytes of their payloads, one command appends at most."""
 MAX_EVENT_TAGS = 64
 MAX_TAG_BYTES = 8 * 1024
 MAX_COMMAND_ID_BYTES = 200
@@ -21,7 +25,7 @@ MAX_BATCH_ENTRIES = 256
 MAX_WAITING_ENTRIES = 4096
 """How many entries wait for their transaction at most; beyond, the log is Overloaded."""
 MAX_SLICE_BYTES = 1024 * 1024
-"""How many bytes of envelopes one read gives, unless its first event alone is larger."""
+"""How many bytes one read gives at most, as a message that has the events in a field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,35 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """The state of a boundary of one tag after an entry, to be stored in place of an earlier one."""
+
+    state: str
+    tag: str
+    fingerprint: str
+    """Of the fold that made it."""
+    events: int
+    """How many events it has folded."""
+    body: bytes
+
+
+class StateKey(NamedTuple):
+    """Says which kept state is meant: that of the boundary of a tag, made by the fold with the fingerprint."""
+
+    state: str
+    tag: str
+    fingerprint: str
+
+
+class Kept(NamedTuple):
+    """A kept state, and the position up to which it has folded the events of its boundary."""
+
+    position: int
+    events: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """What one command appends: events in order, together or not at all.
 
@@ -78,6 +111,8 @@ class Entry:
     """Stored with the receipt, and given again to a repeated command."""
     remember: bool = False
     """Store the receipt of an entry without events too, so that a repeated command is not decided again."""
+    keeps: Keep | None = None
+    """Stored in the same transaction as the events; ignored where there is none, or no condition that it depends on."""
     causation_id: str = ""
     correlation_id: str = ""
     causation_depth: int = 0
@@ -113,13 +148,52 @@ class Head:
     """The epoch of the log's JetStream streams."""
 
 
+BEYOND = 2**63 - 1
+"""Beyond every position."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The events that one read is to give.
+
+    Those that match the query, with positions above `after` and up to `until`, at most `limit` of them, in order or
+    `backwards`. With `public`, only public events are read, and all positions are public positions.
+    """
+
+    after: int = 0
+    until: int = BEYOND
+    limit: int = 1000
+    query: Query = ALL
+    public: bool = False
+    backwards: bool = False
+
+    def beyond(self, through: int) -> Span:
+        """Give what is left of the span when it has been examined through a position."""
+        return replace(self, until=through - 1) if self.backwards else replace(self, after=through)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no position is left."""
+        return self.after >= self.until
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Stored events in the order of their positions, and the position through which the log was examined."""
+    """Stored events in the order they were asked for, and the position through which the log was examined."""
 
     events: Sequence[StoredEvent] = field(default_factory=tuple)
     through: int = 0
-    """Every matching event up to here has been given; counted as the reader counts (see `public`)."""
+    """Every matching event up to here (backwards: down to here) has been given; counted as the reader counts."""
+
+
+class Batch(NamedTuple):
+    """Stored events as ready bytes: a message that has them, each a ceqs.v1.RecordedEvent, in its field 1."""
+
+    data: bytes
+    events: int
+    """How many they are."""
+    through: int
+    """As in Slice."""
 
 
 class Wanted(NamedTuple):
@@ -127,6 +201,30 @@ class Wanted(NamedTuple):
 
     after: int
     query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class Retagged:
+    """What a retagging has done."""
+
+    generation: int
+    """The generation of tags that counts now."""
+    changed: tuple[str, ...]
+    """The event types whose annotations had changed; empty where there was nothing to do."""
+    events: int = 0
+    """How many events were tagged, those of an earlier run that was interrupted included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What one step of a purge has done."""
+
+    examined: int
+    """How many commands it has looked at."""
+    forgotten: int
+    """How many of them it has forgotten, or would have."""
+    next: str
+    """After which command id the next step begins; empty after the last one."""
 
 
 class LogReader(Protocol):
@@ -147,17 +245,39 @@ class LogReader(Protocol):
         ...
 
     async def read(
-        self, *, after: int = 0, limit: int = 1000, query: Query = ALL, public: bool = False, until: int | None = None
+        self,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        query: Query = ALL,
+        public: bool = False,
+        until: int | None = None,
+        backwards: bool = False,
     ) -> Slice:
-        """Read stored events after a position, in order, at most `limit` and about 1 MiB of envelopes.
+        """Read stored events of a span, at most 1 MiB of them; see Span. `until` is inclusive, None for the head.
 
-        With `public`, only public events are read and `after`, `until` and `Slice.through` are public positions.
-        `until` bounds the positions that are read, inclusive.
+        A slice without events is the end: nothing else in the span matches.
         """
+        ...
+
+    async def read_batch(self, span: Span) -> Batch:
+        """Read stored events as ready bytes, at most 1 MiB, otherwise as `read`."""
+        ...
+
+    async def position_before(self, time: dt.datetime, *, public: bool = False) -> int:
+        """Give the last position that was recorded before an aware time; 0 where there is none."""
+        ...
+
+    async def tagged(self, tags: Sequence[str], after: int, until: int) -> Sequence[tuple[int, str]]:
+        """Give which of the positions above `after` and up to `until` carry which of the tags, in no order."""
         ...
 
     async def read_all(self, wanted: Sequence[Wanted]) -> Sequence[Slice]:
         """Read several histories at once, from the log as it is at one moment; a slice may be cut as in `read`."""
+        ...
+
+    async def kept(self, wanted: Sequence[StateKey]) -> Sequence[Kept | None]:
+        """Read kept states; None for what is not kept, or by another fold. Fold on the events after its position."""
         ...
 
     async def wait(self, after: int, timeout: float) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
@@ -165,6 +285,10 @@ class LogReader(Protocol):
 
         One task per process follows the head, however many wait.
         """
+        ...
+
+    async def remembers(self) -> int | None:
+        """Give for how many days the ids of commands are remembered that are recorded now; None: for ever."""
         ...
 
     async def close(self) -> None:
@@ -199,6 +323,28 @@ class Log(LogReader, Protocol):
         """
         ...
 
+    async def declare(self, contract: Contract) -> Sequence[str]:
+        """Say by which contract this process derives tags; give the event types that the log is indexed otherwise by.
+
+        While there is any, appending and reading what is found by tags raise Unavailable, until the log is retagged.
+        """
+        ...
+
     async def find(self, command_id: str, content_hash: bytes, *, derived: bool = False) -> Appended | None:
         """Give what the command id was accepted with, if it was. Raises DuplicateCommand for other content."""
+        ...
+
+    async def remember(self, days: int | None, *, shorten: bool = False) -> None:
+        """Promise to remember the ids of commands for so many days after they were recorded; None: for ever.
+
+        A longer promise holds for all that is remembered, a shorter one for the commands to come. Raises Misconfigured
+        for a shorter one unless asked to `shorten`, or no command was recorded yet.
+        """
+        ...
+
+    async def purge(self, after: str = "", *, dry_run: bool = False) -> Purged:
+        """Forget commands that nothing is promised to any more, among the next thousand after a command id.
+
+        Ids that the platform derived are never forgotten. With `dry_run`, it only counts. Go on after `Purged.next`.
+        """
         ...

@@ -7,8 +7,11 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from ceqs.contract import CommandRpc, Contract, QueryRpc
+from google.protobuf.message import Message
+
+from ceqs.contract import CommandRpc, Contract, QueryRpc, boundary_method
 from ceqs.errors import Misconfigured
+from ceqs.model._boundary import Boundary, boundary_of
 from ceqs.model._decide import Folder
 from ceqs.model._handlers import (
     CommandHandler,
@@ -21,6 +24,8 @@ from ceqs.model._handlers import (
     Publisher,
     QueryHandler,
     Subscriber,
+    hint,
+    is_unheard,
 )
 
 H = TypeVar("H", CommandHandler, Gatekeeper, QueryHandler)
@@ -64,6 +69,9 @@ class Context:
         by_service = _by_service(commands, contract.command_services, "commands")
         for path, command in contract.commands.items():
             self._methods[path] = _method(by_service[command.service], command)
+        self._tailors: dict[str, Callable[..., Any]] = {}
+        for service, deciding in by_service.items():
+            self._tailors |= _tailors(deciding, [c for c in contract.commands.values() if c.service == service])
         self._guards: dict[str, Callable[..., Any]] = {}
         guarding = _by_service(gatekeepers, contract.command_services, "gatekeepers", needed=())
         guards = {service: gatekeeper.ceqs_guards() for service, gatekeeper in guarding.items()}
@@ -103,6 +111,22 @@ class Context:
         """Give the gatekeeper's method for a command; None where nothing guards it."""
         return self._guards.get(rpc.path)
 
+    def boundary(self, rpc: CommandRpc, request: Message) -> Boundary:
+        """Give the boundary of a command: what its request addresses, as the handler narrows or widens it.
+
+        Raises Invalid where the request has no value for a key of the boundary.
+        """
+        addressed = boundary_of(rpc.state, rpc.tags, request)
+        tailor = self._tailors.get(rpc.path)
+        if tailor is None:
+            return addressed
+        boundary = tailor(request, addressed)
+        if not isinstance(boundary, Boundary) or boundary.state is not rpc.state:
+            raise Misconfigured(
+                f"{boundary_method(rpc.name)} gave {boundary!r}, which is no boundary of {rpc.state.name}"
+            )
+        return boundary
+
     def _belongs(self, handler: EventHandler) -> None:
         foreign = handler.ceqs_contract.package != self.contract.package
         if foreign and not isinstance(handler, PublicHearing):
@@ -130,6 +154,29 @@ def _folding(fold: Fold) -> dict[str, Callable[..., Any]]:
         if event.full_name not in heard:
             raise Misconfigured(f"{type(fold).__name__} has no method {name}; the state {fold.ceqs_state} lists it")
     return heard
+
+
+def _tailors(handler: CommandHandler, commands: Iterable[CommandRpc]) -> dict[str, Callable[..., Any]]:
+    """Give the methods that narrow or widen a command's boundary, by the rpc's path.
+
+    Raises Misconfigured for one that belongs to no command: misspelt, it would tailor nothing.
+    """
+    paths = {boundary_method(command.name): command.path for command in commands}
+    deciding = {command.method for command in commands}
+    found: dict[str, Callable[..., Any]] = {}
+    for name in dir(type(handler)):
+        method = getattr(type(handler), name)
+        if name.startswith("_") or name in deciding or not callable(method) or is_unheard(method):
+            continue
+        if name in paths:
+            _is_async(handler, method, False)
+            found[paths[name]] = getattr(handler, name)
+        elif difflib.get_close_matches(name.rpartition("_")[2], ["boundary"], 1, 0.8):
+            raise Misconfigured(
+                f"{type(handler).__name__}.{name} is the boundary of no command of {handler.ceqs_service}"
+                f"{hint(name, paths)} (names of helpers begin with an underscore)"
+            )
+    return found
 
 
 def _is_async(handler: object, method: Callable[..., Any], expected: bool) -> None:

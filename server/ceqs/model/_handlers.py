@@ -20,13 +20,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def unheard(method: F) -> F:
-    """Mark a method of a generated base: a handler that does not override it does not hear the event (or command)."""
+    """Mark a method of a generated base: it counts where a handler overrides it, and is not heard where none does."""
     method.__dict__["__ceqs_unheard__"] = True
     return method
 
 
 class CommandHandler:
-    """Decides commands: one method per command rpc of a service, `(request, state, ctx) -> events`."""
+    """Decides commands: one method per command rpc of a service, `(request, state, ctx) -> events`.
+
+    Beside each stands `<command>_boundary`, `(request, boundary) -> boundary`, which a handler may override to narrow
+    or widen what the decision depends on. It belongs to the handler and not to the fold: several commands decide on one
+    state, and each knows best what it needs of it. It sees the request only, since the state is loaded by what it says.
+    """
 
     ceqs_service: ClassVar[str]
 
@@ -46,16 +51,16 @@ class Gatekeeper:
         Raises Misconfigured for a public method that belongs to no command: misspelt, it would guard nothing.
         """
         base = next(cls for cls in type(self).__mro__ if "ceqs_service" in cls.__dict__)
-        commands = [name for name in vars(base) if _is_unheard(vars(base)[name])]
+        commands = [name for name in vars(base) if is_unheard(vars(base)[name])]
         guards: dict[str, Callable[..., Any]] = {}
         for name in dir(type(self)):
             method = getattr(type(self), name)
-            if name.startswith("_") or name == "ceqs_guards" or not callable(method) or _is_unheard(method):
+            if name.startswith("_") or name == "ceqs_guards" or not callable(method) or is_unheard(method):
                 continue
             if name not in commands:
                 raise Misconfigured(
                     f"{type(self).__name__}.{name} belongs to no command of {self.ceqs_service}"
-                    f"{_hint(name, commands)} (names of helpers begin with an underscore)"
+                    f"{hint(name, commands)} (names of helpers begin with an underscore)"
                 )
             guards[name] = getattr(self, name)
         return guards
@@ -88,9 +93,10 @@ class EventHandler:
             if not name.startswith("on_") or not callable(getattr(type(self), name)):
                 continue
             if name not in hearable:
-                hint = _hint(name, hearable)
-                raise Misconfigured(f"{type(self).__name__}.{name} belongs to no event that it may hear{hint}")
-            if not _is_unheard(getattr(type(self), name)):
+                raise Misconfigured(
+                    f"{type(self).__name__}.{name} belongs to no event that it may hear{hint(name, hearable)}"
+                )
+            if not is_unheard(getattr(type(self), name)):
                 heard[hearable[name].full_name] = getattr(self, name)
         return heard
 
@@ -99,6 +105,8 @@ class Fold(EventHandler):
     """Folds a state: one method per event that the state lists, `(state, event) -> None`."""
 
     ceqs_state: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raise it where a change of the fold's results does not show in its code; kept states are then folded anew."""
 
     @classmethod
     def ceqs_hearable(cls) -> Mapping[str, EventType]:
@@ -159,10 +167,12 @@ class Subscriber(NamedHandler):
     """Reacts to events: `(event, ctx) -> command requests of its own context` per event."""
 
 
-def _is_unheard(method: object) -> bool:
+def is_unheard(method: object) -> bool:
+    """Whether a method is a generated base's own, which nobody overrode."""
     return bool(getattr(method, "__ceqs_unheard__", False))
 
 
-def _hint(name: str, names: Collection[str]) -> str:
+def hint(name: str, names: Collection[str]) -> str:
+    """Say which of the names was meant, or which there are."""
     near = difflib.get_close_matches(name, names, 1)
     return f"; did you mean {near[0]}?" if near else f"; there is {', '.join(names) or 'none'}"

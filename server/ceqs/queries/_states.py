@@ -10,8 +10,9 @@ from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
 
+from ceqs.contract import Persistence, StateType
 from ceqs.errors import Misconfigured
-from ceqs.log import LogReader, Slice, StoredEvent, Wanted
+from ceqs.log import Keep, LogReader, Slice, StateKey, StoredEvent, Wanted
 from ceqs.model import Boundary, Context
 from ceqs.v1.events_pb2 import RecordedEvent
 
@@ -26,6 +27,8 @@ class Known:
     position: int
     events: int
     """How many events it has folded."""
+    kept: int = 0
+    """How many those were when it was last kept in the log."""
 
 
 class States:
@@ -35,6 +38,9 @@ class States:
         self._context = context
         self._log = log
         self._capacity = capacity
+        self._fingerprints = {
+            name: folder.fingerprint for name, folder in context.folders.items() if _every(folder.state)
+        }
         self._kept: OrderedDict[_Key, Known] = OrderedDict()
         self._loading: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
 
@@ -51,7 +57,7 @@ class States:
         async with lock:
             known = self._find(boundary, least)
             if known is None:
-                known = self._kept_or_initial(boundary)
+                (known,) = await self._starts([boundary])
                 part = await self._log.read(after=known.position, query=boundary.query)
                 known = await self._read_on(boundary, known, part)
             return known
@@ -62,14 +68,15 @@ class States:
         Each is as of its position `least` or a later one, as `load` gives it.
         """
         found: dict[object, Known | Exception] = {}
-        missing: list[tuple[Boundary, Known]] = []
+        absent: list[Boundary] = []
         for key, (boundary, least) in wanted.items():
             known = self._find(boundary, least)
             if known is not None:
                 found[key] = known
             else:
-                missing.append((boundary, self._kept_or_initial(boundary)))
-        if missing:
+                absent.append(boundary)
+        if absent:
+            missing = list(zip(absent, await self._starts(absent), strict=True))
             parts = await self._log.read_all([Wanted(known.position, boundary.query) for boundary, known in missing])
             for (boundary, known), part in zip(missing, parts, strict=True):
                 try:
@@ -87,7 +94,7 @@ class States:
         folder = self._context.folders[boundary.state.name]
         for event in events:
             folder.apply(state, event)
-        return Known(state, known.position, known.events + len(events))
+        return replace(known, state=state, events=known.events + len(events))
 
     def keep(self, boundary: Boundary, known: Known) -> None:
         """Keep a state for later, unless a later one is kept."""
@@ -98,8 +105,17 @@ class States:
             if len(self._kept) > self._capacity:
                 self._kept.popitem(last=False)
 
+    def keep_in_log(self, boundary: Boundary, after: Known) -> tuple[Known, Keep | None]:
+        """Give the state after a decision, and what the log is to keep of it, where its contract wants that now."""
+        key = self._key(boundary)
+        if key is None or after.events - after.kept < _every(boundary.state):
+            return after, None
+        body = after.state.SerializeToString()
+        keep = Keep(state=key.state, tag=key.tag, fingerprint=key.fingerprint, events=after.events, body=body)
+        return replace(after, kept=after.events), keep
+
     def forget(self, boundary: Boundary) -> None:
-        """Drop what is kept of a boundary: it is loaded from its first event again."""
+        """Drop what is kept of a boundary: it is loaded from the log again."""
         self._kept.pop(boundary.key, None)
 
     def _find(self, boundary: Boundary, least: int) -> Known | None:
@@ -109,9 +125,27 @@ class States:
         self._kept.move_to_end(boundary.key)
         return known
 
-    def _kept_or_initial(self, boundary: Boundary) -> Known:
-        kept = self._kept.get(boundary.key)
-        return kept or Known(self._context.folders[boundary.state.name].initial(boundary.values()), 0, 0)
+    async def _starts(self, boundaries: Sequence[Boundary]) -> Sequence[Known]:
+        """Give where folding begins: with a state at hand, one that the log keeps, or that before the first event."""
+        starts = {boundary.key: self._kept.get(boundary.key) for boundary in boundaries}
+        keys = {boundary.key: self._key(boundary) for boundary in boundaries if starts[boundary.key] is None}
+        wanted = {key: stored for key, stored in keys.items() if stored is not None}
+        if wanted:
+            for key, kept in zip(wanted, await self._log.kept(list(wanted.values())), strict=True):
+                if kept is not None:
+                    state = self._context.folders[key[0]].state.message.FromString(kept.body)
+                    starts[key] = Known(state, kept.position, kept.events, kept.events)
+        return [starts[boundary.key] or self._initial(boundary) for boundary in boundaries]
+
+    def _initial(self, boundary: Boundary) -> Known:
+        return Known(self._context.folders[boundary.state.name].initial(boundary.values()), 0, 0)
+
+    def _key(self, boundary: Boundary) -> StateKey | None:
+        """Say where the log keeps the state of a boundary: of one tag, and as its contract draws it."""
+        fingerprint = self._fingerprints.get(boundary.state.name)
+        if fingerprint is None or boundary.tailored or len(boundary.tags) != 1:
+            return None
+        return StateKey(boundary.state.name, boundary.tags[0], fingerprint)
 
     async def _read_on(self, boundary: Boundary, known: Known, part: Slice) -> Known:
         """Fold a part of the log and what comes after it, and keep the state."""
@@ -136,3 +170,8 @@ class States:
             if event is None:
                 raise Misconfigured(f"the log holds {stored.type} at {stored.position}, which this build does not know")
             yield event.message.FromString(RecordedEvent.FromString(stored.envelope).payload)
+
+
+def _every(state: StateType) -> int:
+    """Give after how many events a state is kept in the log; 0 for one that is not."""
+    return 1 if state.persistence is Persistence.STATE_STORED else state.snapshot_every

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from ceqs.contract import CommandRpc, decode_token, new_id
 from ceqs.errors import Denied, Invalid, Unauthenticated, Unimplemented, Violation
 from ceqs.queries import QueryCall
+from ceqs.v1.commands_pb2 import Command
 
 MAX_ID_BYTES = 200
 DERIVED = "ceqs:"
@@ -41,6 +42,16 @@ class CommandCall:
     """On the clock of time.monotonic()."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends a stream of commands."""
+
+    actor: str
+    metadata: Mapping[str, str]
+    expires: float | None
+    """When the stream ends, on the clock of time.monotonic()."""
+
+
 class Calls:
     """Reads the metadata of calls. `key` is the context's key; where it is empty, everything private stays shut."""
 
@@ -53,24 +64,56 @@ class Calls:
         Raises Invalid for ids that are none, Unauthenticated and Denied where a claim needs the key.
         """
         metadata = metadata_of(context)
-        command_id = _command_id(rpc, request, metadata)
-        derived = command_id.startswith(DERIVED)
+        given = text(metadata, "ceqs-command-id")
+        if not given and "ceqs-command-id" in metadata:
+            raise Invalid(
+                violations=[Violation("ceqs-command-id", "must not be empty; leave it out to have one assigned")]
+            )
+        command_id = _command_id(rpc, request, "ceqs-command-id", given)
         causation_id = text(metadata, "ceqs-causation-id")
         depth = metadata.get("ceqs-causation-depth", "")
-        if derived or causation_id or depth:
+        if command_id.startswith(DERIVED) or causation_id or depth:
             self.require_key(metadata)
         command_id = command_id or new_id()
-        traceparent = metadata.get("traceparent", "")
         return CommandCall(
             command_id=command_id,
             actor=text(metadata, "ceqs-actor"),
             correlation_id=text(metadata, "ceqs-correlation-id") or command_id,
             causation_id=causation_id,
             depth=_depth(depth),
-            # By its specification, a trace context that is malformed is ignored.
-            traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
-            derived=derived,
+            traceparent=_traceparent(metadata.get("traceparent", "")),
+            derived=command_id.startswith(DERIVED),
             expires=expires_of(context),
+        )
+
+    def sender(self, context: Any) -> Sender:
+        """Read the metadata of a stream of commands. Raises Invalid where the actor's name is none."""
+        metadata = metadata_of(context)
+        return Sender(text(metadata, "ceqs-actor"), metadata, expires_of(context))
+
+    def streamed(self, rpc: CommandRpc, request: Message, command: Command, sender: Sender) -> CommandCall:
+        """Read what a command of a stream says besides its request. Raises as `command` does."""
+        command_id = _command_id(rpc, request, "command_id", checked("command_id", command.command_id))
+        causation_id, depth = checked("causation_id", command.causation_id), command.causation_depth
+        derived = command_id.startswith(DERIVED)
+        if derived or causation_id or depth:
+            self.require_key(sender.metadata)
+            if depth > _MAX_DEPTH:
+                raise Invalid(violations=[Violation("causation_depth", f"must be at most {_MAX_DEPTH}")])
+        command_id = command_id or new_id()
+        expires = sender.expires
+        if command.HasField("timeout"):
+            own = time.monotonic() + command.timeout.seconds + command.timeout.nanos / 1e9
+            expires = own if expires is None else min(own, expires)
+        return CommandCall(
+            command_id=command_id,
+            actor=sender.actor,
+            correlation_id=checked("correlation_id", command.correlation_id) or command_id,
+            causation_id=causation_id,
+            depth=depth,
+            traceparent=_traceparent(command.traceparent),
+            derived=derived,
+            expires=expires,
         )
 
     def query(self, context: Any) -> QueryCall:
@@ -111,6 +154,8 @@ def text(metadata: Mapping[str, str], name: str) -> str:
 
 def checked(field: str, value: str) -> str:
     """Give the value back. Raises Invalid where it is too long for an id or has control characters."""
+    if len(value) <= MAX_ID_BYTES and value.isascii() and value.isprintable():
+        return value
     if len(value.encode()) > MAX_ID_BYTES:
         raise Invalid(violations=[Violation(field, f"must be at most {MAX_ID_BYTES} bytes long")])
     if _CONTROL.search(value):
@@ -118,16 +163,18 @@ def checked(field: str, value: str) -> str:
     return value
 
 
-def _command_id(rpc: CommandRpc, request: Message, metadata: Mapping[str, str]) -> str:
-    given = text(metadata, "ceqs-command-id")
-    if not given and "ceqs-command-id" in metadata:
-        raise Invalid(violations=[Violation("ceqs-command-id", "must not be empty; leave it out to have one assigned")])
-    field = checked(rpc.command_id_field, getattr(request, rpc.command_id_field)) if rpc.command_id_field else ""
+def _command_id(rpc: CommandRpc, request: Message, name: str, given: str) -> str:
+    if not rpc.command_id_field:
+        return given
+    field = checked(rpc.command_id_field, getattr(request, rpc.command_id_field))
     if given and field and given != field:
-        raise Invalid(
-            violations=[Violation("ceqs-command-id", f"differs from the request's {rpc.command_id_field}; send one id")]
-        )
+        raise Invalid(violations=[Violation(name, f"differs from the request's {rpc.command_id_field}; send one id")])
     return given or field
+
+
+def _traceparent(text: str) -> str:
+    # By its specification, a trace context that is malformed is ignored.
+    return text if text and _TRACEPARENT.fullmatch(text) else ""
 
 
 def _depth(depth: str) -> int:

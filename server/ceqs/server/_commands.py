@@ -17,9 +17,9 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.contract import CommandRpc, Locking, bucket_of, new_id, tags_of
-from ceqs.errors import CeqsError, Conflict, LogUnavailable, Misconfigured, Overloaded
-from ceqs.log import MAX_WAITING_ENTRIES, Appended, Condition, Entry, Log, NewEvent
-from ceqs.model import Admission, Boundary, Context, Decided, Decision, boundary_of, decide
+from ceqs.errors import CeqsError, Conflict, LogUnavailable, Misconfigured, OutOfRange, Overloaded
+from ceqs.log import MAX_WAITING_ENTRIES, Appended, Condition, Entry, Keep, Log, NewEvent
+from ceqs.model import Admission, Boundary, Context, Decided, Decision, decide
 from ceqs.queries import Known, States
 from ceqs.server._calls import CommandCall
 from ceqs.server._decode import violations_of
@@ -30,6 +30,9 @@ from ceqs.v1.answers_pb2 import Receipt
 
 ATTEMPTS = 16
 """How often a command is decided before its caller hears of the conflict."""
+
+LONGEST_DECIDING = 0.05
+"""How long, in seconds, a process decides before it does anything else: handlers are not interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +110,12 @@ class CommandExecutor:
         self._clock = clock
         self._max_waiting = max_waiting
         # Other processes may hold a boundary that is locked pessimistically: who needs none must not wait with it.
-        self._lanes: dict[Locking, Lane[_Command]] = {locking: Lane(self._work) for locking in Locking}
+        self._optimistic, self._pessimistic = Lane(self._work), Lane(self._work)
 
     @property
     def full(self) -> bool:
         """Whether so many commands wait that one more is refused."""
-        return sum(map(len, self._lanes.values())) >= self._max_waiting
+        return len(self._optimistic) + len(self._pessimistic) >= self._max_waiting
 
     async def execute(self, rpc: CommandRpc, request: Message, call: CommandCall) -> Executed:
         """Execute a command, or give the receipt that its id already has.
@@ -129,12 +132,13 @@ class CommandExecutor:
 
         Raises Invalid where the request addresses no boundary, and Overloaded; for the rest, see `execute`.
         """
-        boundary = boundary_of(rpc.state, rpc.tags, request)
+        boundary = self._context.boundary(rpc, request)
         if self.full:
             raise Overloaded
         answer: asyncio.Future[Executed] = asyncio.get_running_loop().create_future()
         command = _Command(rpc, request, call, boundary, content_hash(rpc, request, call.actor), answer)
-        self._lanes[rpc.state.locking].add(command)
+        lane = self._pessimistic if rpc.state.locking is Locking.PESSIMISTIC else self._optimistic
+        lane.add(command)
         return answer
 
     async def _refused(self, rpc: CommandRpc, request: Message, call: CommandCall) -> Executed | None:
@@ -165,18 +169,15 @@ class CommandExecutor:
         try:
             async with self._log.holding(held) if held else nullcontext():
                 pending = Pending(self._states, await self._states.load_all(wanted))
-                proposals = [self._propose(command, pending) for command in batch]
+                proposals = self._propose_all(batch, pending)
                 outcomes = await self._log.append_all([proposal.entry for proposal in proposals])
         except Exception:
             # The outcome may be unknown: what is kept of the boundaries is no longer to be relied on.
             for boundary, _ in wanted.values():
                 self._states.forget(boundary)
             raise
-        return [
-            proposal.command
-            for proposal, outcome in zip(proposals, outcomes, strict=True)
-            if not self._answered(proposal, outcome)
-        ]
+        again = [p.command for p, outcome in zip(proposals, outcomes, strict=True) if not self._answered(p, outcome)]
+        return [*again, *batch[len(proposals) :]]
 
     def _answered(self, proposal: _Proposal, outcome: Appended | CeqsError) -> bool:
         """Answer a command; False where it has to be decided again."""
@@ -195,7 +196,7 @@ class CommandExecutor:
             failure = outcome
         elif outcome.repeated:
             failure = None
-        if isinstance(failure, LogUnavailable):
+        if isinstance(failure, LogUnavailable | OutOfRange):
             self._states.forget(command.boundary)
         if failure is None and isinstance(outcome, Appended):
             if proposal.after and not outcome.repeated:
@@ -205,6 +206,16 @@ class CommandExecutor:
         elif failure is not None and not command.answer.done():
             command.answer.set_exception(failure)
         return True
+
+    def _propose_all(self, batch: Sequence[_Command], pending: Pending) -> list[_Proposal]:
+        """Decide commands, the first at least, for as long as others can be kept waiting."""
+        proposals: list[_Proposal] = []
+        end = time.monotonic() + LONGEST_DECIDING
+        for command in batch:
+            proposals.append(self._propose(command, pending))
+            if time.monotonic() > end:
+                break
+        return proposals
 
     def _propose(self, command: _Command, pending: Pending) -> _Proposal:
         """Decide a command on the state as the batch leaves it.
@@ -226,10 +237,12 @@ class CommandExecutor:
             if not isinstance(refusal, CeqsError):
                 self._states.forget(boundary)
             return _Proposal(command, self._entry(command, condition), refusal=refusal)
+        keeps: Keep | None = None
         if events:
+            after, keeps = self._states.keep_in_log(boundary, after)
             pending.propose(boundary, after, ((e.type, e.tags, m) for m, e in zip(decided.events, events, strict=True)))
         response = decided.response.SerializeToString() if decided.response is not None else b""
-        return _Proposal(command, self._entry(command, condition, events, response, remember=True), after)
+        return _Proposal(command, self._entry(command, condition, events, response, keeps, remember=True), after)
 
     def _decide(self, command: _Command, known: Known) -> Decided:
         now = Timestamp()
@@ -263,6 +276,7 @@ class CommandExecutor:
         condition: Condition | None,
         events: Sequence[NewEvent] = (),
         response: bytes = b"",
+        keeps: Keep | None = None,
         *,
         remember: bool = False,
     ) -> Entry:
@@ -275,6 +289,7 @@ class CommandExecutor:
             condition=condition,
             response=response,
             remember=remember,
+            keeps=keeps,
             causation_id=call.causation_id,
             correlation_id=call.correlation_id or call.command_id,
             causation_depth=call.depth,

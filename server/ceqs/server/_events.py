@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.errors import Invalid, OutOfRange, Violation
-from ceqs.log import ALL, Head, LogReader, Query, QueryItem
-from ceqs.queries import Stop
-from ceqs.server._streams import batch, now
+from ceqs.log import ALL, BEYOND, Batch, Head, LogReader, Query, QueryItem, Span
+from ceqs.server._pages import Pages
+from ceqs.server._tail import Tail
 from ceqs.v1 import events_pb2
 from ceqs.v1.events_pb2 import (
     CaughtUp,
@@ -20,11 +26,8 @@ from ceqs.v1.events_pb2 import (
     SubscribeResponse,
 )
 
-FELL_BEHIND = 10_000
-"""How many events a live reader may lack before it is told."""
-IDLE = 30.0
-"""How long, in seconds, a live reader waits before it looks at the head again by itself."""
 _MAX_TYPES, _MAX_TAGS = 256, 64
+_LAST_MOMENT = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 def head_message(log: LogReader, head: Head) -> events_pb2.Head:
@@ -48,62 +51,132 @@ def is_private(scope: events_pb2.Scope.ValueType) -> bool:
     return scope == events_pb2.SCOPE_PRIVATE
 
 
-async def read(log: LogReader, request: ReadRequest) -> AsyncGenerator[bytes, None]:
-    """Give what is recorded between `after` and the head as it is now, in batches, then the marker."""
+class Events:
+    """The recorded events of one context, for all who read them or subscribe to them. `close` ends the streams."""
+
+    def __init__(self, log: LogReader) -> None:
+        self._log = log
+        self._pages = Pages(log)
+        self._tail = Tail(log)
+
+    async def close(self) -> None:
+        """End all subscriptions."""
+        await self._tail.close()
+
+    async def read(self, request: ReadRequest) -> AsyncGenerator[bytes, None]:
+        """Give what is recorded within the bounds of the request, in batches, then the marker."""
+        head = await self._log.head()
+        span = await _span(self._log, head, request)
+        position = span.until + 1 if span.backwards else span.after
+        async with aclosing(_batches(self._pages, span)) as batches:
+            async for batch in batches:
+                if batch.events:
+                    yield batch.data
+                position = batch.through
+        marker = CaughtUp(position=position, time=_now(), log_id=head.log_id)
+        yield ReadResponse(caught_up=marker).SerializeToString()
+
+    async def subscribe(self, request: SubscribeRequest) -> AsyncGenerator[bytes, None]:
+        """Give what is recorded from where the request starts, then what will be, in batches, with markers.
+
+        Whoever keeps up is served from the ring that all share, whoever does not from the log: one batch at a time, and
+        the next one when it was taken, so that a reader that stops costs what is on its way to it. At the end of the
+        stream stands where to resume.
+        """
+        public, query, live = not is_private(request.scope), _query(request.filter), False
+        tags = frozenset(request.filter.tags)
+        async with self._tail.joined(tags) as ring:
+            # Of what is in the ring already, nobody has asked about these tags.
+            begin = ring.through(public=public) if tags else 0
+            end = _end(await self._log.head(), public=public)
+            position = await _start(self._log, request, end)
+            while not self._tail.closed:
+                through = ring.through(public=public)
+                if position < max(begin, ring.begin(public=public)):
+                    if live:
+                        live = False
+                        marker = FellBehind(position=position, time=_now())
+                        yield SubscribeResponse(fell_behind=marker).SerializeToString()
+                    span = Span(after=position, until=through, limit=BEYOND, query=query, public=public)
+                    data, _, position = await self._pages.read(span)
+                elif position < through:
+                    data, position = ring.after(position, query, public=public)
+                elif live or position < end:
+                    await self._tail.moved()
+                    continue
+                else:
+                    live = True
+                    caught_up = CaughtUp(position=position, time=_now(), log_id=self._log.log_id)
+                    data = SubscribeResponse(caught_up=caught_up).SerializeToString()
+                if data:
+                    yield data
+        yield SubscribeResponse(resume=Resume(position=position, time=_now())).SerializeToString()
+
+
+async def _batches(pages: Pages, span: Span) -> AsyncGenerator[Batch, None]:
+    """Read a span. While one batch is being sent, the next one is read."""
+    ahead: asyncio.Task[Batch] | None = None
+    try:
+        while span.limit and not span.is_empty:
+            batch = await (ahead or pages.read(span))
+            span, ahead = replace(span.beyond(batch.through), limit=span.limit - batch.events), None
+            if span.limit and not span.is_empty:
+                ahead = asyncio.create_task(pages.read(span))
+            yield batch
+    finally:
+        if ahead is not None:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
+
+
+async def _span(log: LogReader, head: Head, request: ReadRequest) -> Span:
     public, query = not is_private(request.scope), _query(request.filter)
-    head = await log.head()
-    end, position = _end(head, public=public), request.after
-    _refuse_beyond(log, position, end)
-    left = request.limit or None
-    while position < end and left != 0:
-        limit = min(1000, left) if left else 1000
-        part = await log.read(after=position, limit=limit, query=query, public=public, until=end)
-        if part.events:
-            yield batch(part.events)
-        position = part.through
-        left = left - len(part.events) if left else None
-    marker = CaughtUp(position=position, time=now(), log_id=head.log_id)
-    yield ReadResponse(caught_up=marker).SerializeToString()
+    end = _end(head, public=public)
+    after = await _start(log, request, end)
+    if request.HasField("before_time"):
+        if request.before:
+            raise _either("before_time", "before")
+        end = min(end, await log.position_before(_moment(request.before_time), public=public))
+    elif request.before:
+        end = min(end, request.before - 1)
+    limit = request.limit or BEYOND
+    return Span(
+        after=after, until=max(after, end), limit=limit, query=query, public=public, backwards=request.backwards
+    )
 
 
-async def subscribe(log: LogReader, request: SubscribeRequest, stop: Stop) -> AsyncGenerator[bytes, None]:
-    """Give what is recorded after `after`, then what will be, in batches, with markers; at the end where to resume.
+async def _start(log: LogReader, request: ReadRequest | SubscribeRequest, end: int) -> int:
+    """Give the position after which to begin."""
+    if request.HasField("from_time"):
+        if request.after:
+            raise _either("from_time", "after")
+        return min(end, await log.position_before(_moment(request.from_time), public=not is_private(request.scope)))
+    if request.after > end:
+        raise OutOfRange(
+            f"the log {log.name} ends at {end}, so nothing comes after {request.after}; was it restored from a backup?",
+            metadata={"log_id": log.log_id, "position": str(end)},
+        )
+    return request.after
 
-    The next batch is read only when the one before was taken, so a slow reader costs one batch of memory.
-    """
-    public, query = not is_private(request.scope), _query(request.filter)
-    position, live = request.after, False
-    head = await log.head()
-    _refuse_beyond(log, position, _end(head, public=public))
-    while not stop.asked:
-        end = _end(head, public=public)
-        if live and end - position > FELL_BEHIND:
-            live = False
-            yield SubscribeResponse(fell_behind=FellBehind(position=position, time=now())).SerializeToString()
-        while position < end and not stop.asked:
-            part = await log.read(after=position, query=query, public=public, until=end)
-            if part.events:
-                yield batch(part.events)
-            position = part.through
-        if not live and position >= end:
-            live = True
-            marker = CaughtUp(position=position, time=now(), log_id=head.log_id)
-            yield SubscribeResponse(caught_up=marker).SerializeToString()
-        await stop.or_result(log.wait(head.position, IDLE))
-        head = await log.head()
-    yield SubscribeResponse(resume=Resume(position=position, time=now())).SerializeToString()
+
+def _either(one: str, other: str) -> Invalid:
+    return Invalid(violations=[Violation(one, f"stands instead of `{other}`: give one of them")])
+
+
+def _moment(time: Timestamp) -> dt.datetime:
+    """Give a time as the log counts it, in microseconds: between two of them, the later one."""
+    moment = time.ToDatetime(dt.UTC)
+    return moment + dt.timedelta(microseconds=1) if time.nanos % 1000 and moment < _LAST_MOMENT else moment
 
 
 def _end(head: Head, *, public: bool) -> int:
     return head.public_position if public else head.position
 
 
-def _refuse_beyond(log: LogReader, after: int, end: int) -> None:
-    if after > end:
-        raise OutOfRange(
-            f"the log {log.name} ends at {end}, so nothing can come after {after}; was it restored from a backup?",
-            metadata={"log_id": log.log_id, "position": str(end)},
-        )
+def _now() -> Timestamp:
+    time = Timestamp()
+    time.GetCurrentTime()
+    return time
 
 
 def _query(chosen: EventFilter) -> Query:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
@@ -9,7 +10,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from ceqs.contract import CommandRpc, QueryRpc
-from ceqs.errors import Unavailable
+from ceqs.errors import Overloaded, Unavailable
 from ceqs.queries import Answers, Stop
 from ceqs.server._calls import Calls
 from ceqs.server._commands import CommandExecutor
@@ -20,6 +21,7 @@ from ceqs.v1.answers_pb2 import Age
 GrpcContext: TypeAlias = Any
 """grpc.aio.ServicerContext; its stub knows no server that leaves (de)serialising to the handlers."""
 Unary: TypeAlias = Callable[[bytes, GrpcContext], Awaitable[bytes]]
+Bidirectional: TypeAlias = Callable[[GrpcContext], Awaitable[None]]
 Streaming: TypeAlias = Callable[[bytes, GrpcContext], AsyncGenerator[bytes, None]]
 
 
@@ -53,15 +55,35 @@ class Handlers:
             try:
                 async with aclosing(answers(raw, context)) as messages:
                     async for message in messages:
-                        await context.write(message)
+                        await write(context, message)
             except Exception as error:  # noqa: BLE001  # as above
                 await refuse(context, error, domain=domain, rpc=path)
 
         self._add(path, grpc.unary_stream_rpc_method_handler(handle))
 
+    def bidirectional(self, path: str, domain: str, serve: Bidirectional) -> None:
+        """Add an rpc that reads and answers streams, with `read` and `write` of its context."""
+
+        async def handle(_: object, context: GrpcContext) -> None:
+            try:
+                await serve(context)
+            except Exception as error:  # noqa: BLE001  # as above
+                await refuse(context, error, domain=domain, rpc=path)
+
+        self._add(path, grpc.stream_stream_rpc_method_handler(handle))
+
     def _add(self, path: str, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
         _, service, method = path.split("/")
         self._services.setdefault(service, {})[method] = handler
+
+
+async def write(context: GrpcContext, message: bytes) -> None:
+    """Write a message of a stream; where nobody is there any more, end the call as a cancellation does."""
+    try:
+        await context.write(message)
+    except Exception as error:
+        # Nobody is there any more, which gRPC says only to those who do not write.
+        raise asyncio.CancelledError from error
 
 
 def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: CommandExecutor, calls: Calls) -> None:
@@ -69,6 +91,9 @@ def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: Comm
     decode = Decoder(rpc.request, strict=True)
 
     async def answer(raw: bytes, context: GrpcContext) -> bytes:
+        # In overload the least work is spent on what is refused, so that the most is left for what is accepted.
+        if executor.full:
+            raise Overloaded
         request = decode(raw)
         call = calls.command(rpc, request, context)
         executed = await executor.execute(rpc, request, call)

@@ -6,15 +6,13 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from ceqs.errors import Invalid, NotFound, Violation
-from ceqs.log import LogReader
-from ceqs.queries import Stop
 from ceqs.server._admin import append_public
 from ceqs.server._calls import Calls, expires_of, metadata_of
 from ceqs.server._decode import Decoder
-from ceqs.server._events import head_message, is_private, read, subscribe
+from ceqs.server._events import Events, head_message, is_private
 from ceqs.server._handlers import GrpcContext, Handlers
 from ceqs.server._served import Served
-from ceqs.v1.admin_pb2 import AppendPublicRequest
+from ceqs.v1.admin_pb2 import AppendPublicRequest, PurgeCommandsRequest, PurgeCommandsResponse
 from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse, ReadRequest, SubscribeRequest
 
 DOMAIN = "ceqs"
@@ -22,24 +20,30 @@ EVENTS = "ceqs.v1.EventsService"
 ADMIN = "ceqs.v1.AdminService"
 
 
-def add_platform(handlers: Handlers, served: Mapping[str, Served], calls: Calls, stop: Stop) -> None:
+def add_platform(handlers: Handlers, served: Mapping[str, Served], calls: Calls, events: Mapping[str, Events]) -> None:
     """Serve EventsService and AdminService for all contexts."""
     decode_head, decode_read, decode_subscribe = (
         Decoder(request, strict=False) for request in (GetHeadRequest, ReadRequest, SubscribeRequest)
     )
     decode_append = Decoder(AppendPublicRequest, strict=True)
+    decode_purge = Decoder(PurgeCommandsRequest, strict=True)
 
     async def get_head(raw: bytes, context: GrpcContext) -> bytes:
         log = _chosen(served, decode_head(raw)).log
         return GetHeadResponse(head=head_message(log, await log.head())).SerializeToString()
 
+    def readable(request: Any, context: GrpcContext) -> Events:
+        if is_private(request.scope):
+            calls.require_key(metadata_of(context))
+        return events[_chosen(served, request).context.name]
+
     def read_events(raw: bytes, context: GrpcContext) -> AsyncGenerator[bytes, None]:
         request: Any = decode_read(raw)
-        return read(_readable(served, request, calls, context), request)
+        return readable(request, context).read(request)
 
     def subscribe_to_events(raw: bytes, context: GrpcContext) -> AsyncGenerator[bytes, None]:
         request: Any = decode_subscribe(raw)
-        return subscribe(_readable(served, request, calls, context), request, stop)
+        return readable(request, context).subscribe(request)
 
     async def append(raw: bytes, context: GrpcContext) -> bytes:
         # The key comes first: who lacks it learns nothing about the contract.
@@ -49,16 +53,19 @@ def add_platform(handlers: Handlers, served: Mapping[str, Served], calls: Calls,
         response = await append_public(chosen.context.contract, chosen.log, request, expires=expires_of(context))
         return response.SerializeToString()
 
+    async def purge(raw: bytes, context: GrpcContext) -> bytes:
+        calls.require_key(metadata_of(context))
+        request: Any = decode_purge(raw)
+        done = await _chosen(served, request).log.purge(after=request.after, dry_run=request.dry_run)
+        return PurgeCommandsResponse(
+            examined=done.examined, forgotten=done.forgotten, next=done.next
+        ).SerializeToString()
+
     handlers.unary(f"/{EVENTS}/GetHead", DOMAIN, get_head)
     handlers.streaming(f"/{EVENTS}/Read", DOMAIN, read_events)
     handlers.streaming(f"/{EVENTS}/Subscribe", DOMAIN, subscribe_to_events)
     handlers.unary(f"/{ADMIN}/AppendPublic", DOMAIN, append)
-
-
-def _readable(served: Mapping[str, Served], request: Any, calls: Calls, context: GrpcContext) -> LogReader:
-    if is_private(request.scope):
-        calls.require_key(metadata_of(context))
-    return _chosen(served, request).log
+    handlers.unary(f"/{ADMIN}/PurgeCommands", DOMAIN, purge)
 
 
 def _chosen(served: Mapping[str, Served], request: Any) -> Served:

@@ -22,7 +22,15 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 async def refuse(context: Any, error: Exception, *, domain: str, rpc: str) -> NoReturn:
-    """End a call with the status of an error.
+    """End a call with the status of an error."""
+    status = status_of(error, domain=domain, rpc=rpc)
+    details = ((DETAILS, status.SerializeToString()),)
+    await context.abort(_CODES[status.code], status.message, details)
+    raise AssertionError("abort raises")
+
+
+def status_of(error: BaseException, *, domain: str, rpc: str) -> status_pb2.Status:
+    """Give the status of an error.
 
     An error outside the tree, or one that tells of a broken service, stands in the process log under an id, and the
     caller is told the id only.
@@ -31,10 +39,7 @@ async def refuse(context: Any, error: Exception, *, domain: str, rpc: str) -> No
         error = _internal(error, rpc)
     if isinstance(error, Invalid):
         error.violations = error.violations[:MAX_VIOLATIONS]
-    status = bounded(to_status(error, domain))
-    details = ((DETAILS, status.SerializeToString()),)
-    await context.abort(_CODES[status.code], status.message, details)
-    raise AssertionError("abort raises")
+    return bounded(to_status(error, domain))
 
 
 def bounded(status: status_pb2.Status) -> status_pb2.Status:
@@ -47,7 +52,7 @@ def bounded(status: status_pb2.Status) -> status_pb2.Status:
     return status
 
 
-def _internal(error: Exception, rpc: str) -> Internal:
+def _internal(error: BaseException, rpc: str) -> Internal:
     error_id = uuid.uuid4().hex
     _log.error("call failed", error_id=error_id, rpc=rpc, exc_info=error)
     return Internal(

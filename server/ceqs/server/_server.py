@@ -6,16 +6,21 @@ import asyncio
 from collections.abc import Sequence
 
 import grpc
+import structlog
 
 from ceqs.errors import Misconfigured
 from ceqs.queries import Answers, States, Stop
 from ceqs.server._calls import Calls
+from ceqs.server._command_stream import Streamed, add_command_stream, streamed
 from ceqs.server._commands import CommandExecutor
+from ceqs.server._events import Events
 from ceqs.server._handlers import Handlers, add_command, add_query
 from ceqs.server._platform import add_platform
 from ceqs.server._served import Served
 from ceqs.server._settings import ServerSettings, listen
 from ceqs.server._standard import SERVICES, Health, add_standard
+
+_process_log = structlog.get_logger("ceqs.server")
 
 
 class Server:
@@ -28,6 +33,7 @@ class Server:
         """Check what is to be served. Raises Misconfigured."""
         self._served = {one.context.name: one for one in served}
         self._stop = Stop()
+        self._events = {name: Events(one.log) for name, one in self._served.items()}
         self._health = Health(self._stop)
         self._server: grpc.aio.Server | None = None
         if not served or len(self._served) != len(served):
@@ -48,11 +54,19 @@ class Server:
 
     async def start(self) -> None:
         """Listen and answer. Raises Misconfigured where the address cannot be listened on."""
+        for one in self._served.values():
+            await _declare(one)
         server = grpc.aio.server(
             options=(
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(self._settings.shared)),
                 ("grpc.max_receive_message_length", self._settings.max_message),
                 ("grpc.max_send_message_length", -1),
+                # Refusing a call costs Python about as much as an echo. Where calls come faster than that, gRPC itself
+                # drops (CANCELLED) those that waited for two seconds, before anybody has worked for them.
+                ("grpc.server_max_unrequested_time_in_server", 2),
+                # Between the two, gRPC refuses at random: by default a call with 12 KiB fails every other time.
+                ("grpc.max_metadata_size", self._settings.max_metadata),
+                ("grpc.absolute_max_metadata_size", self._settings.max_metadata),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
             )
@@ -73,6 +87,8 @@ class Server:
             return
         await self._health.stopping()
         self._stop.ask()
+        for events in self._events.values():
+            await events.close()
         await self._server.stop(self._settings.grace)
 
     async def serve_until(self, stop: asyncio.Event) -> None:
@@ -85,13 +101,23 @@ class Server:
 
     def _handlers(self) -> Handlers:
         handlers, calls = Handlers(), Calls(self._settings.key)
+        commands: list[Streamed] = []
         for name, one in self._served.items():
             states = States(one.context, one.log, capacity=self._settings.states)
-            executor = CommandExecutor(one.context, one.log, states)
+            executor = CommandExecutor(one.context, one.log, states, max_waiting=self._settings.max_waiting)
             answers = Answers(one.context, one.log, states, one.models)
             for command in one.context.contract.commands.values():
                 add_command(handlers, name, command, executor, calls)
+            commands += streamed(one.context, executor)
             for query in one.context.contract.queries.values():
                 add_query(handlers, name, query, answers, calls, self._stop)
-        add_platform(handlers, self._served, calls, self._stop)
+        add_command_stream(handlers, commands, calls, self._stop)
+        add_platform(handlers, self._served, calls, self._events)
         return handlers
+
+
+async def _declare(served: Served) -> None:
+    """Tell the log by which contract its events are tagged here. Where it is indexed otherwise, it refuses commands."""
+    name = served.context.name
+    if changed := await served.log.declare(served.context.contract):
+        _process_log.error(f"commands are refused until the log is retagged: ceqs log retag {name}", changed=changed)

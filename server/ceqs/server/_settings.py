@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 
 from ceqs.errors import Misconfigured
+from ceqs.log import MAX_WAITING_ENTRIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,8 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int = 0
+    shared: bool = False
+    """Whether sibling processes listen on the same port; the kernel spreads the connections among them."""
     key: str = ""
     """The context's key; where it is empty, everything private stays shut."""
     tls_certificate: Path | None = None
@@ -26,7 +29,11 @@ class ServerSettings:
     grace: float = 10.0
     """How long, in seconds, running calls may take to finish when the server stops."""
     max_message: int = 4 * 1024 * 1024
-    """The largest request, in bytes."""
+    """The largest request, in bytes; of a larger one gRPC says so with RESOURCE_EXHAUSTED."""
+    max_metadata: int = 16 * 1024
+    """The most metadata of a call, in bytes, 32 for each pair on top, as HTTP/2 counts; beyond, RESOURCE_EXHAUSTED."""
+    max_waiting: int = MAX_WAITING_ENTRIES
+    """How many commands of each context may wait for their transaction; one more is Overloaded."""
     states: int = 10_000
     """How many states of each context are kept in memory."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, cast
+from typing import Any, TypeAlias
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,11 +17,18 @@ from ceqs.errors import Violation
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799
 _LONGEST = 315_576_000_000
 _SECOND = 1_000_000_000
+AnyDescriptor: TypeAlias = Any
+"""A Descriptor; the type stubs of protobuf know two classes of them."""
 
 
-def malformed_times(message: Message, path: str = "") -> Iterator[Violation]:
+def malformed_times(message: Message, path: str = "") -> Iterable[Violation]:
     """Give the fields of a message, inner ones too, that hold no valid Timestamp or Duration."""
-    for field in _fields_with_times(cast("Descriptor", message.DESCRIPTOR)):
+    fields = _fields_with_times(message.DESCRIPTOR)
+    return _malformed(message, path, fields) if fields else ()
+
+
+def _malformed(message: Message, path: str, fields: Iterable[FieldDescriptor]) -> Iterator[Violation]:
+    for field in fields:
         for name, inner in _values(message, field):
             if isinstance(inner, Timestamp):
                 if not (_FIRST <= inner.seconds <= _LAST and 0 <= inner.nanos < _SECOND):
@@ -47,7 +54,7 @@ def _values(message: Message, field: FieldDescriptor) -> Iterable[tuple[str, Mes
 
 
 @cache
-def _fields_with_times(descriptor: Descriptor) -> tuple[FieldDescriptor, ...]:
+def _fields_with_times(descriptor: AnyDescriptor) -> tuple[FieldDescriptor, ...]:
     return tuple(field for field in descriptor.fields if _leads_to_time(field, frozenset()))
 
 

@@ -1,6 +1,20 @@
-"""For the tests of a context: given/when/then for its decisions, and waiting for what happens eventually."""
+"""For the tests of a context: given/when/then, waiting for what happens eventually, and checking what clients heard."""
 
+from ceqs.testing._check import check_history
 from ceqs.testing._eventually import eventually
 from ceqs.testing._given import NOW, Given, Outcome, fixed_ids, given
+from ceqs.testing._history import Ending, Fact, Operation, Violation
 
-__all__ = ["NOW", "Given", "Outcome", "eventually", "fixed_ids", "given"]
+__all__ = [
+    "NOW",
+    "Ending",
+    "Fact",
+    "Given",
+    "Operation",
+    "Outcome",
+    "Violation",
+    "check_history",
+    "eventually",
+    "fixed_ids",
+    "given",
+]

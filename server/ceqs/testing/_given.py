@@ -20,7 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.contract import tags_of
 from ceqs.errors import Invalid, Rejected
-from ceqs.model import Boundary, Context, Decided, Decision, boundary_of, decide
+from ceqs.model import Boundary, Context, Decided, Decision, decide
 from ceqs.server import Decoder
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Given:
         ctx = Decision(now=now, new_id=lambda: next(self.ids), command_id=f"test {rpc.name}", actor=actor)
         try:
             request = Decoder(rpc.request, strict=True)(request.SerializeToString())
-            state = self._state(boundary_of(rpc.state, rpc.tags, request))
+            state = self._state(self.context.boundary(rpc, request))
             return Outcome(self, rpc.response, decide(contract, rpc, method, request, state, ctx))
         except (Rejected, Invalid) as refusal:
             return Outcome(self, rpc.response, refusal)
@@ -75,8 +75,7 @@ class Given:
         state = folder.initial(boundary.values())
         for event in self.events:
             declared = self.context.contract.event(event)
-            tags = set(tags_of(event, declared.tags))
-            if any(declared.full_name in item.types and item.tags <= tags for item in boundary.query.items):
+            if boundary.holds(declared.full_name, tags_of(event, declared.tags)):
                 folder.apply(state, event)
         return state
 

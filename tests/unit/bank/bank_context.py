@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from bank.v1.bank_ceqs import (
     AccountFoldBase,
     BankCommands,
@@ -130,15 +132,18 @@ class Commands(BankCommands):
 
 
 class Gate(BankGatekeeper):
-    """Lets nobody open an account who is `listed`; breaks when it is told to."""
+    """Lets nobody open an account who is `listed`; breaks, or waits until it is `let_go`, when it is told to."""
 
     def __init__(self) -> None:
         self.listed = set()
         self.asked = []
         self.broken = False
+        self.let_go = asyncio.Event()
+        self.let_go.set()
 
     async def open_account(self, request, ctx) -> None:
         self.asked.append((request.account_id, ctx.command_id, ctx.actor))
+        await self.let_go.wait()
         if self.broken:
             raise ValueError("secret of the gatekeeper")
         if request.account_id in self.listed:

@@ -12,7 +12,20 @@ from ceqs.cli._main import app
 from ceqs.cli._output import Output, outline, reporting
 from ceqs.errors import CeqsError, Misconfigured, Rejected, Unavailable
 
-COMMANDS = ["new", "gen", "dev", "serve", "relay", "project", "call", "tail", "version"]
+COMMANDS = [
+    "new",
+    "gen",
+    "dev",
+    "serve",
+    "relay",
+    "project",
+    "call",
+    "tail",
+    "version",
+    "log retag",
+    "log remember",
+    "log purge",
+]
 
 
 def test_an_outline_nests_by_indentation() -> None:
@@ -55,7 +68,7 @@ def test_an_error_ends_the_command_with_its_code(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_teaches_and_prints_json_where_asked(command: str) -> None:
-    told = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120", "TERM": "dumb"})
+    told = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "120", "TERM": "dumb"})
     assert told.exit_code == 0
     assert "--output" in told.stdout
     assert "Examples:" in told.stdout or command == "version"
@@ -63,6 +76,12 @@ def test_every_command_teaches_and_prints_json_where_asked(command: str) -> None
 
 def test_there_are_no_other_commands() -> None:
     named = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    for group in app.registered_groups:
+        assert group.typer_instance
+        commands = group.typer_instance.registered_commands
+        named += [
+            f"{group.typer_instance.info.name} {command.callback.__name__}" for command in commands if command.callback
+        ]
     assert sorted(named) == sorted(COMMANDS)
 
 

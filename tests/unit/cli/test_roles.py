@@ -42,7 +42,7 @@ def serving(shop: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[s
 def test_serve_says_where_and_ends_in_order(serving: subprocess.Popen[str], shop: dict[str, str]) -> None:
     assert serving.stdout is not None
     address = shop["CEQS_ADDRESSES"].removeprefix("orders=")
-    assert json.loads(serving.stdout.readline()) == {"serves": "orders", "address": address}
+    assert json.loads(serving.stdout.readline()) == {"serves": "orders", "address": address, "pid": serving.pid}
     serving.send_signal(signal.SIGTERM)
     assert serving.wait(20) == 0
 
@@ -96,6 +96,23 @@ def test_a_taken_port_is_named(shop: dict[str, str], ceqs: Ceqs) -> None:
     address = shop["CEQS_ADDRESSES"].removeprefix("orders=")
     with socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))):
         assert refusal(ceqs, "serve", "orders", **shop).startswith(f"error: cannot listen on {address}: ")
+
+
+def test_a_log_in_sqlite_has_one_server_process(shop: dict[str, str], ceqs: Ceqs) -> None:
+    for line in (
+        refusal(ceqs, "serve", "orders", "--processes", "2", **shop),
+        refusal(ceqs, "serve", "orders", **shop, CEQS_PROCESSES="2"),
+        refusal(ceqs, "dev", **shop, CEQS_PROCESSES="2"),
+    ):
+        assert line.startswith("error: 2 server processes cannot share a log in SQLite")
+        assert 'store = "postgres"' in line
+
+
+def test_processes_need_a_database_that_answers(shop: dict[str, str], ceqs: Ceqs) -> None:
+    nowhere = {"CEQS_STORE": "postgres", "CEQS_DATABASE_URL": "postgresql://ceqs@127.0.0.1:1/nowhere"}
+    refused = ceqs("serve", "orders", "--processes", "2", **shop, **nowhere, CEQS_LOG="text")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "cannot be reached" in refused.stderr
 
 
 def test_an_address_that_is_none_is_named(shop: dict[str, str], ceqs: Ceqs) -> None:

@@ -40,6 +40,7 @@ OVERRIDES = {
     "store": ("postgres", "postgres"),
     "database_url": ("postgresql://me@db/shop", "postgresql://me@db/shop"),
     "nats_url": ("nats://n:1", "nats://n:1"),
+    "processes": ("3", 3),
     "key": ("secret", "secret"),
     "tls_certificate": ("c.pem", Path("c.pem")),
     "tls_key": ("k.pem", Path("k.pem")),

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 from google.protobuf.message import Message
 
-from ceqs.client import Answer, ContextClient
+from ceqs.client import Answer, CommandStream, ContextClient
 from ceqs.errors import CeqsError, to_status
 
 LENDING = "/library.v1.LendingCommandsService/"
@@ -56,24 +56,27 @@ class Misbehaving(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.scripts: dict[str, tuple[bool, list[Any]]] = {}
+        self.scripts: dict[str, tuple[Any, list[Any]]] = {}
 
     def unary(self, rpc: str, *steps: Unary | Message | CeqsError) -> None:
-        self.scripts[rpc] = False, list(steps)
+        self.scripts[rpc] = grpc.unary_unary_rpc_method_handler, list(steps)
 
     def stream(self, rpc: str, *steps: Stream | CeqsError | Sequence[Message]) -> None:
-        self.scripts[rpc] = True, list(steps)
+        self.scripts[rpc] = grpc.unary_stream_rpc_method_handler, list(steps)
+
+    def bidirectional(self, rpc: str, *steps: Stream | CeqsError) -> None:
+        self.scripts[rpc] = grpc.stream_stream_rpc_method_handler, list(steps)
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         rpc = details.method.rpartition("/")[2]
         if rpc not in self.scripts:
             return None
-        streaming, _ = self.scripts[rpc]
+        handler, _ = self.scripts[rpc]
 
         async def run(request: bytes, context: Any) -> bytes | None:
             return await self._run(rpc, request, context)
 
-        return grpc.unary_stream_rpc_method_handler(run) if streaming else grpc.unary_unary_rpc_method_handler(run)
+        return handler(run)
 
     async def _run(self, rpc: str, request: bytes, context: Any) -> bytes | None:
         _, steps = self.scripts[rpc]
@@ -165,11 +168,28 @@ async def wire(server: Misbehaving) -> AsyncIterator[Wire]:
 def client_type(library: Any) -> type[ContextClient]:
     """What the generator writes for the library."""
 
+    class LibraryStream(CommandStream):
+        async def lend_book(self, request: Message, **options: Any) -> Any:
+            return await self._send(LENDING + "LendBook", request, library.LendBookResponse, **options)
+
+        async def acquire_book(self, request: Message, **options: Any) -> Any:
+            return await self._send(LENDING + "AcquireBook", request, library.AcquireBookResponse, **options)
+
     class LibraryClient(ContextClient):
         ceqs_context = "library"
         ceqs_events = {  # noqa: RUF012  # as generated
             event.full_name: event.message for event in library.contract.events.values()
         }
+
+        ceqs_commands = {  # noqa: RUF012  # as generated
+            rpc.request: (rpc.path, rpc.response) for rpc in library.contract.commands.values()
+        }
+
+        def stream(self, *, timeout: float | None = None) -> Any:
+            return LibraryStream(self._settings(timeout))
+
+        def execute_many(self, requests: Any, *, timeout: float | None = None) -> Any:
+            return self._execute_many(requests, self.stream(timeout=timeout))
 
         async def lend_book(self, request: Message, **options: Any) -> Any:
             return await self._command(LENDING + "LendBook", request, library.LendBookResponse, **options)

@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.client import Event
-from ceqs.errors import Denied, Internal, OutOfRange, Unauthenticated, Unavailable
+from ceqs.errors import Denied, Internal, Invalid, OutOfRange, Unauthenticated, Unavailable
 from ceqs.v1.events_pb2 import (
     SCOPE_PRIVATE,
     SCOPE_PUBLIC,
@@ -299,3 +299,65 @@ async def test_a_cancelled_listener_leaves_no_call(client: Any, server: Any) -> 
         await listening
     await asyncio.wait_for(server.calls[0].ended.wait(), 5)
     assert len(server.calls) == 1
+
+
+async def test_reading_backwards_asks_for_what_is_left(client: Any, server: Any) -> None:
+    async def cut(call: Any) -> None:
+        await call.write(ReadResponse(events=[recorded(9), recorded(8)]))
+        await call.fail(Unavailable())
+
+    end = ReadResponse(caught_up=CaughtUp(position=7, log_id="log"))
+    server.stream("Read", cut, [ReadResponse(events=[recorded(8), recorded(7)]), end])
+    events = client.events(before=10, after=2, limit=3, backwards=True, scope="private", live=False)
+    assert [event.position async for event in events] == [9, 8, 7]
+    requests = [ReadRequest.FromString(call.request) for call in server.calls]
+    assert [(r.after, r.before, r.limit, r.backwards) for r in requests] == [(2, 10, 3, True), (2, 8, 1, True)]
+
+
+async def test_a_gap_backwards_is_an_error(client: Any, server: Any) -> None:
+    server.stream("Read", [ReadResponse(events=[recorded(9), recorded(7)])])
+    events = client.events(backwards=True, scope="private", live=False)
+    assert (await anext(events)).position == 9
+    with pytest.raises(Internal, match="position 7 after 9"):
+        await anext(events)
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_reading_from_a_time_goes_on_after_a_position(client: Any, server: Any, live: bool) -> None:
+    rpc, request, response = (
+        ("Subscribe", SubscribeRequest, SubscribeResponse) if live else ("Read", ReadRequest, ReadResponse)
+    )
+    batches = [response(events=[recorded(position)]) for position in (5, 6, 7)]
+    server.stream(rpc, Unavailable(), batches[:2], [batches[2], response(caught_up=CaughtUp(position=7))], forever)
+    begin = dt.datetime(2010, 12, 1, 8, 26, 0, 5, tzinfo=dt.UTC)
+    until = {} if live else {"before_time": begin + dt.timedelta(days=1)}
+    events = client.events(from_time=begin, scope="private", live=live, **until)
+    assert await take(events, 3) == [5, 6, 7]
+    requests: list[Any] = [request.FromString(call.request) for call in server.calls]
+    assert [(r.after, r.HasField("from_time")) for r in requests] == [(0, True), (0, True), (6, False)]
+    assert requests[0].from_time.ToDatetime(dt.UTC) == begin
+    if not live:
+        assert [r.before_time.ToDatetime(dt.UTC) for r in requests] == [until["before_time"]] * 3
+
+
+async def test_a_live_reading_ends_at_its_limit(client: Any, server: Any) -> None:
+    server.stream("Subscribe", [batch(1, 2, 3), batch(4)], forever)
+    assert [event.position async for event in client.events(scope="private", limit=2)] == [1, 2]
+    await asyncio.wait_for(server.calls[0].ended.wait(), 5)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "field"),
+    [
+        ({"before": 3}, "live"),
+        ({"backwards": True}, "live"),
+        ({"before_time": dt.datetime(2010, 12, 1, tzinfo=dt.UTC)}, "live"),
+        ({"from_time": dt.datetime(2010, 12, 1)}, "from_time"),  # that is what is refused
+        ({"before_time": dt.datetime(2010, 12, 1), "live": False}, "before_time"),
+        ({"limit": 0}, "limit"),
+    ],
+)
+async def test_bounds_that_cannot_be_are_refused(client: Any, bounds: dict[str, Any], field: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        client.events(**bounds)
+    assert [v.field for v in caught.value.violations] == [field]

@@ -54,6 +54,20 @@ async def test_lines_of_a_child_reach_the_sink_under_its_name() -> None:
     assert lines[:4] == [("talker", "out"), ("talker", "err"), ("talker", "x" * 200_000), ("talker", "end")]
 
 
+async def test_children_that_are_not_captured_print_where_the_supervisor_does(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    lines = Lines()
+    async with Supervisor(lines, captured=False) as supervisor:
+        await supervisor.start(
+            "talker", [sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr)"]
+        )
+        await until(lambda: lines)
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("out\n", "err\n")
+    assert lines[0][1].startswith("ended (exit code 0); starting again")
+
+
 async def test_a_killed_child_is_started_again() -> None:
     lines = Lines()
     async with Supervisor(lines) as supervisor:

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TypeVar
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -17,8 +18,11 @@ from ceqs.log._follower import Follower
 from ceqs.log._histories import SqliteHistories
 from ceqs.log._judge import CommandRow, Verdict, judge
 from ceqs.log._prepare import Prepared
-from ceqs.log._sql import OutcomeUnknown, SqlLog
+from ceqs.log._select_sqlite import SqliteReads
+from ceqs.log._sql import OutcomeUnknown, SqlLog, Step
+from ceqs.log._tagging import Tagging
 
+T = TypeVar("T")
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
 LOST = OperationalError("", {}, Exception("connection lost"))
 STORED_ALL_THE_SAME = OutcomeUnknown("connection lost after the commit")
@@ -29,6 +33,7 @@ class Store:
     """A store in memory whose attempts and lookups fail as told, in turn; then they work."""
 
     def __init__(self) -> None:
+        self.tagging = Tagging("orders")
         self.attempts: list[Exception] = []
         self.lookups: list[Exception] = []
         self.commands: dict[str, CommandRow] = {}
@@ -52,6 +57,9 @@ class Store:
             raise self.lookups.pop(0)
         return {i: self.commands[i] for i in command_ids if i in self.commands}
 
+    async def work(self, step: Step[T], *, locked: bool = True) -> T:
+        raise AssertionError("nothing else is asked of it")
+
     def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
@@ -74,6 +82,7 @@ async def log(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sq
         create_async_engine("sqlite+aiosqlite://"),
         Follower(0),
         SqliteHistories("file::memory:"),
+        SqliteReads("file::memory:"),
         store=store,
         max_waiting=100,
     )

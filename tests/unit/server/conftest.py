@@ -18,6 +18,7 @@ from ceqs.errors import CeqsError, Conflict, LogUnavailable, from_status
 from ceqs.log import Appended, Entry, Log, Slice, Wanted, open_log
 from ceqs.server import CommandCall, CommandExecutor, Executed, Served, Server, ServerSettings
 from ceqs.v1 import events_pb2
+from ceqs.v1.commands_pb2 import Command, CommandOutcome, ExecuteStreamRequest, ExecuteStreamResponse
 
 KEY = "the key of the bank"
 COMMANDS = "/bank.v1.BankCommandsService/"
@@ -231,3 +232,68 @@ def _refused(kind: type[CeqsError]) -> Iterator[list[Any]]:
     assert status.message == error.details()
     found.extend([from_status(status), error])
     assert isinstance(found[0], kind)
+
+
+class CommandStream:
+    """A call of ExecuteStream, by hand."""
+
+    def __init__(self, channel: grpc.aio.Channel, bank: Any, timeout: float | None = 30, **metadata: str) -> None:
+        method: Any = channel.stream_stream("/ceqs.v1.CommandsService/ExecuteStream")
+        named = tuple((name.replace("_", "-"), value) for name, value in metadata.items())
+        self.call = method(metadata=named, timeout=timeout)
+        self._bank = bank
+        self._number = 0
+        self.messages = 0
+        self.writing: asyncio.Task[None] | None = None
+
+    def command(self, rpc: str, request: dict[str, Any] | bytes, /, **fields: Any) -> Command:
+        self._number += 1
+        raw = request if isinstance(request, bytes) else getattr(self._bank, f"{rpc}Request")(**request)
+        encoded = raw if isinstance(raw, bytes) else raw.SerializeToString()
+        return Command(**{"number": self._number, "rpc": COMMANDS + rpc, "request": encoded, **fields})
+
+    async def write(self, *commands: Command) -> None:
+        await self.call.write(ExecuteStreamRequest(commands=commands).SerializeToString())
+
+    async def send(self, rpc: str, request: dict[str, Any] | bytes, **fields: Any) -> int:
+        """Send one command; give its number."""
+        await self.write(self.command(rpc, request, **fields))
+        return self._number
+
+    async def read(self, count: int) -> dict[int, CommandOutcome]:
+        """Read so many outcomes."""
+        found: dict[int, CommandOutcome] = {}
+        while len(found) < count:
+            raw = await asyncio.wait_for(self.call.read(), 20)
+            assert raw is not grpc.aio.EOF
+            self.messages += 1
+            found |= {outcome.number: outcome for outcome in ExecuteStreamResponse.FromString(raw).outcomes}
+        return found
+
+    async def outcome(self, rpc: str, request: dict[str, Any] | bytes, **fields: Any) -> CommandOutcome:
+        """Send one command and read its outcome."""
+        number = await self.send(rpc, request, **fields)
+        return (await self.read(1))[number]
+
+
+@pytest.fixture
+async def stream_to(bank: Any) -> AsyncIterator[Any]:
+    """Open streams of commands to a server."""
+    streams: list[CommandStream] = []
+
+    def open_stream(channel: grpc.aio.Channel, timeout: float | None = 30, **metadata: str) -> CommandStream:
+        streams.append(CommandStream(channel, bank, timeout, **metadata))
+        return streams[-1]
+
+    yield open_stream
+    for stream in streams:
+        stream.call.cancel()
+        if stream.writing:
+            stream.writing.cancel()
+            await asyncio.wait([stream.writing])
+
+
+@pytest.fixture
+def stream(served: Bank, stream_to: Any) -> CommandStream:
+    opened: CommandStream = stream_to(served.channel)
+    return opened

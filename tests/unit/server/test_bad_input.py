@@ -110,14 +110,6 @@ async def test_a_command_with_an_unknown_enum_value_is_refused(served: Any, refu
     ]
 
 
-async def test_a_message_over_the_size_limit_is_refused(served: Any) -> None:
-    request = served.OpenAccountRequest(account_id="a", notes=[served.Note(text="123456789")] * 400_000)
-    assert request.ByteSize() > 4 * 1024 * 1024
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await served.send("OpenAccount", request)
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
 async def test_an_event_over_the_limits_of_the_log_is_refused(served: Any, refused: Any) -> None:
     with refused(Invalid):
         await served.send("ReserveName", served.ReserveNameRequest(name="x" * 600_000))

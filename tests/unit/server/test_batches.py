@@ -34,10 +34,22 @@ async def test_commands_of_several_boundaries_share_a_transaction(sender: Any, w
     assert len(await sender.events()) == 64
 
 
-async def test_a_batch_is_bounded_and_the_rest_goes_on_in_order(sender: Any, watched: Any) -> None:
+async def test_a_batch_is_bounded_and_the_rest_goes_on_in_order(
+    sender: Any, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ceqs.server._commands.LONGEST_DECIDING", 60.0)
     executed = await asyncio.gather(*(sender.send("Deposit", account_id="a", amount=1) for _ in range(600)))
     assert balances(executed) == list(range(1, 601))
     assert [len(batch) for batch in watched.batches] == [256, 256, 88]
+
+
+async def test_slow_handlers_make_batches_small_and_keep_the_order(
+    sender: Any, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ceqs.server._commands.LONGEST_DECIDING", 0.0)
+    executed = await asyncio.gather(*(sender.send("Deposit", account_id="a", amount=1) for _ in range(5)))
+    assert balances(executed) == [1, 2, 3, 4, 5]
+    assert [len(batch) for batch in watched.batches] == [1] * 5
 
 
 async def test_nothing_is_answered_before_the_commit(sender: Any, watched: Any) -> None:

@@ -23,6 +23,10 @@ async def append_public(served: Any, metadata: dict[str, str]) -> Any:
     return await served.raw("/ceqs.v1.AdminService/AppendPublic", request.SerializeToString(), **metadata)
 
 
+async def purge_commands(served: Any, metadata: dict[str, str]) -> Any:
+    return [await served.raw("/ceqs.v1.AdminService/PurgeCommands", b"", **metadata)]
+
+
 async def read_private(served: Any, metadata: dict[str, str]) -> Any:
     return await served.events("Read", events_pb2.ReadRequest(scope=events_pb2.SCOPE_PRIVATE), **metadata).read()
 
@@ -54,6 +58,7 @@ async def causation_depth(served: Any, metadata: dict[str, str]) -> Any:
 
 PRIVATE = [
     append_public,
+    purge_commands,
     read_private,
     subscribe_private,
     derived_command_id,

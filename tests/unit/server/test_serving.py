@@ -23,6 +23,7 @@ SERVICES = [
     "bank.v1.BankCommandsService",
     "bank.v1.BankQueriesService",
     "ceqs.v1.AdminService",
+    "ceqs.v1.CommandsService",
     "ceqs.v1.EventsService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -42,7 +43,7 @@ async def test_reflection_lists_and_describes_every_service(served: Any) -> None
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     listed = await call.read()
     assert sorted(s.name for s in listed.list_services_response.service) == SERVICES[1:]
-    for service in SERVICES[1:5]:
+    for service in SERVICES[1:6]:
         await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=service))
         described = await call.read()
         files = [FileDescriptorProto.FromString(f) for f in described.file_descriptor_response.file_descriptor_proto]

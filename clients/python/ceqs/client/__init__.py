@@ -2,5 +2,7 @@
 
 from ceqs.client._answers import Answer, Event
 from ceqs.client._client import ContextClient
+from ceqs.client._outcomes import Outcome
+from ceqs.client._stream import Commands, CommandStream, Sent
 
-__all__ = ["Answer", "ContextClient", "Event"]
+__all__ = ["Answer", "CommandStream", "Commands", "ContextClient", "Event", "Outcome", "Sent"]

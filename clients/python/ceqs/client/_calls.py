@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias, TypeVar
+from functools import cache
+from typing import Any, TypeAlias, TypeVar
 
 import grpc.aio
 from google.protobuf.message import Message
 
+from ceqs.contract import command_id_field, new_id
 from ceqs.errors import Invalid, Violation
 
 R = TypeVar("R", bound=Message)
@@ -20,6 +22,18 @@ def metadata_of(values: Mapping[str, str | None]) -> CallMetadata:
         if value and not (value.isascii() and value.isprintable()):
             raise Invalid(violations=[Violation(key, "must be printable ASCII")])
     return tuple((key, value) for key, value in values.items() if value)
+
+
+def command_id_of(request: Message, given: str | None) -> str:
+    """Give the id to send a command under: the one given, else the request's own, else a new one."""
+    field = _command_id_field(request.DESCRIPTOR)
+    own: str = getattr(request, field) if field else ""
+    return given or own or new_id()
+
+
+@cache
+def _command_id_field(request: Any) -> str:
+    return command_id_field(request)
 
 
 def text_of(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:

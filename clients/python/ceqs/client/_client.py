@@ -3,27 +3,32 @@
 place_order ──> _command ─┐                        one command id and one timeout over all attempts
 get_order ────> _query ───┼─> _attempts ──> gRPC   the token of the last command goes along
 watch_order ──> _watch ───┤
-events ───────> _events.py┘                        streams go on after the last position seen
+events ───────> _events.py┤                        streams go on after the last position seen
+execute_many ─> _stream.py┘                        many commands on one call
 """
 
 from __future__ import annotations
 
 import copy
+import datetime as dt
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from types import TracebackType
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
 from ceqs.client._answers import Answer, Event, age_of, token_of
-from ceqs.client._calls import CallMetadata, metadata_of, open_stream, text_of, unary
+from ceqs.client._calls import CallMetadata, command_id_of, metadata_of, open_stream, text_of, unary
 from ceqs.client._channel import open_channel
-from ceqs.client._events import EventsReader
-from ceqs.client._failures import Patience, can_retry, error_of
-from ceqs.contract import command_id_field, merge_tokens, new_id
+from ceqs.client._events import Bounds, EventsReader
+from ceqs.client._failures import Patience, error_of, leave_open
+from ceqs.client._outcomes import Outcome
+from ceqs.client._stream import Commands, CommandStream, StreamSettings
+from ceqs.contract import merge_tokens
 from ceqs.errors import CeqsError
+from ceqs.v1.answers_pb2 import Receipt
 
 R = TypeVar("R", bound=Message)
 
@@ -39,6 +44,8 @@ class ContextClient:
     ceqs_context: ClassVar[str]
     ceqs_events: ClassVar[Mapping[str, type[Message]]]
     """The message types of the context's events, by full name."""
+    ceqs_commands: ClassVar[Mapping[type[Message], tuple[str, type[Message]]]]
+    """The path and the type of the response of the context's commands, by the type of their requests."""
 
     def __init__(
         self,
@@ -82,16 +89,24 @@ class ContextClient:
         self,
         *,
         after: int = 0,
+        before: int = 0,
+        from_time: dt.datetime | None = None,
+        before_time: dt.datetime | None = None,
+        limit: int | None = None,
+        backwards: bool = False,
         scope: Literal["public", "private"] = "public",
         types: Iterable[type[Message] | str] = (),
         tags: Iterable[str] = (),
         live: bool = True,
     ) -> AsyncGenerator[Event, None]:
-        """Give the recorded events after a position, each once and in order, then (`live`) those to come.
+        """Give recorded events, each once and in order, then (`live`) those to come.
+
+        Those after a position, or of a time and later; with `live=False` also those before a position or a time, and
+        `backwards`, the last one first. All of them, or `limit` of them. Positions are public positions in the public
+        scope; times have a time zone. `types` are any of which, `tags` all of which an event has.
 
         Reconnects by itself and goes on after the last position seen. The first connection must come within the
-        client's timeout; later outages are waited out. `after` is a position in the private scope, a public position
-        in the public one. `types` are any of which, `tags` all of which an event has. Raises Denied or
+        client's timeout; later outages are waited out. Raises Invalid for bounds that cannot be, Denied or
         Unauthenticated for private events without the context's key, OutOfRange where the log was restored meanwhile.
         """
         reader = EventsReader(
@@ -103,8 +118,17 @@ class ContextClient:
             types=tuple(one if isinstance(one, str) else one.DESCRIPTOR.full_name for one in types),
             tags=tuple(tags),
             timeout=self.timeout,
+            bounds=Bounds(
+                after=after,
+                before=before,
+                from_time=from_time,
+                before_time=before_time,
+                limit=limit,
+                backwards=backwards,
+                live=live,
+            ),
         )
-        return reader.read(after, live=live)
+        return reader.read()
 
     async def _command(
         self,
@@ -117,14 +141,12 @@ class ContextClient:
         metadata: Mapping[str, str] | None = None,
     ) -> R:
         """Send a command until it is answered. It has one id over all attempts, so it is done once at most."""
-        field = command_id_field(request.DESCRIPTOR)
-        command_id = command_id or (getattr(request, field) if field else "") or new_id()
+        command_id = command_id_of(request, command_id)
         sent = self._base + metadata_of({"ceqs-command-id": command_id, **(metadata or {})})
         try:
             response, trailers = await self._attempts(path, request, response_type, sent, self._patience(timeout))
         except CeqsError as error:
-            if can_retry(error):
-                error.add_note(f"It may have been done. Send it again with command_id={command_id!r}: it is done once.")
+            leave_open(error, command_id)
             raise
         self.token = merge_tokens(self.token, token_of(response, trailers))
         return response
@@ -168,6 +190,21 @@ class ContextClient:
                 return
             finally:
                 call.cancel()
+
+    def _execute_many(self, requests: Commands[Message], stream: CommandStream) -> AsyncGenerator[Outcome[Any], None]:
+        return stream.execute_many(requests, self.ceqs_commands)
+
+    def _settings(self, timeout: float | None) -> StreamSettings:
+        return StreamSettings(
+            channel=self.channel,
+            metadata=self._base,
+            timeout=self.timeout if timeout is None else timeout,
+            attempt_timeout=self.attempt_timeout,
+            accepted=self._accepted,
+        )
+
+    def _accepted(self, receipt: Receipt) -> None:
+        self.token = merge_tokens(self.token, receipt.token)
 
     def _patience(self, timeout: float | None) -> Patience:
         return Patience(self.timeout if timeout is None else timeout)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 import grpc.aio
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.client._answers import Event, event_of
 from ceqs.client._calls import CallMetadata, open_stream
 from ceqs.client._failures import Patience, error_of
-from ceqs.errors import Internal, OutOfRange, Unavailable
+from ceqs.errors import Internal, Invalid, OutOfRange, Unavailable, Violation
 from ceqs.v1.events_pb2 import (
     SCOPE_PRIVATE,
     SCOPE_PUBLIC,
@@ -33,6 +35,33 @@ class _EndOfStreamError(Unavailable):
     retry_after = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Which part of the events is asked for; see ContextClient.events."""
+
+    after: int = 0
+    before: int = 0
+    from_time: dt.datetime | None = None
+    before_time: dt.datetime | None = None
+    limit: int | None = None
+    backwards: bool = False
+    live: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise Invalid for bounds that cannot be."""
+        wrong = [
+            Violation(name, "needs a time zone")
+            for name, time in (("from_time", self.from_time), ("before_time", self.before_time))
+            if time is not None and time.tzinfo is None
+        ]
+        if self.live and (self.before or self.before_time or self.backwards):
+            wrong.append(Violation("live", "has no end: events before something, or backwards, are read live=False"))
+        if self.limit is not None and self.limit < 1:
+            wrong.append(Violation("limit", "must be at least 1"))
+        if wrong:
+            raise Invalid(violations=wrong)
+
+
 @dataclass(slots=True, kw_only=True)
 class EventsReader:
     """One reading of the events of a context. `timeout` bounds the wait for the first connection, in seconds."""
@@ -45,21 +74,27 @@ class EventsReader:
     types: tuple[str, ...]
     tags: tuple[str, ...]
     timeout: float
-    _after: int = 0
+    bounds: Bounds
+    _at: int | None = None
+    """How far it has read; None before it has read anything, and where to begin is not a position."""
+    _given: int = 0
     _log_id: str = ""
 
-    async def read(self, after: int, *, live: bool) -> AsyncGenerator[Event, None]:
-        """Give the events after a position, then (`live`) those to come."""
-        self._after = after
+    async def read(self) -> AsyncGenerator[Event, None]:
+        """Give the events within the bounds, then (live) those to come."""
+        if self.bounds.after and not self.bounds.backwards:
+            self._at = self.bounds.after
         patience = Patience(self.timeout)
         while True:
-            call = self._open(live=live)
+            call = self._open()
             try:
                 async for batch in call:
                     patience = Patience(None)
                     for recorded in batch.events:
                         if self._is_next(recorded):
                             yield event_of(recorded, self.known)
+                            if self._given == self.bounds.limit:
+                                return
                     self._mark(batch)
                     if isinstance(batch, ReadResponse) and batch.HasField("caught_up"):
                         return
@@ -69,23 +104,47 @@ class EventsReader:
             finally:
                 call.cancel()
 
-    def _open(self, *, live: bool) -> grpc.aio.UnaryStreamCall[Message, ReadResponse | SubscribeResponse]:
+    def _open(self) -> grpc.aio.UnaryStreamCall[Message, ReadResponse | SubscribeResponse]:
+        """Ask for what is left."""
+        bounds, at = self.bounds, self._at
         scope = SCOPE_PUBLIC if self.public else SCOPE_PRIVATE
         chosen = EventFilter(types=self.types, tags=self.tags)
-        if live:
-            subscribe = SubscribeRequest(context=self.context, scope=scope, after=self._after, filter=chosen)
+        onwards = at is not None and not bounds.backwards
+        after, from_time = (at or 0, None) if onwards else (bounds.after, bounds.from_time)
+        if bounds.live:
+            subscribe = SubscribeRequest(
+                context=self.context, scope=scope, after=after, from_time=_stamp(from_time), filter=chosen
+            )
             return open_stream(self.channel, SUBSCRIBE, subscribe, SubscribeResponse, self.metadata)
-        read = ReadRequest(context=self.context, scope=scope, after=self._after, filter=chosen)
+        back = at is not None and bounds.backwards
+        before, before_time = (at or 0, None) if back else (bounds.before, bounds.before_time)
+        read = ReadRequest(
+            context=self.context,
+            scope=scope,
+            after=after,
+            from_time=_stamp(from_time),
+            before=before,
+            before_time=_stamp(before_time),
+            limit=(bounds.limit or self._given) - self._given,
+            filter=chosen,
+            backwards=bounds.backwards,
+        )
         return open_stream(self.channel, READ, read, ReadResponse, self.metadata)
 
     def _is_next(self, recorded: RecordedEvent) -> bool:
         """Count an event; False where it was seen. Raises Internal where the server left one out."""
         position = recorded.public_position if self.public else recorded.position
-        if position <= self._after:
-            return False
-        if position > self._after + 1 and not (self.types or self.tags):
-            raise Internal(f"{self.context} sent position {position} after {self._after}; positions have no gaps")
-        self._after = position
+        step = -1 if self.bounds.backwards else 1
+        at = self._at
+        if at is None and not self.bounds.backwards and self.bounds.from_time is None:
+            at = 0
+        if at is not None:
+            if (position - at) * step <= 0:
+                return False
+            if position != at + step and not (self.types or self.tags):
+                raise Internal(f"{self.context} sent position {position} after {at}; positions have no gaps")
+        self._at = position
+        self._given += 1
         return True
 
     def _mark(self, batch: ReadResponse | SubscribeResponse) -> None:
@@ -94,6 +153,14 @@ class EventsReader:
             if self._log_id and batch.caught_up.log_id not in ("", self._log_id):
                 raise OutOfRange(f"the log of {self.context} was restored: earlier positions do not hold in it")
             self._log_id = self._log_id or batch.caught_up.log_id
-            self._after = max(self._after, batch.caught_up.position)
+            self._at = max(self._at or 0, batch.caught_up.position)
         if isinstance(batch, SubscribeResponse) and batch.HasField("resume"):
-            self._after = max(self._after, batch.resume.position)
+            self._at = max(self._at or 0, batch.resume.position)
+
+
+def _stamp(time: dt.datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp

@@ -16,6 +16,10 @@ from ceqs.errors import CeqsError, Conflict, Expired, Invalid, Unavailable, from
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 2.0
 """Seconds between attempts, before jitter."""
+_LOST = "Internal error from Core"
+"""What grpcio says where a write fails after the server has ended the call, instead of what the server said
+(https://github.com/grpc/grpc/issues/36066)."""
+NO_ANSWER = "no answer came in time; what was asked for may still be done"
 
 
 def error_of(failure: grpc.aio.AioRpcError) -> CeqsError:
@@ -29,8 +33,10 @@ def error_of(failure: grpc.aio.AioRpcError) -> CeqsError:
         return Unavailable(f"the server ended the call: {message}")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
         return Invalid(f"the message is too large: {message}")
+    if code is grpc.StatusCode.INTERNAL and message == _LOST:
+        return Unavailable("the server ended the stream; what it said is lost")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Expired("no answer came in time; what was asked for may still be done")
+        return Expired(NO_ANSWER)
     number: int = code.value[0]
     return from_status(status_pb2.Status(code=number, message=message))
 
@@ -38,6 +44,12 @@ def error_of(failure: grpc.aio.AioRpcError) -> CeqsError:
 def can_retry(error: CeqsError) -> bool:
     """Say whether the same call may succeed later: the server said so, or it never answered."""
     return error.retry_after is not None or isinstance(error, (Unavailable, Conflict, Expired))
+
+
+def leave_open(error: CeqsError, command_id: str) -> None:
+    """Say with an error that leaves it open how to find out whether the command was done."""
+    if can_retry(error):
+        error.add_note(f"It may have been done. Send it again with command_id={command_id!r}: it is done once.")
 
 
 @dataclass(slots=True)
@@ -53,14 +65,30 @@ class Patience:
         """Give the seconds that are left."""
         return float("inf") if self.timeout is None else self.timeout - (time.monotonic() - self._started)
 
-    async def after(self, error: CeqsError) -> None:
-        """Wait before the next attempt, with jitter. Raises the error where trying again cannot help in time."""
+    def delay(self, error: CeqsError) -> float:
+        """Give the seconds before the next attempt, with jitter. Raises the error where that cannot help in time."""
         ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures)
         delay = max(error.retry_after or 0.0, random.uniform(0, ceiling))  # noqa: S311  # jitter, no secret
         self._failures = min(self._failures + 1, 10)
-        if not isinstance(error, Expired):
-            self._told = error
+        self.told(error)
         if not can_retry(error) or delay >= self.left():
             # That the last attempt had no time left tells less than what the one before it was told.
             raise (self._told or error) from None
-        await asyncio.sleep(delay)
+        return delay
+
+    async def after(self, error: CeqsError) -> None:
+        """Wait before the next attempt. Raises the error where trying again cannot help in time."""
+        await asyncio.sleep(self.delay(error))
+
+    def told(self, error: CeqsError) -> None:
+        """Remember what an attempt was told, for whoever has no time for another."""
+        if not isinstance(error, Expired):
+            self._told = error
+
+    def spent(self) -> CeqsError:
+        """Give the error of a call that has no time left."""
+        return self._told or Expired(NO_ANSWER)
+
+    def succeeded(self) -> None:
+        """Begin with short delays again: an attempt came through."""
+        self._failures = 0

@@ -1,16 +1,18 @@
-"""Sending what the rows come to, through the generated clients, many at a time."""
+"""Sending what the rows come to, through the generated clients, as streams of commands."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ceqs.errors import Invalid, Rejected
+from ceqs import client
+from ceqs.errors import CeqsError, Invalid, Rejected
 from shop.demo.documents import CHARGES, Documents, Invoice
 from shop.demo.rows import MICROS, Row
 from shop.inventory.v1.commands_pb2 import AdjustStockRequest, ReceiveStockRequest
@@ -20,7 +22,7 @@ from shop.orders.v1.commands_pb2 import IssueCreditNoteRequest, PlaceOrderReques
 from shop.orders.v1.orders_client import OrdersClient
 from shop.orders.v1.types_pb2 import Line
 
-AT_ONCE = 64
+C_co = TypeVar("C_co", bound=Message, covariant=True)
 PATIENCE = 120.0
 """Seconds that a command may take over all of its attempts: a process that was killed is back long before."""
 
@@ -37,23 +39,31 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Job(Generic[C_co]):
     """A command to send."""
 
     command: str
     rows: int
-    send: Callable[[], Awaitable[object]]
+    command_id: str
+    """Made from the document: sending it again, by whomever, does not do it twice."""
+    request: C_co
 
 
 async def replay(
     documents: Documents, orders: OrdersClient, inventory: InventoryClient, done: Callable[[], None]
 ) -> list[Outcome]:
-    """Send every document, the opening stock first of all; `done` is called after each.
-
-    Every command has an id made from its document, so that sending it again, by whomever, does not do it twice.
-    """
-    opened = await _send_all(list(_opening(documents, inventory)), done)
-    return opened + await _send_all([*_invoices(documents, orders), *_adjustments(documents, inventory)], done)
+    """Send every document, the opening stock first of all; `done` is called after each."""
+    opening, sales, counts = list(_opening(documents)), list(_invoices(documents)), list(_adjustments(documents))
+    opened = await _outcomes(opening, inventory.execute_many(_commands(opening), timeout=PATIENCE), done)
+    try:
+        async with asyncio.TaskGroup() as both:
+            sold = both.create_task(_outcomes(sales, orders.execute_many(_commands(sales), timeout=PATIENCE), done))
+            counted = both.create_task(
+                _outcomes(counts, inventory.execute_many(_commands(counts), timeout=PATIENCE), done)
+            )
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [*opened, *sold.result(), *counted.result()]
 
 
 def commands_in(documents: Documents) -> int:
@@ -61,45 +71,38 @@ def commands_in(documents: Documents) -> int:
     return sum(map(len, (documents.opening, documents.orders, documents.credit_notes, documents.adjustments)))
 
 
-async def _send_all(jobs: list[Job], done: Callable[[], None]) -> list[Outcome]:
-    waiting = iter(jobs)
+async def _outcomes(
+    jobs: Sequence[Job[Any]], sent: AsyncIterator[client.Outcome[Any]], done: Callable[[], None]
+) -> list[Outcome]:
     outcomes: list[Outcome] = []
-
-    async def work() -> None:
-        for job in waiting:
-            outcomes.append(await _send(job))
-            done()
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(work())
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+    async for outcome in sent:
+        job = jobs[len(outcomes)]
+        outcomes.append(Outcome(job.command, job.rows, _reason(outcome.error)))
+        done()
     return outcomes
 
 
-async def _send(job: Job) -> Outcome:
-    try:
-        await job.send()
-    except Rejected as refused:
-        return Outcome(job.command, job.rows, refused.reason)
-    except Invalid:
-        return Outcome(job.command, job.rows, "INVALID_ARGUMENT")
-    return Outcome(job.command, job.rows)
+def _commands(jobs: Iterable[Job[C_co]]) -> Iterator[tuple[str, C_co]]:
+    return ((job.command_id, job.request) for job in jobs)
 
 
-def _opening(documents: Documents, inventory: InventoryClient) -> Iterator[Job]:
+def _reason(error: CeqsError | None) -> str:
+    if error is None:
+        return ""
+    if isinstance(error, Rejected):
+        return error.reason
+    if isinstance(error, Invalid):
+        return "INVALID_ARGUMENT"
+    raise error
+
+
+def _opening(documents: Documents) -> Iterator[Job[ReceiveStockRequest]]:
     for product, (description, units) in documents.opening.items():
         request = ReceiveStockRequest(product_code=product, description=description, quantity=units)
-        yield Job(
-            "ReceiveStock",
-            0,
-            partial(inventory.receive_stock, request, command_id=f"opening/{quote(product)}", timeout=PATIENCE),
-        )
+        yield Job("ReceiveStock", 0, f"opening/{quote(product)}", request)
 
 
-def _invoices(documents: Documents, orders: OrdersClient) -> Iterator[Job]:
+def _invoices(documents: Documents) -> Iterator[Job[PlaceOrderRequest | IssueCreditNoteRequest]]:
     for invoice in documents.orders:
         first = invoice.rows[0]
         order = PlaceOrderRequest(
@@ -109,11 +112,7 @@ def _invoices(documents: Documents, orders: OrdersClient) -> Iterator[Job]:
             lines=_lines(invoice, sign=1),
             ordered_at=_timestamp(first),
         )
-        yield Job(
-            "PlaceOrder",
-            len(invoice.rows),
-            partial(orders.place_order, order, command_id=f"order/{quote(invoice.number)}", timeout=PATIENCE),
-        )
+        yield Job("PlaceOrder", len(invoice.rows), f"order/{quote(invoice.number)}", order)
     for invoice in documents.credit_notes:
         first = invoice.rows[0]
         note = IssueCreditNoteRequest(
@@ -123,14 +122,10 @@ def _invoices(documents: Documents, orders: OrdersClient) -> Iterator[Job]:
             lines=_lines(invoice, sign=-1),
             issued_at=_timestamp(first),
         )
-        yield Job(
-            "IssueCreditNote",
-            len(invoice.rows),
-            partial(orders.issue_credit_note, note, command_id=f"credit/{quote(invoice.number)}", timeout=PATIENCE),
-        )
+        yield Job("IssueCreditNote", len(invoice.rows), f"credit/{quote(invoice.number)}", note)
 
 
-def _adjustments(documents: Documents, inventory: InventoryClient) -> Iterator[Job]:
+def _adjustments(documents: Documents) -> Iterator[Job[AdjustStockRequest]]:
     for row in documents.adjustments:
         request = AdjustStockRequest(
             product_code=row.product,
@@ -139,11 +134,7 @@ def _adjustments(documents: Documents, inventory: InventoryClient) -> Iterator[J
             reason=AdjustmentReason.ADJUSTMENT_REASON_COUNTED,
             note=f"{row.invoice} {row.description}".strip(),
         )
-        yield Job(
-            "AdjustStock",
-            1,
-            partial(inventory.adjust_stock, request, command_id=f"adjustment/{row.number}", timeout=PATIENCE),
-        )
+        yield Job("AdjustStock", 1, f"adjustment/{row.number}", request)
 
 
 def _lines(invoice: Invoice, *, sign: int) -> list[Line]:

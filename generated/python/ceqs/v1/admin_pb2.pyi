@@ -116,3 +116,63 @@ class AppendPublicResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppendPublicResponse: _TypeAlias = AppendPublicResponse  # noqa: Y015
+
+@_typing.final
+class PurgeCommandsRequest(_message.Message):
+    """Which commands to look at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    context: _builtins.str
+    """The context; may be empty where the server serves one."""
+    after: _builtins.str
+    """Those that come after this command id; empty for the first ones."""
+    dry_run: _builtins.bool
+    """Only count."""
+    def __init__(
+        self,
+        *,
+        context: _builtins.str = ...,
+        after: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "context", b"context", "dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeCommandsRequest: _TypeAlias = PurgeCommandsRequest  # noqa: Y015
+
+@_typing.final
+class PurgeCommandsResponse(_message.Message):
+    """What was forgotten."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMINED_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    examined: _builtins.int
+    """How many commands were looked at."""
+    forgotten: _builtins.int
+    """How many of them were forgotten."""
+    next: _builtins.str
+    """Where to go on; empty when all commands were looked at."""
+    def __init__(
+        self,
+        *,
+        examined: _builtins.int = ...,
+        forgotten: _builtins.int = ...,
+        next: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examined", b"examined", "forgotten", b"forgotten", "next", b"next"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeCommandsResponse: _TypeAlias = PurgeCommandsResponse  # noqa: Y015

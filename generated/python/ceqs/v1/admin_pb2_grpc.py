@@ -40,6 +40,11 @@ class AdminServiceStub:
                 request_serializer=ceqs_dot_v1_dot_admin__pb2.AppendPublicRequest.SerializeToString,
                 response_deserializer=ceqs_dot_v1_dot_admin__pb2.AppendPublicResponse.FromString,
                 _registered_method=True)
+        self.PurgeCommands = channel.unary_unary(
+                '/ceqs.v1.AdminService/PurgeCommands',
+                request_serializer=ceqs_dot_v1_dot_admin__pb2.PurgeCommandsRequest.SerializeToString,
+                response_deserializer=ceqs_dot_v1_dot_admin__pb2.PurgeCommandsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -53,6 +58,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PurgeCommands(self, request, context):
+        """Forgets commands that the log no longer promises to remember, a thousand at most in one call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.AppendPublic,
                     request_deserializer=ceqs_dot_v1_dot_admin__pb2.AppendPublicRequest.FromString,
                     response_serializer=ceqs_dot_v1_dot_admin__pb2.AppendPublicResponse.SerializeToString,
+            ),
+            'PurgeCommands': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeCommands,
+                    request_deserializer=ceqs_dot_v1_dot_admin__pb2.PurgeCommandsRequest.FromString,
+                    response_serializer=ceqs_dot_v1_dot_admin__pb2.PurgeCommandsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class AdminService:
             '/ceqs.v1.AdminService/AppendPublic',
             ceqs_dot_v1_dot_admin__pb2.AppendPublicRequest.SerializeToString,
             ceqs_dot_v1_dot_admin__pb2.AppendPublicResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeCommands(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ceqs.v1.AdminService/PurgeCommands',
+            ceqs_dot_v1_dot_admin__pb2.PurgeCommandsRequest.SerializeToString,
+            ceqs_dot_v1_dot_admin__pb2.PurgeCommandsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,8 @@ class AdminServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     AppendPublic: _aio.UnaryUnaryMultiCallable[_admin_pb2.AppendPublicRequest, _admin_pb2.AppendPublicResponse]
     """Appends public events that a publisher derived. The same append id always gets the same receipt."""
+    PurgeCommands: _aio.UnaryUnaryMultiCallable[_admin_pb2.PurgeCommandsRequest, _admin_pb2.PurgeCommandsResponse]
+    """Forgets commands that the log no longer promises to remember, a thousand at most in one call."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Writes to a context's log what no command rpc carries."""
@@ -29,5 +31,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_pb2.AppendPublicRequest, _abc.Awaitable[_admin_pb2.AppendPublicResponse]],
     ) -> _abc.Awaitable[_admin_pb2.AppendPublicResponse]:
         """Appends public events that a publisher derived. The same append id always gets the same receipt."""
+
+    @_abc_1.abstractmethod
+    def PurgeCommands(
+        self,
+        request: _admin_pb2.PurgeCommandsRequest,
+        context: _aio.ServicerContext[_admin_pb2.PurgeCommandsRequest, _abc.Awaitable[_admin_pb2.PurgeCommandsResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.PurgeCommandsResponse]:
+        """Forgets commands that the log no longer promises to remember, a thousand at most in one call."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _aio.Server) -> None: ...

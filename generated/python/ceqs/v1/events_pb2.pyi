@@ -250,7 +250,7 @@ Global___Head: _TypeAlias = Head  # noqa: Y015
 
 @_typing.final
 class ReadRequest(_message.Message):
-    """Asks for recorded events."""
+    """Asks for recorded events: those above one bound and below another, in order or backwards."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -259,6 +259,10 @@ class ReadRequest(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    BEFORE_TIME_FIELD_NUMBER: _builtins.int
+    BACKWARDS_FIELD_NUMBER: _builtins.int
     context: _builtins.str
     """The context; may be empty where the server serves one."""
     scope: Global___Scope.ValueType
@@ -267,9 +271,21 @@ class ReadRequest(_message.Message):
     """Read what comes after this position (a public position in the public scope); 0 reads from the start."""
     limit: _builtins.int
     """Read at most this many events; 0 means all."""
+    before: _builtins.int
+    """Read what comes before this position (a public position in the public scope); 0 reads to the head."""
+    backwards: _builtins.bool
+    """Read the last event first."""
     @_builtins.property
     def filter(self) -> Global___EventFilter:
         """Which of them."""
+
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """Read what was recorded at this time or later, instead of what comes after a position."""
+
+    @_builtins.property
+    def before_time(self) -> _timestamp_pb2.Timestamp:
+        """Read what was recorded before this time, instead of what comes before a position."""
 
     def __init__(
         self,
@@ -279,10 +295,14 @@ class ReadRequest(_message.Message):
         after: _builtins.int = ...,
         limit: _builtins.int = ...,
         filter: Global___EventFilter | None = ...,
+        before: _builtins.int = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
+        before_time: _timestamp_pb2.Timestamp | None = ...,
+        backwards: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["before_time", b"before_time", "filter", b"filter", "from_time", b"from_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "context", b"context", "filter", b"filter", "limit", b"limit", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "backwards", b"backwards", "before", b"before", "before_time", b"before_time", "context", b"context", "filter", b"filter", "from_time", b"from_time", "limit", b"limit", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -298,11 +318,11 @@ class ReadResponse(_message.Message):
     CAUGHT_UP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordedEvent]:
-        """In the order of their positions."""
+        """In the order of their positions, or backwards."""
 
     @_builtins.property
     def caught_up(self) -> Global___CaughtUp:
-        """The end of what was there when the call started."""
+        """The end of what was asked for. To go on after a limit, read what comes after its position; backwards, before it."""
 
     def __init__(
         self,
@@ -328,6 +348,7 @@ class SubscribeRequest(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
     context: _builtins.str
     """The context; may be empty where the server serves one."""
     scope: Global___Scope.ValueType
@@ -338,6 +359,12 @@ class SubscribeRequest(_message.Message):
     def filter(self) -> Global___EventFilter:
         """Which of them."""
 
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """Start with what was recorded at this time or later, instead of after a position. A time to come starts with the
+        next event.
+        """
+
     def __init__(
         self,
         *,
@@ -345,10 +372,11 @@ class SubscribeRequest(_message.Message):
         scope: Global___Scope.ValueType = ...,
         after: _builtins.int = ...,
         filter: Global___EventFilter | None = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "from_time", b"from_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "context", b"context", "filter", b"filter", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "context", b"context", "filter", b"filter", "from_time", b"from_time", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -406,7 +434,7 @@ class CaughtUp(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     LOG_ID_FIELD_NUMBER: _builtins.int
     position: _builtins.int
-    """The position (a public position in the public scope) up to which the log has been read."""
+    """The position (a public position in the public scope) up to which the log has been read; down to which, if backwards."""
     log_id: _builtins.str
     """The log that the position belongs to."""
     @_builtins.property

@@ -14,6 +14,7 @@ from typing import Never, TypeAlias
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Boundary,
     CommandHandler,
     Context,
     Decision,
@@ -100,6 +101,11 @@ class NoteCommands(CommandHandler, ABC):
         \"
         """
 
+    @unheard
+    def write_note_boundary(self, request: WriteNoteRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what WriteNote depends on: the boundary of its request in the state Note."""
+        return boundary
+
     @abstractmethod
     def erase_note(self, request: EraseNoteRequest, note: Note, ctx: Decision) -> Iterable[CommentsEvent]:
         """A block comment,
@@ -107,9 +113,19 @@ class NoteCommands(CommandHandler, ABC):
         ends with a backslash \\
         """
 
+    @unheard
+    def erase_note_boundary(self, request: EraseNoteRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what EraseNote depends on: the boundary of its request in the state Note."""
+        return boundary
+
     @abstractmethod
     def burn_note(self, request: BurnNoteRequest, note: Note, ctx: Decision) -> Iterable[CommentsEvent]:
         """Decide BurnNote on the state Note."""
+
+    @unheard
+    def burn_note_boundary(self, request: BurnNoteRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what BurnNote depends on: the boundary of its request in the state Note."""
+        return boundary
 
 
 class NoteGatekeeper(Gatekeeper):

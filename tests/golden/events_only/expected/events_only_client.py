@@ -21,3 +21,4 @@ class EventsOnlyClient(ContextClient):
     ceqs_events = {
         "golden.events_only.v1.RateChanged": RateChanged,
     }
+    ceqs_commands = {}

@@ -16,6 +16,7 @@ from typing import Never, TypeAlias
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Boundary,
     CommandHandler,
     Context,
     Decision,
@@ -74,11 +75,21 @@ class PaymentCommands(CommandHandler, ABC):
     def pay(self, request: Payment, account: Account, ctx: Decision) -> Iterable[BillingEvent]:
         """The request of another package, the response of none of ours."""
 
+    @unheard
+    def pay_boundary(self, request: Payment, boundary: Boundary) -> Boundary:
+        """Narrow or widen what Pay depends on: the boundary of its request in the state Account."""
+        return boundary
+
     @abstractmethod
     def pay_back(
         self, request: Payment.Back, account: Account, ctx: Decision
     ) -> Generator[BillingEvent, None, GoldenSharedV1Account]:
         """A nested request, and a response whose name is taken here."""
+
+    @unheard
+    def pay_back_boundary(self, request: Payment.Back, boundary: Boundary) -> Boundary:
+        """Narrow or widen what PayBack depends on: the boundary of its request in the state Account."""
+        return boundary
 
 
 class PaymentGatekeeper(Gatekeeper):

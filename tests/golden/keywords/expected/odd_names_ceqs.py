@@ -16,6 +16,7 @@ from google.protobuf.message import Message as CeqsMessage
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Boundary,
     CommandHandler,
     Context,
     Decision as CeqsDecision,
@@ -118,9 +119,19 @@ class ClassCommands(CommandHandler, ABC):
     ) -> Generator[OddNamesEvent, None, ImportResponse]:
         """Decide Import on the state Class."""
 
+    @unheard
+    def import_boundary(self, request: ImportRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what Import depends on: the boundary of its request in the state Class."""
+        return boundary
+
     @abstractmethod
     def close(self, request: CloseRequest, request_: Request, ctx: CeqsDecision) -> CeqsIterable[OddNamesEvent]:
         """Decide Close on the state Request."""
+
+    @unheard
+    def close_boundary(self, request: CloseRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what Close depends on: the boundary of its request in the state Request."""
+        return boundary
 
 
 class ClassGatekeeper(Gatekeeper):

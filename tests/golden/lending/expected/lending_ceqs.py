@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Boundary,
     CommandHandler,
     Context,
     Decision,
@@ -159,15 +160,30 @@ class LoanCommands(CommandHandler, ABC):
     ) -> Generator[LendingEvent, None, LendBookResponse]:
         """Lends a book. Rejected: BOOK_LENT."""
 
+    @unheard
+    def lend_book_boundary(self, request: LendBookRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what LendBook depends on: the boundary of its request in the state Loan."""
+        return boundary
+
     @abstractmethod
     def return_book(self, request: ReturnBookRequest, loan: Loan, ctx: Decision) -> Iterable[LendingEvent]:
         """Takes a book back."""
+
+    @unheard
+    def return_book_boundary(self, request: ReturnBookRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what ReturnBook depends on: the boundary of its request in the state Loan."""
+        return boundary
 
     @abstractmethod
     def reserve_book(
         self, request: ReserveBookRequest, reservations: Reservations, ctx: Decision
     ) -> Iterable[LendingEvent]:
         """Keeps a book for a member, up to three for each."""
+
+    @unheard
+    def reserve_book_boundary(self, request: ReserveBookRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what ReserveBook depends on: the boundary of its request in the state Reservations."""
+        return boundary
 
 
 class RegisterCommands(CommandHandler, ABC):
@@ -178,6 +194,11 @@ class RegisterCommands(CommandHandler, ABC):
     @abstractmethod
     def register_book(self, request: RegisterBookRequest, register: Register, ctx: Decision) -> Iterable[LendingEvent]:
         """Adds a book under the next number of the register."""
+
+    @unheard
+    def register_book_boundary(self, request: RegisterBookRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what RegisterBook depends on: the boundary of its request in the state Register."""
+        return boundary
 
 
 class LoanGatekeeper(Gatekeeper):

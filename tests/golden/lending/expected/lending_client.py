@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from ceqs.client import Answer, ContextClient
+from ceqs.client import Answer, CommandStream, Commands, ContextClient, Outcome, Sent
 
 from golden.lending.v1.in_pb2 import (
     BookAvailable,
@@ -43,7 +43,7 @@ from golden.lending.v1.in_pb2 import (
     WatchLoanResponse,
 )
 
-__all__ = ["LendingClient"]
+__all__ = ["LendingClient", "LendingStream"]
 
 
 class LendingClient(ContextClient):
@@ -56,6 +56,12 @@ class LendingClient(ContextClient):
         "golden.lending.v1.BookReturned": BookReturned,
         "golden.lending.v1.BookReserved": BookReserved,
         "golden.lending.v1.BookAvailable": BookAvailable,
+    }
+    ceqs_commands = {
+        LendBookRequest: ("/golden.lending.v1.LoanCommandsService/LendBook", LendBookResponse),
+        ReturnBookRequest: ("/golden.lending.v1.LoanCommandsService/ReturnBook", ReturnBookResponse),
+        ReserveBookRequest: ("/golden.lending.v1.LoanCommandsService/ReserveBook", ReserveBookResponse),
+        RegisterBookRequest: ("/golden.lending.v1.RegisterCommandsService/RegisterBook", RegisterBookResponse),
     }
 
     async def lend_book(
@@ -105,6 +111,19 @@ class LendingClient(ContextClient):
             command_id=command_id,
             timeout=timeout,
         )
+
+    def stream(self, *, timeout: float | None = None) -> LendingStream:
+        """Open a stream of commands; `timeout` is that of each: `async with client.stream() as stream`."""
+        return LendingStream(self._settings(timeout))
+
+    def execute_many(
+        self,
+        requests: Commands[LendBookRequest | ReturnBookRequest | ReserveBookRequest | RegisterBookRequest],
+        *,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Outcome[LendBookResponse | ReturnBookResponse | ReserveBookResponse | RegisterBookResponse]]:
+        """Send many commands on one stream; give their outcomes in the order of the requests."""
+        return self._execute_many(requests, self.stream(timeout=timeout))
 
     async def get_loan(
         self, request: GetLoanRequest, *, at_least: str | None = None, timeout: float | None = None
@@ -200,4 +219,41 @@ class LendingClient(ContextClient):
             GetReportResponse,
             at_least=at_least,
             timeout=timeout,
+        )
+
+
+class LendingStream(CommandStream):
+    """Sends commands of the context lending on one call."""
+
+    async def lend_book(self, request: LendBookRequest, *, command_id: str | None = None) -> Sent[LendBookResponse]:
+        """Lends a book. Rejected: BOOK_LENT."""
+        return await self._send(
+            "/golden.lending.v1.LoanCommandsService/LendBook", request, LendBookResponse, command_id=command_id
+        )
+
+    async def return_book(
+        self, request: ReturnBookRequest, *, command_id: str | None = None
+    ) -> Sent[ReturnBookResponse]:
+        """Takes a book back."""
+        return await self._send(
+            "/golden.lending.v1.LoanCommandsService/ReturnBook", request, ReturnBookResponse, command_id=command_id
+        )
+
+    async def reserve_book(
+        self, request: ReserveBookRequest, *, command_id: str | None = None
+    ) -> Sent[ReserveBookResponse]:
+        """Keeps a book for a member, up to three for each."""
+        return await self._send(
+            "/golden.lending.v1.LoanCommandsService/ReserveBook", request, ReserveBookResponse, command_id=command_id
+        )
+
+    async def register_book(
+        self, request: RegisterBookRequest, *, command_id: str | None = None
+    ) -> Sent[RegisterBookResponse]:
+        """Adds a book under the next number of the register."""
+        return await self._send(
+            "/golden.lending.v1.RegisterCommandsService/RegisterBook",
+            request,
+            RegisterBookResponse,
+            command_id=command_id,
         )

@@ -14,6 +14,7 @@ from typing import Never, TypeAlias
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Boundary,
     CommandHandler,
     Context,
     Decision,
@@ -66,6 +67,11 @@ class CounterCommands(CommandHandler, ABC):
     @abstractmethod
     def count(self, request: CountRequest, counter: Counter, ctx: Decision) -> Iterable[MinimalEvent]:
         """Decide Count on the state Counter."""
+
+    @unheard
+    def count_boundary(self, request: CountRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what Count depends on: the boundary of its request in the state Counter."""
+        return boundary
 
 
 class CounterGatekeeper(Gatekeeper):

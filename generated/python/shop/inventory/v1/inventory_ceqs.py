@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Boundary,
     CommandHandler,
     Context,
     Decision,
@@ -134,11 +135,21 @@ class InventoryCommands(CommandHandler, ABC):
     ) -> Generator[InventoryEvent, None, ReceiveStockResponse]:
         """Takes stock in. A product is known from its first receipt on. Rejected: QUANTITY_NOT_POSITIVE, STOCK_OVERFLOW."""
 
+    @unheard
+    def receive_stock_boundary(self, request: ReceiveStockRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what ReceiveStock depends on: the boundary of its request in the state Stock."""
+        return boundary
+
     @abstractmethod
     def move_stock(self, request: MoveStockRequest, stock: Stock, ctx: Decision) -> Iterable[InventoryEvent]:
         """Moves stock out for an order. Changes nothing where the order has moved it before.
         Rejected: QUANTITY_NOT_POSITIVE, PRODUCT_UNKNOWN, INSUFFICIENT_STOCK.
         """
+
+    @unheard
+    def move_stock_boundary(self, request: MoveStockRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what MoveStock depends on: the boundary of its request in the state Stock."""
+        return boundary
 
     @abstractmethod
     def return_stock(self, request: ReturnStockRequest, stock: Stock, ctx: Decision) -> Iterable[InventoryEvent]:
@@ -146,11 +157,21 @@ class InventoryCommands(CommandHandler, ABC):
         Rejected: PRODUCT_UNKNOWN, NOTHING_MOVED, STOCK_OVERFLOW.
         """
 
+    @unheard
+    def return_stock_boundary(self, request: ReturnStockRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what ReturnStock depends on: the boundary of its request in the state Stock."""
+        return boundary
+
     @abstractmethod
     def adjust_stock(self, request: AdjustStockRequest, stock: Stock, ctx: Decision) -> Iterable[InventoryEvent]:
         """Brings the books into line with the shelf.
         Rejected: QUANTITY_ZERO, PRODUCT_UNKNOWN, STOCK_WOULD_BE_NEGATIVE, STOCK_OVERFLOW, VALUE_NEGATIVE, AMOUNT_OVERFLOW.
         """
+
+    @unheard
+    def adjust_stock_boundary(self, request: AdjustStockRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what AdjustStock depends on: the boundary of its request in the state Stock."""
+        return boundary
 
 
 class InventoryGatekeeper(Gatekeeper):

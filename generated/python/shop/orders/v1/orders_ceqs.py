@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Boundary,
     CommandHandler,
     Context,
     Decision,
@@ -168,9 +169,19 @@ class OrderCommands(CommandHandler, ABC):
     def place_order(self, request: PlaceOrderRequest, order: Order, ctx: Decision) -> Iterable[OrdersEvent]:
         """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW."""
 
+    @unheard
+    def place_order_boundary(self, request: PlaceOrderRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what PlaceOrder depends on: the boundary of its request in the state Order."""
+        return boundary
+
     @abstractmethod
     def cancel_order(self, request: CancelOrderRequest, order: Order, ctx: Decision) -> Iterable[OrdersEvent]:
         """Cancels an order. Rejected: ORDER_UNKNOWN, ORDER_ALREADY_CANCELLED."""
+
+    @unheard
+    def cancel_order_boundary(self, request: CancelOrderRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what CancelOrder depends on: the boundary of its request in the state Order."""
+        return boundary
 
     @abstractmethod
     def issue_credit_note(
@@ -180,17 +191,32 @@ class OrderCommands(CommandHandler, ABC):
         Rejected: CREDIT_NOTE_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW.
         """
 
+    @unheard
+    def issue_credit_note_boundary(self, request: IssueCreditNoteRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what IssueCreditNote depends on: the boundary of its request in the state CreditNote."""
+        return boundary
+
     @abstractmethod
     def mark_product_depleted(
         self, request: MarkProductDepletedRequest, product: Product, ctx: Decision
     ) -> Iterable[OrdersEvent]:
         """Notes that the warehouse has no more of a product. Changes nothing where that was noted before."""
 
+    @unheard
+    def mark_product_depleted_boundary(self, request: MarkProductDepletedRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what MarkProductDepleted depends on: the boundary of its request in the state Product."""
+        return boundary
+
     @abstractmethod
     def mark_product_available(
         self, request: MarkProductAvailableRequest, product: Product, ctx: Decision
     ) -> Iterable[OrdersEvent]:
         """Notes that the warehouse has a depleted product again. Changes nothing where the product is not depleted."""
+
+    @unheard
+    def mark_product_available_boundary(self, request: MarkProductAvailableRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what MarkProductAvailable depends on: the boundary of its request in the state Product."""
+        return boundary
 
 
 class OrderGatekeeper(Gatekeeper):

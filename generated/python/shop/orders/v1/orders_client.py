@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from ceqs.client import Answer, ContextClient
+from ceqs.client import Answer, CommandStream, Commands, ContextClient, Outcome, Sent
 
 from shop.orders.v1.commands_pb2 import (
     CancelOrderRequest,
@@ -53,7 +53,7 @@ from shop.orders.v1.queries_pb2 import (
     WatchOrderResponse,
 )
 
-__all__ = ["OrdersClient"]
+__all__ = ["OrdersClient", "OrdersStream"]
 
 
 class OrdersClient(ContextClient):
@@ -68,6 +68,13 @@ class OrdersClient(ContextClient):
         "shop.orders.v1.ProductMarkedAvailable": ProductMarkedAvailable,
         "shop.orders.v1.OrderAccepted": OrderAccepted,
         "shop.orders.v1.OrderWithdrawn": OrderWithdrawn,
+    }
+    ceqs_commands = {
+        PlaceOrderRequest: ("/shop.orders.v1.OrderCommandsService/PlaceOrder", PlaceOrderResponse),
+        CancelOrderRequest: ("/shop.orders.v1.OrderCommandsService/CancelOrder", CancelOrderResponse),
+        IssueCreditNoteRequest: ("/shop.orders.v1.OrderCommandsService/IssueCreditNote", IssueCreditNoteResponse),
+        MarkProductDepletedRequest: ("/shop.orders.v1.OrderCommandsService/MarkProductDepleted", MarkProductDepletedResponse),
+        MarkProductAvailableRequest: ("/shop.orders.v1.OrderCommandsService/MarkProductAvailable", MarkProductAvailableResponse),
     }
 
     async def place_order(
@@ -131,6 +138,19 @@ class OrdersClient(ContextClient):
             command_id=command_id,
             timeout=timeout,
         )
+
+    def stream(self, *, timeout: float | None = None) -> OrdersStream:
+        """Open a stream of commands; `timeout` is that of each: `async with client.stream() as stream`."""
+        return OrdersStream(self._settings(timeout))
+
+    def execute_many(
+        self,
+        requests: Commands[PlaceOrderRequest | CancelOrderRequest | IssueCreditNoteRequest | MarkProductDepletedRequest | MarkProductAvailableRequest],
+        *,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Outcome[PlaceOrderResponse | CancelOrderResponse | IssueCreditNoteResponse | MarkProductDepletedResponse | MarkProductAvailableResponse]]:
+        """Send many commands on one stream; give their outcomes in the order of the requests."""
+        return self._execute_many(requests, self.stream(timeout=timeout))
 
     async def get_order(
         self, request: GetOrderRequest, *, at_least: str | None = None, timeout: float | None = None
@@ -214,4 +234,59 @@ class OrdersClient(ContextClient):
             ListCustomerHistoryResponse,
             at_least=at_least,
             timeout=timeout,
+        )
+
+
+class OrdersStream(CommandStream):
+    """Sends commands of the context orders on one call."""
+
+    async def place_order(
+        self, request: PlaceOrderRequest, *, command_id: str | None = None
+    ) -> Sent[PlaceOrderResponse]:
+        """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW."""
+        return await self._send(
+            "/shop.orders.v1.OrderCommandsService/PlaceOrder", request, PlaceOrderResponse, command_id=command_id
+        )
+
+    async def cancel_order(
+        self, request: CancelOrderRequest, *, command_id: str | None = None
+    ) -> Sent[CancelOrderResponse]:
+        """Cancels an order. Rejected: ORDER_UNKNOWN, ORDER_ALREADY_CANCELLED."""
+        return await self._send(
+            "/shop.orders.v1.OrderCommandsService/CancelOrder", request, CancelOrderResponse, command_id=command_id
+        )
+
+    async def issue_credit_note(
+        self, request: IssueCreditNoteRequest, *, command_id: str | None = None
+    ) -> Sent[IssueCreditNoteResponse]:
+        """Gives a customer money back. Moves no stock: what comes back fit to sell is counted by the warehouse.
+        Rejected: CREDIT_NOTE_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW.
+        """
+        return await self._send(
+            "/shop.orders.v1.OrderCommandsService/IssueCreditNote",
+            request,
+            IssueCreditNoteResponse,
+            command_id=command_id,
+        )
+
+    async def mark_product_depleted(
+        self, request: MarkProductDepletedRequest, *, command_id: str | None = None
+    ) -> Sent[MarkProductDepletedResponse]:
+        """Notes that the warehouse has no more of a product. Changes nothing where that was noted before."""
+        return await self._send(
+            "/shop.orders.v1.OrderCommandsService/MarkProductDepleted",
+            request,
+            MarkProductDepletedResponse,
+            command_id=command_id,
+        )
+
+    async def mark_product_available(
+        self, request: MarkProductAvailableRequest, *, command_id: str | None = None
+    ) -> Sent[MarkProductAvailableResponse]:
+        """Notes that the warehouse has a depleted product again. Changes nothing where the product is not depleted."""
+        return await self._send(
+            "/shop.orders.v1.OrderCommandsService/MarkProductAvailable",
+            request,
+            MarkProductAvailableResponse,
+            command_id=command_id,
         )

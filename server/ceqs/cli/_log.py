@@ -1,0 +1,95 @@
+"""`ceqs log`: looking after the event logs of a project."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ceqs.cli._output import Output, OutputOption, reporting
+
+app = typer.Typer(
+    name="log",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Look after the event logs of the project's contexts.",
+)
+
+Contexts = Annotated[list[str] | None, typer.Argument(metavar="[CONTEXT]...", help="Contexts by name; all by default.")]
+
+
+@app.command()
+def retag(
+    contexts: Contexts = None,
+    anew: Annotated[bool, typer.Option("--anew", help="Tag all events anew even where no annotation changed.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Tag recorded events as the contract now annotates their fields.
+
+    Tags (`order:536365`) are an index: they come from the fields of events that carry `(ceqs.v1.field).tag`. When a
+    field of a recorded event has gained or lost that annotation, a server refuses commands until the tags of all events
+    are derived anew. That is what this does. Events themselves stay as they are, and keep their partition buckets.
+
+    On PostgreSQL, servers of the earlier contract go on meanwhile. They refuse commands from the moment when the new
+    tags take the place of the old ones, and servers of the new contract accept them from then on. On SQLite, stop the
+    server first.
+
+    Killed and started again, it goes on where it stood.
+
+    Examples:  `ceqs log retag`,  `ceqs log retag orders`,  `ceqs log retag orders --output json`
+    """
+    from ceqs.cli import _retag
+    from ceqs.cli._settings import load_settings
+    from ceqs.cli._signals import run
+
+    with reporting(output):
+        run(_retag.retag(load_settings(), contexts or [], anew=anew, output=output))
+
+
+@app.command()
+def remember(
+    context: Annotated[str, typer.Argument(help="A context by name.")],
+    days: Annotated[int | None, typer.Option(min=1, help="Remember each command for so many days.")] = None,
+    forever: Annotated[bool, typer.Option("--forever", help="Remember all commands for ever.")] = False,
+    shorten: Annotated[bool, typer.Option("--shorten", help="Even if that is shorter than was promised.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Say, or promise, for how long commands are remembered: how late a repeated one is still done only once.
+
+    A log remembers the ids of commands and what they were answered for ever, until something else is promised. The
+    promise stands in the log and binds every process. A longer one holds for all commands that are remembered, a
+    shorter one (`--shorten`) for the commands to come: each is kept for as long as was promised when it was recorded.
+    Ids that the platform derives itself are kept for good.
+
+    Nothing is forgotten before `ceqs log purge`. On SQLite, stop the server first.
+
+    Examples:  `ceqs log remember orders`,  `ceqs log remember orders --days 30 --shorten`,
+    `ceqs log remember orders --forever`
+    """
+    from ceqs.cli import _memory
+    from ceqs.cli._settings import load_settings
+    from ceqs.cli._signals import run
+
+    with reporting(output):
+        run(_memory.remember(load_settings(), context, days=days, forever=forever, shorten=shorten, output=output))
+
+
+@app.command()
+def purge(
+    contexts: Contexts = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many there are, and forget nothing.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Forget commands that the log no longer promises to remember (see `ceqs log remember`). Events stay.
+
+    It goes through the server of the context where one runs, with the key (CEQS_KEY), and to the log itself otherwise,
+    in short steps between which commands go on. Run it once a day, say, or never: a log may grow.
+
+    Examples:  `ceqs log purge --dry-run`,  `ceqs log purge orders`
+    """
+    from ceqs.cli import _memory
+    from ceqs.cli._settings import load_settings
+    from ceqs.cli._signals import run
+
+    with reporting(output):
+        run(_memory.purge(load_settings(), contexts or [], dry_run=dry_run, output=output))

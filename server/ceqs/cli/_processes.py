@@ -1,0 +1,82 @@
+"""`ceqs serve --processes N`: server processes behind the same addresses, kept alive by one that serves nothing.
+
+One Python process answers what one core can. Several share a port by SO_REUSEPORT: the kernel spreads *connections*
+among them, so it takes several connections to keep several processes busy. They need a log that several may write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, contextmanager
+
+import structlog
+
+from ceqs.cli._contexts import addresses_of, choose, load_contexts
+from ceqs.cli._roles import server_settings
+from ceqs.cli._settings import Settings
+from ceqs.embedded import Supervisor
+from ceqs.errors import Misconfigured
+from ceqs.log import open_log
+from ceqs.server import ServerSettings
+
+_process_log = structlog.get_logger("ceqs.cli")
+
+
+def check_processes(settings: Settings) -> None:
+    """Raise Misconfigured where the settings want more processes than may write the log."""
+    if settings.processes > 1 and settings.store == "sqlite":
+        raise Misconfigured(
+            f"{settings.processes} server processes cannot share a log in SQLite, which one process writes; use "
+            'store = "postgres" (CEQS_STORE) with a database_url, or processes = 1'
+        )
+
+
+async def serve_by_processes(settings: Settings, names: Iterable[str], output: str) -> None:
+    """Serve contexts by as many processes as the settings say until cancelled; start again whichever dies.
+
+    What is wrong for all of them is found here, before any of them starts.
+    """
+    check_processes(settings)
+    contexts = load_contexts(settings)
+    addresses = addresses_of(settings, list(contexts))
+    chosen = list(choose(contexts, names))
+    with ExitStack() as reserved:
+        for name in chosen:
+            # Whoever creates a log does it alone, and says in one line why it cannot.
+            await (await open_log(settings.log_url(name), name)).close()
+            listening = server_settings(settings, name, addresses[name])
+            port = reserved.enter_context(_reserve(listening))
+            addresses[name] = f"{addresses[name].rpartition(':')[0]}:{port}"
+        command = [sys.executable, "-m", "ceqs.cli", "serve", *chosen, "--shared-port", "--output", output]
+        env = {"CEQS_PROCESSES": "1", "CEQS_ADDRESSES": ",".join(f"{n}={address}" for n, address in addresses.items())}
+        async with Supervisor(_say, grace=settings.grace + 2, captured=False) as supervisor:
+            for number in range(1, settings.processes + 1):
+                await supervisor.start(f"server {number}", command, env=env)
+            await asyncio.Event().wait()
+
+
+@contextmanager
+def _reserve(settings: ServerSettings) -> Generator[int]:
+    """Keep a port for the processes that will share it, and for nobody else; give its number."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as reserved:
+        try:
+            # As a server does, over what connections of an earlier one have left behind, but beside nobody.
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reserved.bind((settings.host, settings.port))
+        except OSError as error:
+            raise Misconfigured(
+                f"cannot listen on {settings.host}:{settings.port}: {(error.strerror or str(error)).lower()}. "
+                "Choose another port"
+            ) from error
+        # It is ours now. From here on the children may bind it too, and none that does not mean to share it.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield reserved.getsockname()[1]
+
+
+def _say(name: str, line: str) -> None:
+    _process_log.warning(line, process=name)

@@ -1,0 +1,41 @@
+"""What this process has just appended: whoever follows the log is given it without asking the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ceqs.log._judge import EventRow
+from ceqs.log._span import is_filter, to_slice
+from ceqs.log._types import BEYOND, MAX_SLICE_BYTES, Slice, Span, StoredEvent
+
+MOST_EVENTS = 1000
+
+
+class Fresh:
+    """The events of the last batches, as far as they lie side by side and make one read."""
+
+    def __init__(self) -> None:
+        self._events: list[StoredEvent] = []
+        self._bytes = 0
+
+    def add(self, rows: Sequence[EventRow]) -> None:
+        """Add the events of a batch that was committed."""
+        if not rows:
+            return
+        events = [StoredEvent(row.position, row.public_position or 0, row.type, row.envelope) for row in rows]
+        size = sum(len(event.envelope) for event in events)
+        follows = bool(self._events) and self._events[-1].position + 1 == events[0].position
+        if not follows or len(self._events) + len(events) > MOST_EVENTS or self._bytes + size > MAX_SLICE_BYTES:
+            self._events, self._bytes = [], 0
+        if size <= MAX_SLICE_BYTES:
+            self._events += events
+            self._bytes += size
+
+    def give(self, span: Span) -> Slice | None:
+        """Give the events of a span that begins within them and has no other bounds; None for any other."""
+        if span.public or span.backwards or span.until < BEYOND or is_filter(span.query) or not self._events:
+            return None
+        begin = span.after + 1 - self._events[0].position
+        if not 0 <= begin < len(self._events):
+            return None
+        return to_slice(span, self._events[begin:])

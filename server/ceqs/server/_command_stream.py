@@ -1,0 +1,216 @@
+"""CommandsService: streams of commands, each answered by itself.
+
+read ──> decode ──> CommandExecutor ──> outcomes ──> write
+  ^                                                    │
+  └──────────── while fewer than BOUND wait ───────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from ceqs.contract import CommandRpc
+from ceqs.errors import Invalid, Overloaded, Unavailable, Unimplemented
+from ceqs.model import Context
+from ceqs.queries import Stop
+from ceqs.server._calls import Calls, CommandCall
+from ceqs.server._commands import CommandExecutor, Executed
+from ceqs.server._decode import Decoder
+from ceqs.server._handlers import GrpcContext, Handlers, write
+from ceqs.server._refusals import status_of
+from ceqs.server._wire import prefix
+from ceqs.v1.commands_pb2 import Command, CommandOutcome, ExecuteStreamRequest, ExecuteStreamResponse
+
+PATH = "/ceqs.v1.CommandsService/ExecuteStream"
+DOMAIN = "ceqs"
+BOUND = 512
+"""How many commands of a stream may wait for their outcomes to be taken; then it is not read."""
+MAX_BYTES = 1024 * 1024
+"""About how many bytes of responses one message carries, unless a single one is larger."""
+
+
+_OUTCOMES = ExecuteStreamResponse.OUTCOMES_FIELD_NUMBER
+_RECEIPT, _RESPONSE = CommandOutcome.RECEIPT_FIELD_NUMBER, CommandOutcome.RESPONSE_FIELD_NUMBER
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A command rpc that streams may name."""
+
+    rpc: CommandRpc
+    context: Context
+    executor: CommandExecutor
+    decode: Decoder
+    guarded: bool
+    """Whether a gatekeeper is asked: only then its turn has to be waited for before it can be submitted."""
+
+
+def streamed(context: Context, executor: CommandExecutor) -> Iterable[Streamed]:
+    """Give the commands of a context."""
+    for rpc in context.contract.commands.values():
+        guarded = context.guard(rpc) is not None
+        yield Streamed(rpc, context, executor, Decoder(rpc.request, strict=True), guarded)
+
+
+def add_command_stream(handlers: Handlers, commands: Iterable[Streamed], calls: Calls, stop: Stop) -> None:
+    """Serve CommandsService for these commands."""
+    by_path = {one.rpc.path: one for one in commands}
+
+    async def serve(context: GrpcContext) -> None:
+        await _Stream(by_path, calls, context).run(stop)
+
+    handlers.bidirectional(PATH, DOMAIN, serve)
+
+
+class _Stream:
+    """One call: what it has read and not yet answered."""
+
+    def __init__(self, commands: dict[str, Streamed], calls: Calls, context: GrpcContext) -> None:
+        self._commands = commands
+        self._calls = calls
+        self._context = context
+        self._sender = calls.sender(context)
+        self._waiting = 0
+        self._room = asyncio.Event()
+        self._begun: set[asyncio.Future[Executed]] = set()
+        self._turns: dict[Any, asyncio.Task[Executed]] = {}
+        """The last command of each boundary where a gatekeeper is asked: the next one waits for it."""
+        self._outcomes: deque[bytes] = deque()
+        self._news = asyncio.Event()
+        """That there are outcomes, or that reading has ended."""
+
+    async def run(self, stop: Stop) -> None:
+        """Read until the client or the server ends the stream, and answer all that was read."""
+        reading = asyncio.create_task(stop.or_result(self._read()))
+        reading.add_done_callback(lambda _: self._news.set())
+        try:
+            while self._waiting or not reading.done():
+                await self._news.wait()
+                self._news.clear()
+                while self._outcomes:
+                    message, answered = self._ready()
+                    await write(self._context, message)
+                    self._waiting -= answered
+                    self._room.set()
+            await reading
+        finally:
+            reading.cancel()
+            # Nobody waits for them any more; what the log has been given is recorded all the same.
+            for future in list(self._begun):
+                future.cancel()
+            await asyncio.gather(reading, *self._turns.values(), return_exceptions=True)
+        if stop.asked:
+            raise Unavailable("This server is going away. Send again what it has not answered.")
+
+    async def _read(self) -> None:
+        while (raw := await self._context.read()) is not grpc.aio.EOF:
+            for command in _decoded(raw).commands:
+                # Who has nothing under way would wait for others: it is told instead, and decides for itself.
+                while self._waiting >= BOUND or (self._waiting and self._is_full(command)):
+                    self._room.clear()
+                    await self._room.wait()
+                self._waiting += 1
+                self._begin(command)
+
+    def _is_full(self, command: Command) -> bool:
+        one = self._commands.get(command.rpc)
+        return one is not None and one.executor.full
+
+    def _begin(self, command: Command) -> None:
+        one = self._commands.get(command.rpc)
+        try:
+            if one is None:
+                raise Unimplemented(f"this server has no command rpc {command.rpc!r}")
+            if one.executor.full:
+                raise Overloaded
+            request = one.decode(command.request)
+            call = self._calls.streamed(one.rpc, request, command, self._sender)
+            future = self._submit(one, request, call)
+        except Exception as error:  # noqa: BLE001  # every error becomes a status; the unforeseen are logged
+            self._refuse(command.number, one, error)
+            return
+        self._begun.add(future)
+        future.add_done_callback(partial(self._answer, command.number, one))
+
+    def _submit(self, one: Streamed, request: Message, call: CommandCall) -> asyncio.Future[Executed]:
+        if not one.guarded and not self._turns:
+            return one.executor.submit(one.rpc, request, call)
+        boundary = one.context.boundary(one.rpc, request)
+        # Without what code makes of it: a narrowed boundary and the whole one overlap.
+        key = one.context.name, boundary.state.name, boundary.tags
+        before = self._turns.get(key)
+        if not one.guarded and before is None:
+            return one.executor.submit(one.rpc, request, call)
+        turn = asyncio.create_task(self._in_turn(before, one, request, call))
+        self._turns[key] = turn
+        turn.add_done_callback(partial(self._leave, key))
+        return turn
+
+    async def _in_turn(
+        self, before: asyncio.Task[Executed] | None, one: Streamed, request: Message, call: CommandCall
+    ) -> Executed:
+        if before is not None:
+            await asyncio.wait([before])
+        return await one.executor.execute(one.rpc, request, call)
+
+    def _leave(self, key: Any, turn: asyncio.Task[Executed]) -> None:
+        if self._turns.get(key) is turn:
+            del self._turns[key]
+
+    def _answer(self, number: int, one: Streamed, future: asyncio.Future[Executed]) -> None:
+        self._begun.discard(future)
+        if future.cancelled():
+            self._refuse(number, one, Unavailable("The command was given up before it began. Send it again."))
+        elif (error := future.exception()) is not None:
+            self._refuse(number, one, error)
+        else:
+            self._tell(_accepted(number, future.result()))
+
+    def _refuse(self, number: int, one: Streamed | None, error: BaseException) -> None:
+        domain, rpc = (one.context.name, one.rpc.path) if one else (DOMAIN, PATH)
+        status = status_of(error, domain=domain, rpc=rpc)
+        self._tell(CommandOutcome(number=number, status=status).SerializeToString())
+
+    def _tell(self, outcome: bytes) -> None:
+        self._outcomes.append(outcome)
+        self._news.set()
+
+    def _ready(self) -> tuple[bytes, int]:
+        """Give a message of the outcomes that there are, as far as they fit, and how many those are."""
+        parts: list[bytes] = []
+        size = 0
+        while self._outcomes and size < MAX_BYTES:
+            outcome = self._outcomes.popleft()
+            parts += prefix(_OUTCOMES, len(outcome)), outcome
+            size += len(outcome)
+        return b"".join(parts), len(parts) // 2
+
+
+def _decoded(raw: bytes) -> ExecuteStreamRequest:
+    """Decode a message whole: what this build does not know of it, it must not leave out."""
+    try:
+        message = ExecuteStreamRequest.FromString(raw)
+    except DecodeError as error:
+        raise Invalid(f"the message is no {ExecuteStreamRequest.DESCRIPTOR.full_name}: {error}") from error
+    size = message.ByteSize()
+    message.DiscardUnknownFields()
+    if message.ByteSize() != size:
+        raise Invalid(f"the message has fields that {ExecuteStreamRequest.DESCRIPTOR.full_name} has not in this server")
+    return message
+
+
+def _accepted(number: int, executed: Executed) -> bytes:
+    """Give a CommandOutcome, spliced: its receipt and its response are at hand as bytes."""
+    receipt, response = executed.appended.encoded, executed.appended.response
+    parts = [CommandOutcome(number=number).SerializeToString(), prefix(_RECEIPT, len(receipt)), receipt]
+    if response:
+        parts += prefix(_RESPONSE, len(response)), response
+    return b"".join(parts)

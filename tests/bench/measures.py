@@ -1,0 +1,195 @@
+"""What is measured: each measure, its floor, and what it is to reach."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+WIRE, GRPC, H2LOAD = "wire", "grpc.aio", "h2load"
+GENERATORS = {
+    WIRE: "tests/bench/wire.py, HTTP/2 on bare sockets, one process; h2load sends one body only, so no two boundaries",
+    GRPC: "grpc.aio on raw bytes, one process; many commands or events to a message",
+}
+Target = Literal["floor", "meters", "cold"]
+"""Bare gRPC; the meters; the meters by a server that keeps one state only, so that it loads nearly every one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured."""
+
+    runs: int
+    seconds: float
+    boundaries: int
+    events: int
+    history: int
+    """How many events an old meter has."""
+
+
+FULL = Scale(runs=3, seconds=2, boundaries=10_000, events=100_000, history=10_000)
+QUICK = Scale(runs=1, seconds=0.3, boundaries=100, events=2_000, history=500)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A load of tests/bench/load.py on a target, and which of its figures counts."""
+
+    target: Target
+    name: str
+    figure: str = ""
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Failed(Exception):
+    """A load did not do what it says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the ratio of value and floor is to reach, and perhaps the value."""
+
+    at_least: float = 0
+    at_most: float = math.inf
+    value: float = 0
+    store: str = ""
+    """The only store that it is for; empty for every."""
+
+    def reached(self, ratio: float, value: float) -> bool:
+        """Whether it is reached."""
+        return self.at_least <= ratio <= self.at_most and value >= self.value
+
+    def __str__(self) -> str:
+        ratio = f">= {self.at_least:g}" if self.at_least else f"<= {self.at_most:g}"
+        return f"{ratio}, {self.value:,.0f}" if self.value else ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A measure and its floor, and the loads that prepare the targets for it, once."""
+
+    name: str
+    unit: str
+    value: Load
+    floor: Load
+    goal: Goal | None = None
+    needs: tuple[Load, ...] = ()
+    generator: str = WIRE
+    storeless: bool = False
+    """Whether no log has to do with it."""
+
+
+def measures(scale: Scale, seconds: float) -> list[Measure]:
+    """Give all measures."""
+    every = {"prefix": "meter", "meters": scale.boundaries}
+
+    def closed(target: Target, rpc: str, clients: int, figure: str, **options: Any) -> Load:
+        return Load(target, "closed", figure, {"rpc": rpc, "clients": clients, "seconds": seconds, **every, **options})
+
+    def paced(target: Target, rpc: str) -> Load:
+        return Load(target, "paced", "p99", {"rpc": rpc, "rate": 1_000, "seconds": seconds, **every})
+
+    def known(rpc: str) -> Load:
+        return Load("meters", "once", options={"rpc": rpc, "clients": 64, **every})
+
+    def filled(target: Target, prefix: str, meters: int, events: int) -> Load:
+        return Load(target, "fill", options={"prefix": prefix, "meters": meters, "events": events})
+
+    echo, reads = closed("floor", "echo", 64, "rate"), {"events": scale.events}
+    old: dict[str, Any] = {"prefix": "old", "meters": 2}
+    young: dict[str, Any] = {"prefix": "young", "meters": max(20, round(300 * seconds))}
+    new = {"prefix": "new-{time}", "meters": round(20_000 * seconds) + 10_000}
+    found = [
+        Measure(
+            f"unary command, 64 clients, {scale.boundaries:,} boundaries",
+            "commands/s",
+            closed("meters", "read", 64, "rate"),
+            echo,
+            Goal(at_least=0.75),
+            (known("read"),),
+        ),
+        Measure(
+            "unary command, 1 client, p50",
+            "s",
+            closed("meters", "read", 1, "p50"),
+            closed("floor", "echo", 1, "p50"),
+            Goal(at_most=3, store="sqlite"),
+            (known("read"),),
+        ),
+        Measure(
+            "streamed commands, 100 to a message",
+            "commands/s",
+            Load("meters", "streamed", "rate", {"seconds": seconds, **every}),
+            echo,
+            Goal(at_least=3),
+            (known("read"),),
+            GRPC,
+        ),
+        Measure(
+            f"read all, {scale.events:,} events",
+            "events/s",
+            Load("meters", "read", "rate", reads),
+            Load("floor", "ready", "rate", {**reads, "like": "meters"}),
+            Goal(at_least=0.5, value=400_000),
+            (filled("meters", "filler", 8, scale.events // 8),),
+            GRPC,
+        ),
+        Measure(
+            "subscriber sees a write, 1 writer, p50",
+            "s",
+            Load("meters", "watched", "p50", {"seconds": seconds, **every}),
+            closed("floor", "echo", 1, "p50"),
+            Goal(at_most=4),
+            (known("read"),),
+        ),
+        Measure(
+            "reply at 1,000 commands/s, p99",
+            "s",
+            paced("meters", "read"),
+            paced("floor", "echo"),
+            Goal(at_most=4),
+            (known("read"),),
+        ),
+        Measure(
+            "hot boundary, 64 clients, pessimistic",
+            "commands/s",
+            closed("meters", "hot", 64, "rate", meters=1),
+            closed("meters", "hot", 64, "rate"),
+            Goal(at_least=0.6),
+            (known("hot"),),
+        ),
+        Measure(
+            f"not cached, {scale.history:,} events beside 10, p50",
+            "s",
+            Load("cold", "closed", "p50", {"rpc": "old", "clients": 1, "seconds": seconds, **old}),
+            Load("cold", "closed", "p50", {"rpc": "old", "clients": 1, "seconds": seconds, **young}),
+            Goal(at_most=1.5),
+            (filled("cold", events=scale.history, **old), filled("cold", events=10, **young)),
+        ),
+        Measure(
+            "goodput at 4 times the peak",
+            "commands/s",
+            Load("meters", "overload", "rate", {"times": 4, "clients": 64, "seconds": seconds, **every}),
+            closed("meters", "read", 64, "rate"),
+            Goal(at_least=0.8),
+            (known("read"),),
+        ),
+        Measure(
+            "unary command, 64 clients, a new boundary each",
+            "commands/s",
+            closed("meters", "read", 64, "rate", **new),
+            echo,
+        ),
+        Measure(
+            "query from a warm state, 64 clients",
+            "queries/s",
+            closed("meters", "get", 64, "rate"),
+            echo,
+            needs=(known("read"),),
+        ),
+    ]
+    if shutil.which(H2LOAD):
+        by_h2load = Load("floor", "h2load", "rate", {"clients": 64, "seconds": seconds})
+        found.append(Measure("echo by wire beside h2load", "calls/s", echo, by_h2load, storeless=True))
+    return found

@@ -1,0 +1,70 @@
+"""The handlers of the meters that the benchmarks load."""
+
+# The modules of bench.v1 are generated when the benchmarks run, so nothing here can be checked before.
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+from bench.v1.bench_ceqs import BenchCommands, BenchContext, HotMeterFoldBase, MeterFoldBase, OldMeterFoldBase
+from bench.v1.bench_pb2 import MeterRead
+
+from ceqs.errors import Rejected
+
+LAST = 2**40
+"""What no meter shows more than."""
+
+
+class MeterFold(MeterFoldBase):
+    """Folds a meter."""
+
+    def on_meter_read(self, meter, event) -> None:
+        """Remember what it shows."""
+        meter.shows = event.shows
+        meter.readings += 1
+
+
+class HotMeterFold(HotMeterFoldBase):
+    """Folds a meter that all read at once."""
+
+    def on_meter_read(self, hot_meter, event) -> None:
+        """Remember what it shows."""
+        hot_meter.shows = event.shows
+
+
+class OldMeterFold(OldMeterFoldBase):
+    """Folds a meter with a long history."""
+
+    def on_meter_read(self, old_meter, event) -> None:
+        """Remember what it shows."""
+        old_meter.shows = event.shows
+
+
+class Meters(BenchCommands):
+    """Decides on readings."""
+
+    def read_meter(self, request, meter, ctx):
+        """Note a reading."""
+        yield _reading(request, meter)
+
+    def read_hot_meter(self, request, hot_meter, ctx):
+        """Note a reading."""
+        yield _reading(request, hot_meter)
+
+    def read_old_meter(self, request, old_meter, ctx):
+        """Note a reading."""
+        yield _reading(request, old_meter)
+
+    def read_often(self, request, old_meter, ctx):
+        """Note many readings."""
+        for shows in range(old_meter.shows + 1, old_meter.shows + 1 + request.times):
+            yield MeterRead(meter_id=request.meter_id, shows=shows, used=1, reader="a reader of many meters")
+
+
+def _reading(request, meter):
+    shows = meter.shows + request.used
+    if shows > LAST:
+        raise Rejected("RUNS_BACKWARDS", f"{request.meter_id} cannot show {shows}")
+    return MeterRead(meter_id=request.meter_id, shows=shows, used=request.used, reader=request.reader)
+
+
+meters = BenchContext(commands=Meters(), folds=[MeterFold(), HotMeterFold(), OldMeterFold()])

@@ -1,0 +1,211 @@
+"""Takes measures: starts the targets, prepares them, and lets measure and floor run in turns."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from tests.bench.measures import Failed, Load, Measure
+
+from ceqs.codegen import generate
+from ceqs.embedded import PostgresServer
+
+ROOT = Path(__file__).parents[2]
+STORES = ("sqlite", "postgres")
+STATES = {"meters": 100_000, "cold": 1}
+"""How many states the servers keep: all, and as good as none."""
+KEPT_UP = 0.95
+"""The part of a fixed rate that counts as having kept up with it."""
+
+
+BUSY = 0.8
+"""Of the time; a load generator that works longer measures itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A measure and its floor, medians. `ratio` is value / floor; `min` and `max` are those of the single runs."""
+
+    name: str
+    value: float
+    unit: str
+    floor: float
+    ratio: float
+    min: float
+    max: float
+    runs: int
+    store: str
+    reach: str
+    reached: bool | None
+    """None where there is nothing to reach."""
+    generator: str
+    note: str
+
+
+async def bench(measures: Sequence[Measure], stores: Sequence[str], runs: int) -> list[Result]:
+    """Take the measures on the stores."""
+    stored, storeless = [m for m in measures if not m.storeless], [m for m in measures if m.storeless]
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    results: list[Result] = []
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="ceqs-bench-"))
+        progress = stack.enter_context(Progress(*columns, console=Console(stderr=True), transient=True))
+        generated = Path(directory, "generated")
+        generate(ROOT / "tests/bench/proto", generated)
+        path = os.pathsep.join(filter(None, (str(generated), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": path}
+        process = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), _see, (str(generated),)))
+        async with _target(environment, "floor") as floor:
+            taken = _Runs(process, progress, runs, {"floor": floor})
+            results += [result async for result in taken.results(storeless, "-")]
+            for store in stores if stored else ():
+                async with _targets(environment, store, Path(directory)) as targets:
+                    taken = _Runs(process, progress, runs, {"floor": floor, **targets})
+                    results += [result async for result in taken.results(stored, store)]
+    return results
+
+
+class _Runs:
+    def __init__(
+        self, process: ProcessPoolExecutor, progress: Progress, runs: int, addresses: Mapping[str, str]
+    ) -> None:
+        self._process, self._progress, self._runs, self._addresses = process, progress, runs, addresses
+
+    async def results(self, measures: Sequence[Measure], store: str) -> AsyncGenerator[Result, None]:
+        """Take the measures, one by one."""
+        needs = list(_distinct(need for measure in measures for need in measure.needs))
+        task = self._progress.add_task("", total=2 * self._runs * len(measures) + len(needs))
+        for need in needs:
+            self._progress.update(task, description=f"{store}: preparing")
+            await self._load(need)
+            self._progress.advance(task)
+        for measure in measures:
+            self._progress.update(task, description=f"{store}: {measure.name}")
+            pairs: list[tuple[float, float]] = []
+            notes: list[str] = []
+            for _ in range(self._runs):
+                figures: list[float] = []
+                for load in (measure.floor, measure.value):
+                    found = await self._load(load)
+                    figures.append(found[load.figure])
+                    notes += _notes(load, found)
+                    self._progress.advance(task)
+                pairs.append((figures[0], figures[1]))
+            yield self._result(measure, store, pairs, "; ".join(dict.fromkeys(notes)))
+        self._progress.remove_task(task)
+
+    async def _load(self, load: Load) -> dict[str, float]:
+        options: dict[str, Any] = {"address": self._addresses[load.target], **load.options}
+        if "like" in options:
+            options["like"] = self._addresses[options["like"]]
+        if "prefix" in options:
+            options["prefix"] = options["prefix"].format(time=time.time_ns())
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._process, _run, load.name, options)
+        except Failed as error:
+            sys.exit(f"{load.name} {json.dumps(options)}: {error}")
+
+    def _result(self, measure: Measure, store: str, pairs: Sequence[tuple[float, float]], note: str) -> Result:
+        ratios = [value / floor for floor, value in pairs]
+        ratio, value = statistics.median(ratios), statistics.median(value for _, value in pairs)
+        goal = measure.goal if measure.goal and measure.goal.store in {"", store} else None
+        return Result(
+            name=measure.name,
+            value=value,
+            unit=measure.unit,
+            floor=statistics.median(floor for floor, _ in pairs),
+            ratio=ratio,
+            min=min(ratios),
+            max=max(ratios),
+            runs=self._runs,
+            store=store,
+            reach=str(goal or ""),
+            reached=goal.reached(ratio, value) if goal else None,
+            generator=measure.generator,
+            note=note,
+        )
+
+
+def _see(generated: str) -> None:
+    sys.path.insert(0, generated)
+
+
+def _run(load: str, options: dict[str, Any]) -> dict[str, float]:
+    # What it imports is generated, and on the path of its own process only.
+    from tests.bench.load import run
+
+    return run(load, options)
+
+
+def _notes(load: Load, found: Mapping[str, float]) -> Iterator[str]:
+    """Say what the figures alone would hide."""
+    if found["busy"] > BUSY:
+        yield f"the load generator was {found['busy']:.0%} busy against the {load.target}"
+    wanted = load.options.get("rate")
+    if wanted and found["rate"] < KEPT_UP * wanted:
+        yield f"beyond this machine: of {wanted:,} calls/s to the {load.target}, {found['rate']:,.0f} were answered"
+
+
+def _distinct(needs: Iterator[Load]) -> Iterator[Load]:
+    seen: list[Load] = []
+    for need in needs:
+        if need not in seen:
+            seen.append(need)
+            yield need
+
+
+@asynccontextmanager
+async def _targets(environment: Mapping[str, str], store: str, directory: Path) -> AsyncGenerator[dict[str, str], None]:
+    if store == "sqlite":
+        urls = {name: f"sqlite:///{directory}/{name}.db" for name in STATES}
+        async with _served(environment, urls) as addresses:
+            yield addresses
+    else:
+        async with PostgresServer() as server, _served(environment, dict.fromkeys(STATES, server.url)) as addresses:
+            yield addresses
+
+
+@asynccontextmanager
+async def _served(environment: Mapping[str, str], urls: Mapping[str, str]) -> AsyncGenerator[dict[str, str], None]:
+    async with (
+        _target(environment, "meters", urls["meters"], "meters", str(STATES["meters"])) as meters,
+        _target(environment, "meters", urls["cold"], "cold", str(STATES["cold"])) as cold,
+    ):
+        yield {"meters": meters, "cold": cold}
+
+
+@asynccontextmanager
+async def _target(environment: Mapping[str, str], *arguments: str) -> AsyncGenerator[str, None]:
+    """Run a target; give its address."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.bench.target",
+        *arguments,
+        cwd=ROOT,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        if not (address := (await process.stdout.readline()).decode().strip()):
+            sys.exit(f"The target {arguments[0]} did not start.")
+        yield address
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
