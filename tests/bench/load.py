@@ -262,9 +262,10 @@ def h2load(*, address: str, clients: int, seconds: float) -> Figures:
     return {"rate": float(found[1])}
 
 
-def read(*, address: str, events: int) -> Figures:
-    """Read so many events from the beginning."""
-    messages, seconds = uvloop.run(_received(address, "/ceqs.v1.EventsService/Read", _read_request(events)))
+def read(*, address: str, events: int, backwards: bool = False) -> Figures:
+    """Read so many events from the beginning, or backwards from the end."""
+    request = _read_request(events, backwards=backwards)
+    messages, seconds = uvloop.run(_received(address, "/ceqs.v1.EventsService/Read", request))
     count = sum(len(ReadResponse.FromString(message).events) for message in messages)
     if count != events:
         raise Failed(f"{count} events were read instead of {events}")
@@ -333,8 +334,8 @@ def _shuffled(requests: list[bytes]) -> list[bytes]:
     return requests
 
 
-def _read_request(events: int) -> bytes:
-    return ReadRequest(scope=SCOPE_PRIVATE, limit=events).SerializeToString()
+def _read_request(events: int, *, backwards: bool = False) -> bytes:
+    return ReadRequest(scope=SCOPE_PRIVATE, limit=events, backwards=backwards).SerializeToString()
 
 
 async def _received(address: str, path: str, request: bytes) -> tuple[list[bytes], float]:

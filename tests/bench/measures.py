@@ -127,9 +127,19 @@ def measures(scale: Scale, seconds: float) -> list[Measure]:
             GRPC,
         ),
         Measure(
-            f"read all, {scale.events:,} events",
+            f"read all, {scale.events:,} events, batches at hand",
             "events/s",
             Load("meters", "read", "rate", reads),
+            Load("floor", "ready", "rate", {**reads, "like": "meters"}),
+            Goal(at_least=0.5, value=400_000),
+            (filled("meters", "filler", 8, scale.events // 8),),
+            GRPC,
+        ),
+        # The server keeps no batches of what is read backwards: this is what the database gives.
+        Measure(
+            f"read all, {scale.events:,} events, backwards",
+            "events/s",
+            Load("meters", "read", "rate", {**reads, "backwards": True}),
             Load("floor", "ready", "rate", {**reads, "like": "meters"}),
             Goal(at_least=0.5, value=400_000),
             (filled("meters", "filler", 8, scale.events // 8),),
