@@ -18,6 +18,7 @@ from pathlib import Path
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import status_pb2
 
+from ceqs.contract import prefix
 from ceqs.errors import Misconfigured
 
 PLATFORM = "ceqs/v1/options.proto"
@@ -73,7 +74,7 @@ def write_image(proto: Path, image: Path) -> None:
     marked = b""
     for file in build_image(proto, files).file:
         body = file.SerializeToString(deterministic=True) + (b"" if file.name in files else _IS_IMPORT)
-        marked += b"\x0a" + _varint(len(body)) + body  # FileDescriptorSet.file is field 1
+        marked += prefix(FileDescriptorSet.FILE_FIELD_NUMBER, len(body)) + body
     image.parent.mkdir(parents=True, exist_ok=True)
     image.write_bytes(marked)
 
@@ -111,11 +112,3 @@ def _platform_protos() -> Path:
             if (directory / PLATFORM).is_file():
                 return directory
     raise Misconfigured(f"{PLATFORM} is not installed; install ceqs again")
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*encoded, number])

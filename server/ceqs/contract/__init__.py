@@ -28,6 +28,7 @@ from ceqs.contract._types import (
     StateType,
     TagField,
 )
+from ceqs.contract._wire import prefix
 
 __all__ = [
     "AGE",
@@ -56,6 +57,7 @@ __all__ = [
     "method_name",
     "new_id",
     "own_fields",
+    "prefix",
     "read_contract",
     "services",
     "snake",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
 
+from ceqs.contract import prefix
 from ceqs.log._types import MAX_SLICE_BYTES, Batch, Slice, Span, StoredEvent
 from ceqs.model import Query
 
@@ -45,7 +46,7 @@ def to_batch(span: Span, rows: Iterable[Row]) -> Batch:
 
 def splice(envelopes: Sequence[bytes]) -> bytes:
     """Give the bytes of a message that has these messages in its field 1."""
-    return b"".join(chain.from_iterable(zip(map(_prefix, map(len, envelopes)), envelopes, strict=True)))
+    return b"".join(chain.from_iterable(zip(map(partial(prefix, 1), map(len, envelopes)), envelopes, strict=True)))
 
 
 def _take(span: Span, rows: Iterable[Row]) -> tuple[list[Row], bool]:
@@ -69,13 +70,3 @@ def _through(span: Span, last: int, *, complete: bool) -> int:
         return span.after + 1
     # Without a filter, the last event is the last position; with one, `until` is not beyond the head.
     return max(span.after, span.until if is_filter(span.query) else last)
-
-
-@cache
-def _prefix(length: int) -> bytes:
-    encoded = bytearray(b"\x0a")  # field 1, length-delimited
-    while length > 0x7F:
-        encoded.append(length & 0x7F | 0x80)
-        length >>= 7
-    encoded.append(length)
-    return bytes(encoded)

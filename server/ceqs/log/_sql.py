@@ -147,11 +147,11 @@ class SqlReader:
         together = [one for one in wanted if shareable(one.query)]
         with self._reading():
             read = iter(await self._histories.read(together) if together else ())
-        found: list[Found] = [next(read) if shareable(one.query) else None for one in wanted]
-        return [
-            await self._reads.read(Span(after=one.after, query=one.query), SLICE) if slice_ is None else slice_
-            for one, slice_ in zip(wanted, found, strict=True)
-        ]
+            found: list[Found] = [next(read) if shareable(one.query) else None for one in wanted]
+            return [
+                await self._reads.read(Span(after=one.after, query=one.query), SLICE) if slice_ is None else slice_
+                for one, slice_ in zip(wanted, found, strict=True)
+            ]
 
     async def kept(self, wanted: Sequence[StateKey]) -> Sequence[Kept | None]:
         """Read kept states; see LogReader."""

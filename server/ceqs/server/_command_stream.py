@@ -17,7 +17,7 @@ from typing import Any
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
-from ceqs.contract import CommandRpc
+from ceqs.contract import CommandRpc, prefix
 from ceqs.errors import Invalid, Overloaded, Unavailable, Unimplemented
 from ceqs.model import Context
 from ceqs.queries import Stop
@@ -26,7 +26,6 @@ from ceqs.server._commands import CommandExecutor, Executed
 from ceqs.server._decode import Decoder
 from ceqs.server._handlers import GrpcContext, Handlers, write
 from ceqs.server._refusals import status_of
-from ceqs.server._wire import prefix
 from ceqs.v1.commands_pb2 import Command, CommandOutcome, ExecuteStreamRequest, ExecuteStreamResponse
 
 PATH = "/ceqs.v1.CommandsService/ExecuteStream"

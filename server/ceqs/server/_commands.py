@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ceqs.contract import CommandRpc, Locking, bucket_of, new_id, tags_of
+from ceqs.contract import CommandRpc, Locking, bucket_of, new_id, prefix, tags_of
 from ceqs.errors import CeqsError, Conflict, LogUnavailable, Misconfigured, OutOfRange, Overloaded
 from ceqs.log import MAX_WAITING_ENTRIES, Appended, Condition, Entry, Keep, Log, NewEvent
 from ceqs.model import Admission, Boundary, Context, Decided, Decision, decide
@@ -25,7 +25,6 @@ from ceqs.server._calls import CommandCall
 from ceqs.server._decode import violations_of
 from ceqs.server._lane import Lane
 from ceqs.server._pending import Pending
-from ceqs.server._wire import prefix
 from ceqs.v1.answers_pb2 import Receipt
 
 ATTEMPTS = 16
@@ -123,7 +122,7 @@ class CommandExecutor:
         Raises Invalid, Conflict, DuplicateCommand, Expired, Overloaded, LogUnavailable, and what the gatekeeper or the
         handler refuses with (Rejected). Nothing was appended then. Any other error is the handler's or the fold's own.
         """
-        if self._context.guard(rpc) and (earlier := await self._refused(rpc, request, call)):
+        if earlier := await self._refused(rpc, request, call):
             return earlier
         return await self.submit(rpc, request, call)
 
