@@ -10,8 +10,8 @@ import grpc.aio
 import structlog
 
 from ceqs.projectors._calls import TRANSIENT, refusal_of
+from ceqs.projectors._outbox import ACCEPTED, FAILED, REJECTED, Outbox, Outcome, Outgoing
 from ceqs.projectors._retry import backoff
-from ceqs.projectors._store import ACCEPTED, FAILED, REJECTED, Outcome, Outgoing, Store
 
 WINDOW = 32
 """How many calls are under way at once."""
@@ -27,8 +27,8 @@ _process_log = structlog.get_logger("ceqs.projectors")
 class Dispatcher:
     """Makes the calls of one outbox until each has an outcome."""
 
-    def __init__(self, store: Store, send: Callable[[Outgoing], Awaitable[Outcome]]) -> None:
-        self._store = store
+    def __init__(self, outbox: Outbox, send: Callable[[Outgoing], Awaitable[Outcome]]) -> None:
+        self._outbox = outbox
         self._send = send
         self._waiting: dict[int, Outgoing] = {}
         self._under_way: set[int] = set()
@@ -85,11 +85,11 @@ class Dispatcher:
             self._books_due.clear()
             ended, self._ended = self._ended, []
             if ended:
-                await self._store.settle(ended)
+                await self._outbox.settle(ended)
             room = READ_AHEAD - len(self._waiting)
             if self._unread and room > 0:
                 self._unread = False
-                rows = await self._store.calls(self._read, room)
+                rows = await self._outbox.calls(self._read, room)
                 if rows:
                     self._waiting |= rows
                     self._read = rows[-1][0]

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ceqs.contract import tags_of
 from ceqs.errors import CeqsError, Misconfigured
 from ceqs.model import Context, NamedHandler, Projection, Publisher, Reaction, Recorded, Subscriber
-from ceqs.projectors._store import Outgoing, enqueue
+from ceqs.projectors._outbox import Outgoing, enqueue
 from ceqs.v1.admin_pb2 import AppendPublicRequest
 from ceqs.v1.events_pb2 import RecordedEvent
 

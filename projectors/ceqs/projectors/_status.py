@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from ceqs.model import Context
 from ceqs.projectors._handlers import Handler, ProjectionHandler, ReactionHandler
+from ceqs.projectors._outbox import tally
 from ceqs.projectors._place import Place, dispose, place_of
-from ceqs.projectors._store import tally
 from ceqs.projectors._tables import CHECKPOINT, aware
 
 MISSING, STAND_BY, CATCHING_UP, LIVE = "missing", "stand-by", "catching-up", "live"

@@ -71,8 +71,8 @@ class Worker:
             recorded_at=self._at.recorded_at,
             head=self._tail.head if known else None,
             skipped=store.skipped if store else 0,
-            unsent=store.unsent if store else 0,
-            outcomes=dict(store.outcomes) if store else {},
+            unsent=store.outbox.unsent if store else 0,
+            outcomes=dict(store.outbox.outcomes) if store else {},
         )
 
     async def run(self) -> None:
@@ -101,7 +101,7 @@ class Worker:
         async with Store.open(self.place, source, self.handler.metadata) as store, asyncio.TaskGroup() as group:
             self._store, self._at = store, await store.checkpoint()
             self._state, self._reason = LIVE, ""
-            dispatcher = Dispatcher(store, self._sender.send) if self._sender else None
+            dispatcher = Dispatcher(store.outbox, self._sender.send) if self._sender else None
             if dispatcher:
                 group.create_task(dispatcher.run())
             if not self._at.log_id and await self._tail.identify():

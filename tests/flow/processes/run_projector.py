@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from ceqs.projectors import Projector, ProjectorSettings
+from ceqs.projectors._outbox import Outbox
 from ceqs.projectors._store import Store
 
 
@@ -41,13 +42,13 @@ def die_at(point: str, count: int) -> None:
 
         Store.advance = dying  # type: ignore[method-assign]
     else:
-        settle = Store.settle
+        settle = Outbox.settle
 
-        async def dying_too(self: Store, outcomes: Any) -> None:
+        async def dying_too(self: Outbox, outcomes: Any) -> None:
             maybe()
             await settle(self, outcomes)
 
-        Store.settle = dying_too  # type: ignore[method-assign]
+        Outbox.settle = dying_too  # type: ignore[method-assign]
 
 
 async def main() -> None:

@@ -16,7 +16,8 @@ from ceqs.model import Context, PrivateHearing, Publisher, Subscriber
 from ceqs.projectors import place_of, read_status
 from ceqs.projectors._dispatcher import Dispatcher
 from ceqs.projectors._handlers import MAX_DEPTH
-from ceqs.projectors._store import Outcome, Outgoing, Store, enqueue
+from ceqs.projectors._outbox import Outcome, Outgoing, enqueue
+from ceqs.projectors._store import Store
 from ceqs.testing import eventually
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -104,7 +105,7 @@ async def test_a_rejected_command_is_recorded_with_its_reason_and_holds_up_nothi
     assert projector.status()[0].unsent == 0
     await world.halt()
     async with Store.open(place_of(world.models_url, "readers", "note-offers"), "library") as store:
-        assert (store.unsent, dict(store.outcomes)) == (0, {"accepted": 2, "rejected NOT_WANTED": 2})
+        assert (store.outbox.unsent, dict(store.outbox.outcomes)) == (0, {"accepted": 2, "rejected NOT_WANTED": 2})
     engine = place_of(world.models_url, "readers", "note-offers").reading_engine()
     async with engine.connect() as connection:
         kept = (await connection.execute(sa.text("SELECT outcome, reason, message FROM ceqs_outbox"))).all()
@@ -254,10 +255,10 @@ async def test_calls_that_share_a_key_are_made_in_order_and_others_side_by_side(
     async with Store.open(place_of(world.models_url, "library", "sends"), "library") as store:
         calls = {"1": "ab", "2": "bc", "3": "c", "4": "d", "5": "a"}
         await _enqueue(store, calls)
-        running = asyncio.create_task(Dispatcher(store, sends).run())
+        running = asyncio.create_task(Dispatcher(store.outbox, sends).run())
         await eventually(lambda: sorted(sends.made) == ["1", "4"])
         sends.let_go("4")
-        await eventually(lambda: store.unsent == 4)
+        await eventually(lambda: store.outbox.unsent == 4)
         assert sorted(sends.made) == ["1", "4"]
         sends.let_go("1")
         await eventually(lambda: sorted(sends.made[2:]) == ["2", "5"])
@@ -265,8 +266,8 @@ async def test_calls_that_share_a_key_are_made_in_order_and_others_side_by_side(
         await eventually(lambda: sends.made[-1] == "3")
         sends.let_go("3")
         sends.let_go("5")
-        await eventually(lambda: store.unsent == 0)
-        assert store.outcomes == {"accepted": 5}
+        await eventually(lambda: store.outbox.unsent == 0)
+        assert store.outbox.outcomes == {"accepted": 5}
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
@@ -277,7 +278,7 @@ async def test_a_call_under_way_when_the_process_ends_is_made_again(world: Any) 
         async with Store.open(place, "library") as store:
             if attempt == 0:
                 await _enqueue(store, {"1": "a"})
-            running = asyncio.create_task(Dispatcher(store, sends).run())
+            running = asyncio.create_task(Dispatcher(store.outbox, sends).run())
             await eventually(lambda sends=sends: sends.made == ["1"])  # type: ignore[misc]
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
