@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from ceqs.cli._reflection import Rpc, find_rpc, rpcs_of
 from ceqs.cli._request import fill_request
 from ceqs.cli._running import find_running
 from ceqs.cli._settings import Settings
+from ceqs.cli._times import moment_of
 from ceqs.client import Answer, ContextClient
 from ceqs.errors import CeqsError, Misconfigured, Unavailable
 from ceqs.v1.answers_pb2 import Age
@@ -32,19 +34,25 @@ class AnyClient(ContextClient):
     ceqs_events: ClassVar[Mapping[str, type[Message]]] = {}
 
     async def call(
-        self, rpc: Rpc, request: Message, *, command_id: str | None, at_least: str | None
+        self,
+        rpc: Rpc,
+        request: Message,
+        *,
+        command_id: str | None,
+        at_least: str | None,
+        as_of: str | dt.datetime | None,
     ) -> AsyncIterator[Answer[Message] | Message]:
         """Give the answers to a query with their age, the response to a command without."""
         response_type = GetMessageClass(rpc.method.output_type)
         if rpc.method.client_streaming:
             raise Misconfigured(f"{rpc.method.full_name} takes a stream of requests; use a client")
         if rpc.method.server_streaming:
-            async for answer in self._watch(rpc.path, request, response_type, at_least=at_least):
+            async for answer in self._watch(rpc.path, request, response_type, at_least=at_least, as_of=as_of):
                 yield answer
         elif rpc.is_command:
             yield await self._command(rpc.path, request, response_type, command_id=command_id)
         else:
-            yield await self._query(rpc.path, request, response_type, at_least=at_least)
+            yield await self._query(rpc.path, request, response_type, at_least=at_least, as_of=as_of)
 
 
 async def call(
@@ -55,6 +63,7 @@ async def call(
     address: str | None,
     command_id: str | None,
     at_least: str | None,
+    as_of: str | None,
     actor: str | None,
     wait: float,
     output: Output,
@@ -64,6 +73,7 @@ async def call(
     For `wait` seconds it goes on looking for a server that answers, and for an rpc that the project declares: one that
     has just been started, or starts again with a new contract, may need a moment.
     """
+    moment = None if as_of is None else moment_of("--as-of", as_of, dt.datetime.now(dt.UTC))
     until = time.monotonic() + wait
     while True:
         try:
@@ -76,7 +86,7 @@ async def call(
     request = GetMessageClass(rpc.method.input_type)()
     fill_request(request, words)
     async with AnyClient(rpc.address, key=key, actor=actor) as client:
-        async for answer in client.call(rpc, request, command_id=command_id, at_least=at_least):
+        async for answer in client.call(rpc, request, command_id=command_id, at_least=at_least, as_of=moment):
             _show(answer, output)
 
 

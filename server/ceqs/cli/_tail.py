@@ -7,7 +7,6 @@ import datetime as dt
 import difflib
 import itertools
 import json
-import re
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -19,17 +18,11 @@ from ceqs.cli._output import Output, show
 from ceqs.cli._running import find_running
 from ceqs.cli._settings import Settings
 from ceqs.cli._signals import together
+from ceqs.cli._times import time_of
 from ceqs.client import ContextClient, Event
 from ceqs.contract import Contract
 from ceqs.errors import Misconfigured
 from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse, Head
-
-_UNITS = {
-    "s": dt.timedelta(seconds=1),
-    "m": dt.timedelta(minutes=1),
-    "h": dt.timedelta(hours=1),
-    "d": dt.timedelta(days=1),
-}
 
 
 class TailClient(ContextClient):
@@ -68,7 +61,7 @@ async def tail(
     """Print the events of contexts (all where none is named): from now on, or from where it is said."""
     if sum(one is not None for one in (after, since, last)) > 1:
         raise Misconfigured("--after, --since and --last each say where to begin: give one of them")
-    from_time = None if since is None else since_when(since, dt.datetime.now(dt.UTC))
+    from_time = None if since is None else time_of("--since", since, dt.datetime.now(dt.UTC))
     contexts = load_contexts(settings)
     running = find_running(settings)
     key = settings.key or (running.key if running else "")
@@ -115,20 +108,6 @@ async def tail(
 
 class _LimitReachedError(Exception):
     """As many events were printed as were asked for."""
-
-
-def since_when(text: str, now: dt.datetime) -> dt.datetime:
-    """Read a time: `2010-12-02`, `2010-12-02T08:26`, in UTC unless it says otherwise, or `90s`, `15m`, `2h`, `7d` ago.
-
-    Raises Misconfigured.
-    """
-    if ago := re.fullmatch(r"(\d{1,5})([smhd])", text):
-        return now - int(ago[1]) * _UNITS[ago[2]]
-    try:
-        time = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise Misconfigured(f"--since {text}: no such time; write 2010-12-02, 2010-12-02T08:26 or 15m") from None
-    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
 
 
 def _event_type(name: str, known: dict[str, str]) -> str:

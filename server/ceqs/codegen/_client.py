@@ -136,12 +136,12 @@ def _query(module: Module, rpc: QueryRpc, sources: Sources) -> list[str]:
         *wrapped(
             f"async def {_method(rpc)}",
             "(",
-            [*_request(module, rpc), "at_least: str | None = None", "timeout: float | None = None"],
+            [*_request(module, rpc), *_asking(module)],
             f") -> {module.use(BASE, 'Answer')}[{response}]:",
             "    ",
         ),
         *_doc(rpc, sources),
-        *_call("await self._query", rpc, response, "at_least", "timeout"),
+        *_call("await self._query", rpc, response, "at_least", "as_of", "timeout"),
     ]
 
 
@@ -152,12 +152,12 @@ def _watch(module: Module, rpc: QueryRpc, sources: Sources) -> list[str]:
         *wrapped(
             f"def {_method(rpc)}",
             "(",
-            [*_request(module, rpc), "at_least: str | None = None", "timeout: float | None = None"],
+            [*_request(module, rpc), *_asking(module)],
             f") -> {iterator}[{answer}[{response}]]:",
             "    ",
         ),
         *_doc(rpc, sources),
-        *_call("self._watch", rpc, response, "at_least", "timeout"),
+        *_call("self._watch", rpc, response, "at_least", "as_of", "timeout"),
     ]
 
 
@@ -167,6 +167,11 @@ def _method(rpc: CommandRpc | QueryRpc) -> str:
 
 def _request(module: Module, rpc: CommandRpc | QueryRpc) -> list[str]:
     return ["self", f"request: {module.message(rpc.request)}", "*"]
+
+
+def _asking(module: Module) -> list[str]:
+    moment = f"str | {module.use('datetime', 'datetime')} | None"
+    return ["at_least: str | None = None", f"as_of: {moment} = None", "timeout: float | None = None"]
 
 
 def _doc(rpc: CommandRpc | QueryRpc, sources: Sources) -> list[str]:

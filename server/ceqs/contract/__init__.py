@@ -17,7 +17,7 @@ from ceqs.contract._read import (
     tag_fields,
 )
 from ceqs.contract._tags import BUCKETS, MAX_TAG_VALUE, bucket_of, checked_value, tags_of
-from ceqs.contract._tokens import decode_token, encode_token, merge_tokens
+from ceqs.contract._tokens import Moment, decode_moment, decode_token, encode_moment, encode_token, merge_tokens
 from ceqs.contract._types import (
     CommandRpc,
     Contract,
@@ -39,6 +39,7 @@ __all__ = [
     "Contract",
     "EventType",
     "Locking",
+    "Moment",
     "Persistence",
     "QueryRpc",
     "StateType",
@@ -49,7 +50,9 @@ __all__ = [
     "checked_value",
     "command_id_field",
     "context_name",
+    "decode_moment",
     "decode_token",
+    "encode_moment",
     "encode_token",
     "field_of_type",
     "merge_tokens",

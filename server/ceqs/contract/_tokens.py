@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime as dt
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.errors import Invalid, Violation
 from ceqs.v1.answers_pb2 import ConsistencyToken
 
 _URLSAFE = bytes.maketrans(b"+/", b"-_")
 
-NO_TOKEN = Violation("ceqs-at-least", "is not a consistency token")
+Moment: TypeAlias = Mapping[str, int] | dt.datetime
+"""A moment of the past: positions by log id, or an aware time."""
 
 
 def encode_token(positions: Mapping[str, int]) -> str:
@@ -25,16 +29,39 @@ def encode_token(positions: Mapping[str, int]) -> str:
     return binascii.b2a_base64(raw, newline=False).translate(_URLSAFE, b"=").decode()
 
 
-def decode_token(token: str) -> dict[str, int]:
-    """Give the positions that a token holds. Raises Invalid where the text is no token."""
+def decode_token(token: str, field: str = "ceqs-at-least") -> dict[str, int]:
+    """Give the positions that a token holds. Raises Invalid, naming the field, where the text is no token."""
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         positions = dict(ConsistencyToken.FromString(raw).positions)
     except (binascii.Error, DecodeError, ValueError) as error:
-        raise Invalid(violations=[NO_TOKEN]) from error
+        raise _no_token(field) from error
     if token and not positions:
-        raise Invalid(violations=[NO_TOKEN])
+        raise _no_token(field)
     return positions
+
+
+def encode_moment(moment: str | dt.datetime) -> str:
+    """Give a moment as the text that `ceqs-as-of` takes. Raises Invalid for a time without a zone."""
+    if isinstance(moment, str):
+        return moment
+    if moment.tzinfo is None:
+        raise Invalid(violations=[Violation("as_of", "must have a time zone")])
+    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+
+
+def decode_moment(text: str) -> Moment:
+    """Give the moment that a text stands for: a consistency token, or a time as RFC 3339 has it. Raises Invalid."""
+    # No token begins with a digit: its first six bits are those of a field's number and type.
+    if not text[:1].isdigit():
+        return decode_token(text, "ceqs-as-of")
+    time = Timestamp()
+    try:
+        time.FromJsonString(text)
+        return time.ToDatetime(dt.UTC)
+    except (ValueError, OverflowError) as error:
+        violation = Violation("ceqs-as-of", "is neither a consistency token nor a time such as 2010-12-02T00:00:00Z")
+        raise Invalid(violations=[violation]) from error
 
 
 def merge_tokens(*tokens: str) -> str:
@@ -44,3 +71,7 @@ def merge_tokens(*tokens: str) -> str:
         for log_id, position in decode_token(token).items():
             merged[log_id] = max(position, merged.get(log_id, 0))
     return encode_token(merged) if merged else ""
+
+
+def _no_token(field: str) -> Invalid:
+    return Invalid(violations=[Violation(field, "is not a consistency token")])

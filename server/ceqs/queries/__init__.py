@@ -1,7 +1,7 @@
 """Answering queries from a state or from a projection, once or live, with the age of every answer."""
 
 from ceqs.queries._answers import Answer, Answers, QueryCall
-from ceqs.queries._models import Checkpoint, ModelReader
+from ceqs.queries._models import Checkpoint, ModelReader, PastReader
 from ceqs.queries._states import Known, States
 from ceqs.queries._stop import Stop
 
@@ -11,6 +11,7 @@ __all__ = [
     "Checkpoint",
     "Known",
     "ModelReader",
+    "PastReader",
     "QueryCall",
     "States",
     "Stop",

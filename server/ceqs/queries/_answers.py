@@ -9,12 +9,13 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from ceqs.contract import QueryRpc
-from ceqs.errors import Behind, Misconfigured, NotFound
-from ceqs.log import LogReader
+from ceqs.contract import Moment, QueryRpc
+from ceqs.errors import Behind, Misconfigured, NotFound, Unimplemented
+from ceqs.log import Head, LogReader
 from ceqs.model import Boundary, Context, boundary_of
 from ceqs.queries._ages import age_of
-from ceqs.queries._models import ModelReader
+from ceqs.queries._models import ModelReader, PastReader
+from ceqs.queries._moments import position_of, recorded_at
 from ceqs.queries._states import States
 from ceqs.queries._stop import Stop
 from ceqs.v1.answers_pb2 import Age
@@ -33,6 +34,8 @@ class QueryCall:
 
     at_least: Mapping[str, int] = field(default_factory=dict[str, int])
     """The positions, by log id, that the answer must include."""
+    as_of: Moment | None = None
+    """The moment of the past as of which to answer; None for now."""
     expires: float | None = None
     """On the clock of time.monotonic()."""
 
@@ -50,7 +53,15 @@ class Answer:
 class Answers:
     """Answers the queries of one context."""
 
-    def __init__(self, context: Context, log: LogReader, states: States, models: Mapping[str, ModelReader]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        log: LogReader,
+        states: States,
+        models: Mapping[str, ModelReader],
+        past: Mapping[str, PastReader] | None = None,
+    ) -> None:
+        """Take a reader for each projection, and one of its `past` where that can be asked for."""
         for query in context.contract.queries.values():
             if query.projection and query.projection not in models:
                 raise Misconfigured(f"{query.name} reads the projection {query.projection}, which has no reader here")
@@ -58,12 +69,14 @@ class Answers:
         self._log = log
         self._states = states
         self._models = models
+        self._past = past or {}
 
     async def answer(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
         """Answer once.
 
         Raises NotFound where a query that needs no code asks for a state without events, Behind where the model does
-        not reach in time what the call asks for, and what the handler raises.
+        not reach in time what the call asks for, OutOfRange where it asks for a moment still to come, and what the
+        handler raises.
         """
         answer = await self._evaluate(rpc, request, call)
         if not answer.found and rpc.state is not None:
@@ -73,6 +86,8 @@ class Answers:
 
     async def watch(self, rpc: QueryRpc, request: Message, call: QueryCall, stop: Stop) -> AsyncGenerator[Answer, None]:
         """Answer at once, and again whenever the answer has changed, until the stop is asked for.
+
+        As of a moment of the past, where nothing changes any more, it answers once.
 
         A slow reader gets the newest answer, not those in between. Where nothing is recorded yet, the first answer
         carries its age and nothing else.
@@ -84,6 +99,8 @@ class Answers:
             if content != last:
                 last = content
                 yield answer
+            if call.as_of is not None:
+                return
             await stop.or_result(self._moved(rpc, answer.position))
 
     async def _evaluate(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
@@ -92,6 +109,8 @@ class Answers:
         elif rpc.projection:
             answer = await self._from_projection(rpc, request, call)
         else:
+            if call.as_of is not None:
+                raise Unimplemented(f"{rpc.name} asks several models, which have no common past; ask one of them")
             head = await self._log.head()
             answer = Answer(await self._ask(rpc, request), head.position)
         if rpc.age_field and answer.age is not None:
@@ -99,12 +118,17 @@ class Answers:
         return answer
 
     async def _from_state(self, rpc: QueryRpc, boundary: Boundary, request: Message, call: QueryCall) -> Answer:
-        least, head = call.at_least.get(self._log.log_id, 0), await self._log.head()
-        if head.position < least:
-            await self._log.wait(least - 1, _patience(call))
-            head = await self._log.head()
-            _require(self._context.name, head.position, least)
-        known = await self._states.load(boundary, head.position)
+        head = await self._head(call)
+        if call.as_of is None:
+            known = await self._states.load(boundary, head.position)
+            if known.position > head.position:
+                # Somebody else has loaded it since.
+                head = await self._log.head()
+            time = head.recorded_at
+        else:
+            position = await position_of(call.as_of, self._log, head)
+            known = await self._states.load_as_of(boundary, position)
+            time = await recorded_at(self._log, position)
         found = True
         if not rpc.state_field or self._context.method(rpc):
             own = type(known.state)()
@@ -114,10 +138,12 @@ class Answers:
             response, found = rpc.response(), known.events > 0
             if found:
                 getattr(response, rpc.state_field).CopyFrom(known.state)
-        age = await age_of(self._log, head, known.position, head.recorded_at)
+        age = await age_of(self._log, head, known.position, time)
         return Answer(response, known.position, age, found)
 
     async def _from_projection(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
+        if call.as_of is not None:
+            return await self._from_past(rpc, request, call, call.as_of)
         model, least = self._models[rpc.projection], call.at_least.get(self._log.log_id, 0)
         reached = not least or await model.wait(least, _patience(call))
         async with model.session() as (session, checkpoint):
@@ -127,6 +153,25 @@ class Answers:
         # Read after the snapshot, the head is never behind the answer.
         age = await age_of(self._log, await self._log.head(), checkpoint.position, checkpoint.recorded_at)
         return Answer(response, checkpoint.position, age)
+
+    async def _from_past(self, rpc: QueryRpc, request: Message, call: QueryCall, moment: Moment) -> Answer:
+        past = self._past.get(rpc.projection)
+        if past is None:
+            raise Unimplemented(f"this server keeps no place for the past of {rpc.projection}: set scratch_url")
+        position = await position_of(moment, self._log, await self._head(call))
+        async with past.session(position, _patience(call)) as (session, checkpoint):
+            response = await self._ask(rpc, request, session)
+        age = await age_of(self._log, await self._log.head(), checkpoint.position, checkpoint.recorded_at)
+        return Answer(response, checkpoint.position, age)
+
+    async def _head(self, call: QueryCall) -> Head:
+        """Give the head, as soon as it is where the call wants it."""
+        least, head = call.at_least.get(self._log.log_id, 0), await self._log.head()
+        if head.position < least:
+            await self._log.wait(least - 1, _patience(call))
+            head = await self._log.head()
+            _require(self._context.name, head.position, least)
+        return head
 
     async def _ask(self, rpc: QueryRpc, request: Message, *model: Any) -> Message:
         method: Callable[..., Awaitable[Message]] | None = self._context.method(rpc)

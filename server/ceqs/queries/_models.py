@@ -39,3 +39,15 @@ class ModelReader(Protocol):
     async def wait(self, position: int, timeout: float) -> bool:  # noqa: ASYNC109  # a bound, not a cancellation
         """Wait until the model has reached a position, at most `timeout` seconds; say whether it has."""
         ...
+
+
+class PastReader(Protocol):
+    """Reads one query model as it was."""
+
+    def session(self, position: int, timeout: float) -> AbstractAsyncContextManager[tuple[AsyncSession, Checkpoint]]:
+        """Give a read-only session on the model as of a position that the log has reached.
+
+        The model is replayed up to there, unless it is at hand. Raises Behind where that takes longer than `timeout`
+        seconds (it goes on, for who asks again), TooLarge where it is beyond the limits.
+        """
+        ...

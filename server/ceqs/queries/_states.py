@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from ceqs.contract import Persistence, StateType
 from ceqs.errors import Misconfigured
-from ceqs.log import Keep, LogReader, Slice, StateKey, StoredEvent, Wanted
+from ceqs.log import BEYOND, Keep, LogReader, Slice, StateKey, StoredEvent, Wanted
 from ceqs.model import Boundary, Context
 from ceqs.v1.events_pb2 import RecordedEvent
 
@@ -85,6 +85,15 @@ class States:
                     found[boundary.key] = error
         return found
 
+    async def load_as_of(self, boundary: Boundary, position: int) -> Known:
+        """Give the state as of a position that the log has reached. What is kept of the present stays as it is.
+
+        Folding begins with what is at hand or kept in the log, where that is no later than the position.
+        """
+        (known,) = await self._starts([boundary], position)
+        part = await self._log.read(after=known.position, query=boundary.query, until=position)
+        return replace(await self._fold_on(boundary, known, part, position), position=position)
+
     def fold(self, boundary: Boundary, known: Known, events: Sequence[Message]) -> Known:
         """Give the state after further events of its boundary; the position stays, and so does the `known` one."""
         if not events:
@@ -125,14 +134,18 @@ class States:
         self._kept.move_to_end(boundary.key)
         return known
 
-    async def _starts(self, boundaries: Sequence[Boundary]) -> Sequence[Known]:
-        """Give where folding begins: with a state at hand, one that the log keeps, or that before the first event."""
+    async def _starts(self, boundaries: Sequence[Boundary], latest: int = BEYOND) -> Sequence[Known]:
+        """Give where folding begins: with a state at hand, one that the log keeps, or that before the first event.
+
+        None of them is later than the position `latest`.
+        """
         starts = {boundary.key: self._kept.get(boundary.key) for boundary in boundaries}
+        starts = {key: known if known and known.position <= latest else None for key, known in starts.items()}
         keys = {boundary.key: self._key(boundary) for boundary in boundaries if starts[boundary.key] is None}
         wanted = {key: stored for key, stored in keys.items() if stored is not None}
         if wanted:
             for key, kept in zip(wanted, await self._log.kept(list(wanted.values())), strict=True):
-                if kept is not None:
+                if kept is not None and kept.position <= latest:
                     state = self._context.folders[key[0]].state.message.FromString(kept.body)
                     starts[key] = Known(state, kept.position, kept.events, kept.events)
         return [starts[boundary.key] or self._initial(boundary) for boundary in boundaries]
@@ -150,18 +163,22 @@ class States:
     async def _read_on(self, boundary: Boundary, known: Known, part: Slice) -> Known:
         """Fold a part of the log and what comes after it, and keep the state."""
         try:
-            while True:
-                known = self.fold(boundary, known, list(self._decoded(part.events)))
-                known = replace(known, position=max(known.position, part.through))
-                # A slice that ends with a matching event may have been cut there.
-                if not part.events or part.through > part.events[-1].position:
-                    break
-                part = await self._log.read(after=known.position, query=boundary.query)
+            known = await self._fold_on(boundary, known, part)
         except Exception:
             self.forget(boundary)
             raise
         self.keep(boundary, known)
         return known
+
+    async def _fold_on(self, boundary: Boundary, known: Known, part: Slice, until: int | None = None) -> Known:
+        """Fold a part of the log and what comes after it."""
+        while True:
+            known = self.fold(boundary, known, list(self._decoded(part.events)))
+            known = replace(known, position=max(known.position, part.through))
+            # A slice that ends with a matching event may have been cut there.
+            if not part.events or part.through > part.events[-1].position:
+                return known
+            part = await self._log.read(after=known.position, query=boundary.query, until=until)
 
     def _decoded(self, events: Iterable[StoredEvent]) -> Iterable[Message]:
         types = self._context.contract.events

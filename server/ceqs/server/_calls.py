@@ -11,8 +11,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from ceqs.contract import CommandRpc, decode_token, new_id
-from ceqs.errors import Denied, Invalid, Unauthenticated, Unimplemented, Violation
+from ceqs.contract import CommandRpc, decode_moment, decode_token, new_id
+from ceqs.errors import Denied, Invalid, Unauthenticated, Violation
 from ceqs.queries import QueryCall
 from ceqs.v1.commands_pb2 import Command
 
@@ -117,12 +117,14 @@ class Calls:
         )
 
     def query(self, context: Any) -> QueryCall:
-        """Read the metadata of a query. Raises Invalid where a token is none."""
+        """Read the metadata of a query. Raises Invalid where a token or a moment is none."""
         metadata = metadata_of(context)
-        if "ceqs-as-of" in metadata:
-            raise Unimplemented("this server does not answer as of an earlier time; leave `ceqs-as-of` out")
-        token = metadata.get("ceqs-at-least", "")
-        return QueryCall(at_least=decode_token(token) if token else {}, expires=expires_of(context))
+        token, as_of = metadata.get("ceqs-at-least", ""), metadata.get("ceqs-as-of", "")
+        return QueryCall(
+            at_least=decode_token(token) if token else {},
+            as_of=decode_moment(as_of) if as_of else None,
+            expires=expires_of(context),
+        )
 
     def require_key(self, metadata: Mapping[str, str]) -> None:
         """Raise Unauthenticated where the call carries no key, Denied where it is not the context's."""

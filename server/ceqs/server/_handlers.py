@@ -116,10 +116,12 @@ def add_query(handlers: Handlers, domain: str, rpc: QueryRpc, answers: Answers, 
 
     async def watch(raw: bytes, context: GrpcContext) -> AsyncGenerator[bytes, None]:
         request = decode(raw)
-        async with aclosing(answers.watch(rpc, request, calls.query(context), stop)) as found:
+        call = calls.query(context)
+        async with aclosing(answers.watch(rpc, request, call, stop)) as found:
             async for one in found:
                 yield one.response.SerializeToString()
-        raise Unavailable("This server is going away. Ask again.")
+        if call.as_of is None:
+            raise Unavailable("This server is going away. Ask again.")
 
     if rpc.streaming:
         handlers.streaming(rpc.path, domain, watch)

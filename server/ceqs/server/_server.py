@@ -105,7 +105,7 @@ class Server:
         for name, one in self._served.items():
             states = States(one.context, one.log, capacity=self._settings.states)
             executor = CommandExecutor(one.context, one.log, states, max_waiting=self._settings.max_waiting)
-            answers = Answers(one.context, one.log, states, one.models)
+            answers = Answers(one.context, one.log, states, one.models, one.past)
             for command in one.context.contract.commands.values():
                 add_command(handlers, name, command, executor, calls)
             commands += streamed(one.context, executor)

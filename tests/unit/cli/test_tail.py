@@ -137,10 +137,3 @@ async def test_it_goes_on_with_what_is_recorded_later(
 async def test_what_it_cannot_read_is_refused(tail: Tailing, options: dict[str, Any], says: str) -> None:
     with pytest.raises(Misconfigured, match=says):
         await tail(**options)
-
-
-@pytest.mark.parametrize(
-    ("text", "ago"), [("90s", {"seconds": 90}), ("15m", {"minutes": 15}), ("2h", {"hours": 2}), ("7d", {"days": 7})]
-)
-def test_a_time_may_be_so_long_ago(text: str, ago: dict[str, int]) -> None:
-    assert _tail.since_when(text, BEGIN) == BEGIN - dt.timedelta(**ago)

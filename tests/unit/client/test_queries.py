@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -46,6 +47,16 @@ async def test_a_token_from_elsewhere_is_waited_for_too(wrote: Any, server: Any,
     await other.close()
     await wrote.get_book(library.GetBookRequest())
     assert server.calls[1].metadata["ceqs-at-least"] == TOKEN
+
+
+async def test_a_query_may_ask_for_the_past(wrote: Any, server: Any, library: Any) -> None:
+    await wrote.get_book(library.GetBookRequest(), as_of=OTHER)
+    await wrote.get_book(library.GetBookRequest(), as_of=dt.datetime(2010, 12, 2, tzinfo=dt.UTC))
+    assert [call.metadata["ceqs-as-of"] for call in server.calls] == [OTHER, "2010-12-02T00:00:00Z"]
+    server.stream("WatchBook", [_answer(library, 1)])
+    answers = [one async for one in wrote.watch_book(_of(library), as_of=OTHER)]
+    assert len(answers) == 1
+    assert server.calls[-1].metadata["ceqs-as-of"] == OTHER
 
 
 async def test_a_query_does_not_make_later_ones_wait(client: Any, server: Any, library: Any) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ceqs.contract import decode_token, encode_token, merge_tokens
+from ceqs.contract import decode_moment, decode_token, encode_moment, encode_token, merge_tokens
 from ceqs.errors import Invalid
 from ceqs.v1.answers_pb2 import Age
 
@@ -72,3 +73,19 @@ def test_another_message_is_no_token() -> None:
     foreign = base64.urlsafe_b64encode(Age(lag_events=3).SerializeToString()).decode()
     with pytest.raises(Invalid):
         decode_token(foreign)
+
+
+@given(positions)
+def test_a_moment_may_be_a_token(value: dict[str, int]) -> None:
+    assert decode_moment(encode_moment(encode_token(value))) == value
+
+
+@given(st.datetimes(timezones=st.just(dt.UTC)))
+def test_a_moment_may_be_a_time(time: dt.datetime) -> None:
+    assert decode_moment(encode_moment(time)) == time
+
+
+def test_a_time_says_where_it_counts() -> None:
+    assert decode_moment("2010-12-02T09:26:00.25+01:00") == dt.datetime(2010, 12, 2, 8, 26, 0, 250_000, dt.UTC)
+    with pytest.raises(Invalid, match="must have a time zone"):
+        encode_moment(dt.datetime(2010, 12, 2))  # that is what is refused

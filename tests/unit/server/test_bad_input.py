@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from ceqs.errors import DuplicateCommand, Invalid, NotFound, Rejected, Unimplemented
+from ceqs.errors import DuplicateCommand, Invalid, NotFound, Rejected
 
 OPEN = "/bank.v1.BankCommandsService/OpenAccount"
 
@@ -155,10 +155,11 @@ async def test_a_malformed_token_is_refused(served: Any, refused: Any, token: st
     assert fields(found[0]) == ["ceqs-at-least"]
 
 
-async def test_as_of_is_said_to_be_unimplemented(served: Any, refused: Any) -> None:
-    with refused(Unimplemented) as found:
-        await served.ask("GetAccount", served.GetAccountRequest(account_id="a"), ceqs_as_of="2011-12-09T00:00:00Z")
-    assert "ceqs-as-of" in found[0].message
+@pytest.mark.parametrize("moment", ["no moment", "2011-12-09", "2011-12-09T00:00:00", "2011-13-09T00:00:00Z", "7"])
+async def test_a_malformed_moment_is_refused(served: Any, refused: Any, moment: str) -> None:
+    with refused(Invalid) as found:
+        await served.ask("GetAccount", served.GetAccountRequest(account_id="a"), ceqs_as_of=moment)
+    assert fields(found[0]) == ["ceqs-as-of"]
 
 
 async def test_an_rpc_that_is_not_there_is_unimplemented(served: Any) -> None:

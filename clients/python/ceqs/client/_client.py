@@ -26,7 +26,7 @@ from ceqs.client._events import Bounds, EventsReader
 from ceqs.client._failures import Patience, error_of, leave_open
 from ceqs.client._outcomes import Outcome
 from ceqs.client._stream import Commands, CommandStream, StreamSettings
-from ceqs.contract import merge_tokens
+from ceqs.contract import encode_moment, merge_tokens
 from ceqs.errors import CeqsError
 from ceqs.v1.answers_pb2 import Receipt
 
@@ -158,10 +158,19 @@ class ContextClient:
         response_type: type[R],
         *,
         at_least: str | None = None,
+        as_of: str | dt.datetime | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # it bounds the attempts, and travels as the deadline
     ) -> Answer[R]:
-        """Ask until it is answered. `at_least` is a token; the client's own by default, none where it is empty."""
-        sent = self._base + metadata_of({"ceqs-at-least": self.token if at_least is None else at_least})
+        """Ask until it is answered. `at_least` is a token; the client's own by default, none where it is empty.
+
+        `as_of` is a moment of the past: a token, or a time with a zone.
+        """
+        sent = self._base + metadata_of(
+            {
+                "ceqs-at-least": self.token if at_least is None else at_least,
+                "ceqs-as-of": None if as_of is None else encode_moment(as_of),
+            }
+        )
         response, trailers = await self._attempts(path, request, response_type, sent, self._patience(timeout))
         return Answer(response, age_of(response, trailers))
 
@@ -172,13 +181,20 @@ class ContextClient:
         response_type: type[R],
         *,
         at_least: str | None = None,
+        as_of: str | dt.datetime | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # until the first answer
     ) -> AsyncGenerator[Answer[R], None]:
-        """Give the answer whenever it changes. Asks again after an outage, for nothing older than was seen."""
+        """Give the answer whenever it changes; once where it is as of a moment of the past.
+
+        Asks again after an outage, for nothing older than was seen.
+        """
+        past = None if as_of is None else encode_moment(as_of)
         seen = self.token if at_least is None else at_least
         patience = self._patience(timeout)
         while True:
-            call = open_stream(self.channel, path, request, response_type, self._base, {"ceqs-at-least": seen})
+            call = open_stream(
+                self.channel, path, request, response_type, self._base, {"ceqs-at-least": seen, "ceqs-as-of": past}
+            )
             try:
                 async for response in call:
                     answer = Answer(response, age_of(response, {}))

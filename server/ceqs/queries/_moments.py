@@ -1,0 +1,42 @@
+"""Moments of the past: which position of the log they stand for."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from ceqs.contract import Moment
+from ceqs.errors import Invalid, OutOfRange, Violation
+from ceqs.log import Head, LogReader
+from ceqs.v1.events_pb2 import RecordedEvent
+
+_TICK = dt.timedelta(microseconds=1)
+"""The log counts time in microseconds."""
+
+
+async def position_of(moment: Moment, log: LogReader, head: Head) -> int:
+    """Give the last position that belongs to a moment: of a time, what was recorded then or before.
+
+    Raises OutOfRange where the moment is still to come, Invalid where it is a token of other logs only.
+    """
+    if isinstance(moment, dt.datetime):
+        now = dt.datetime.now(dt.UTC)
+        latest = max(now, head.recorded_at or now)
+        if moment > latest:
+            raise _to_come(f"{moment.isoformat()} is still to come: it is {latest.isoformat()}", log, head)
+        return min(head.position, await log.position_before(moment + _TICK))
+    position = moment.get(log.log_id)
+    if position is None:
+        raise Invalid(violations=[Violation("ceqs-as-of", f"is no token of the log of {log.name}")])
+    if position > head.position:
+        raise _to_come(f"the log of {log.name} ends at {head.position}, before {position}", log, head)
+    return position
+
+
+async def recorded_at(log: LogReader, position: int) -> dt.datetime | None:
+    """Give when the event of a position was recorded; None for the position before the first event."""
+    found = (await log.read(after=position - 1, limit=1)).events if position else ()
+    return RecordedEvent.FromString(found[0].envelope).recorded_at.ToDatetime(dt.UTC) if found else None
+
+
+def _to_come(message: str, log: LogReader, head: Head) -> OutOfRange:
+    return OutOfRange(message, metadata={"log_id": log.log_id, "position": str(head.position)})
