@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ceqs.contract import tags_of
 from ceqs.errors import CeqsError, Misconfigured
 from ceqs.model import Context, NamedHandler, Projection, Publisher, Reaction, Recorded, Subscriber
+from ceqs.projectors._blame import Unreadable
 from ceqs.projectors._outbox import Outgoing, enqueue
 from ceqs.v1.admin_pb2 import AppendPublicRequest
 from ceqs.v1.events_pb2 import RecordedEvent
@@ -24,10 +25,6 @@ MAX_ID_BYTES = 200
 APPEND_PUBLIC = "/ceqs.v1.AdminService/AppendPublic"
 PUBLIC_IDS = uuid.UUID("8f1c6f3e-6c1d-5e0a-9a52-0d8b1a3d2f47")
 """The namespace of public events' ids."""
-
-
-class Unreadable(CeqsError):
-    """An event of the own log is beyond this build. Deploy the one that can read it; the handler goes on by itself."""
 
 
 class Endless(CeqsError):
@@ -46,6 +43,7 @@ class Handler(ABC):
     def __init__(self, handler: NamedHandler) -> None:
         self.name = handler.ceqs_name()
         self.contract = handler.ceqs_contract
+        self.max_parked = handler.max_parked
         self._methods = handler.ceqs_heard()
 
     def hears(self, event: RecordedEvent) -> bool:
@@ -55,6 +53,15 @@ class Handler(ABC):
     @abstractmethod
     async def apply(self, session: AsyncSession, event: RecordedEvent) -> None:
         """Write what the event means. Raises what the user's method raises."""
+
+    def key(self, event: RecordedEvent) -> str:
+        """Give the tag that keeps an event in order with others, `order:536365`; empty where it has none.
+
+        Raises Unreadable.
+        """
+        declared = self.contract.events[event.type]
+        fields = [tag for tag in declared.tags if tag.key == declared.partition_by]
+        return next(iter(tags_of(self._message(event), fields)), "")
 
     def _message(self, event: RecordedEvent) -> Message:
         if event.codec or event.key_ref:

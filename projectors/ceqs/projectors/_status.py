@@ -12,8 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from ceqs.model import Context
 from ceqs.projectors._handlers import Handler, ProjectionHandler, ReactionHandler
 from ceqs.projectors._outbox import tally
-from ceqs.projectors._place import Place, dispose
-from ceqs.projectors._places import Places, places_of
+from ceqs.projectors._place import Place, dispose, place_of
 from ceqs.projectors._tables import CHECKPOINT, aware
 
 MISSING, STAND_BY, CATCHING_UP, LIVE = "missing", "stand-by", "catching-up", "live"
@@ -44,6 +43,8 @@ class HandlerStatus:
     """The log's last position; None where it is not known."""
     skipped: int = 0
     """Events that the handler does not hear."""
+    parked: int = 0
+    """Events that could not be applied, and those that wait behind them."""
     unsent: int = 0
     """Calls that wait in the outbox."""
     outcomes: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -63,24 +64,12 @@ def handlers_of(context: Context) -> list[Handler]:
 
 
 async def read_status(models_url: str, context: Context) -> list[HandlerStatus]:
-    """Read from the places where the handlers of a context stand, whether a projector runs or not.
-
-    Of a projection that is the place that answers, or the newest where none does yet. Raises Unavailable.
-    """
+    """Read from the places where the handlers of a context stand, whether a projector runs or not."""
     statuses: list[HandlerStatus] = []
     for handler in handlers_of(context):
-        places = places_of(models_url, context.name, handler.name)
-        try:
-            place = await shown(places) if handler.kind == "projection" else places.at(handler.version)
-            statuses.append((place and await status_of(place, handler)) or missing(handler))
-        finally:
-            await places.close()
+        place = place_of(models_url, context.name, handler.name, handler.version)
+        statuses.append(await status_of(place, handler) or missing(handler))
     return statuses
-
-
-async def shown(places: Places) -> Place | None:
-    """Give the place that stands for a projection: the one that answers, or else the newest."""
-    return await places.serving() or next(iter(reversed(await places.existing())), None)
 
 
 def missing(handler: Handler) -> HandlerStatus:
@@ -108,7 +97,7 @@ async def status_of(place: Place, handler: Handler) -> HandlerStatus | None:
     return HandlerStatus(
         name=handler.name,
         kind=handler.kind,
-        version=place.version,
+        version=handler.version,
         source=handler.contract.context,
         state=PAUSED if row.paused else RECORDED,
         reason=row.paused,
@@ -116,6 +105,7 @@ async def status_of(place: Place, handler: Handler) -> HandlerStatus | None:
         position=row.position,
         recorded_at=aware(row.recorded_at),
         skipped=row.skipped,
+        parked=row.parked,
         unsent=unsent,
         outcomes=outcomes,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
-from typing import NoReturn, Self
+from dataclasses import replace
+from typing import Any, NoReturn, Self
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -14,8 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from ceqs.errors import CeqsError, Misconfigured
 from ceqs.projectors._outbox import Outbox, tally
 from ceqs.projectors._place import Place, dispose
-from ceqs.projectors._reader import Checkpoint
-from ceqs.projectors._tables import CHECKPOINT, PLATFORM, aware
+from ceqs.projectors._reader import Checkpoint, checkpoint_of
+from ceqs.projectors._tables import CHECKPOINT, PLATFORM
+
+_REACHED = "ceqs_reached"
 
 
 class Superseded(CeqsError):
@@ -43,6 +45,8 @@ class Store:
         self._engine = place.writing_engine()
         self._turn = asyncio.Lock()
         self.outbox = Outbox(self.begin)
+        self.at = Checkpoint()
+        """Where the place stands, as this process left it."""
         self.skipped = 0
 
     @classmethod
@@ -57,42 +61,45 @@ class Store:
         finally:
             await dispose(store._engine)
 
-    async def checkpoint(self) -> Checkpoint:
-        """Give the position that the place stands at."""
-        async with self.begin() as connection:
-            row = (await connection.execute(sa.select(CHECKPOINT).where(self._mine))).one()
-        return Checkpoint(row.log_id, row.position, row.event_id, aware(row.recorded_at))
-
     @asynccontextmanager
-    async def advance(self, before: Checkpoint, after: Checkpoint, *, skipped: int = 0) -> AsyncGenerator[AsyncSession]:
+    async def advance(self, to: Checkpoint, *, skipped: int = 0) -> AsyncGenerator[AsyncSession]:
         """Give a session whose rows are committed together with the move of the checkpoint.
 
-        Raises Superseded where the checkpoint is not the one that this process left there.
+        Raises Superseded where the checkpoint is not where this process left it.
         """
-        move = (
-            sa.update(CHECKPOINT)
-            .where(self._mine, CHECKPOINT.c.position == before.position, CHECKPOINT.c.log_id == before.log_id)
-            .values(skipped=CHECKPOINT.c.skipped + skipped, paused="", **asdict(after))
-        )
-        async with self._turn, HandlerSession(self._engine, expire_on_commit=False) as session, session.begin():
-            # First of all: whoever moves the checkpoint has the place to itself until the end of the transaction.
-            moved = await (await session.connection()).execute(move)
-            if moved.rowcount != 1:
-                raise Superseded(f"{self.place} has left position {before.position}: another process writes it")
+        async with self.amend(skipped=CHECKPOINT.c.skipped + skipped, paused="", **_position(to)) as session:
             yield session
+            session.info[_REACHED] = to
         self.skipped += skipped
-        self.outbox.committed(session)
 
-    async def adopt(self, checkpoint: Checkpoint, log_id: str) -> Checkpoint:
+    @asynccontextmanager
+    async def amend(self, **values: Any) -> AsyncGenerator[AsyncSession]:
+        """Give a session whose rows are committed together with a change of the checkpoint's row.
+
+        Raises Superseded where the checkpoint is not where this process left it.
+        """
+        async with self._turn, HandlerSession(self._engine, expire_on_commit=False) as session:
+            async with session.begin():
+                here = (CHECKPOINT.c.position == self.at.position, CHECKPOINT.c.log_id == self.at.log_id)
+                # First of all: whoever moves the checkpoint has the place to itself until the end of the transaction.
+                moved = await (await session.connection()).execute(
+                    sa.update(CHECKPOINT).where(self.mine, *here).values(values)
+                )
+                if moved.rowcount != 1:
+                    raise Superseded(f"{self.place} has left position {self.at.position}: another process writes it")
+                yield session
+            self.at = session.info.get(_REACHED, self.at)
+            self.outbox.committed(session)
+
+    async def adopt(self, log_id: str) -> None:
         """Record which log a new place follows, before it has an event of it."""
-        after = replace(checkpoint, log_id=log_id)
-        async with self.advance(checkpoint, after):
-            return after
+        async with self.advance(replace(self.at, log_id=log_id)):
+            pass
 
     async def pause(self, reason: str) -> None:
         """Record why the handler waits; empty when it goes on."""
         async with self.begin() as connection:
-            await connection.execute(sa.update(CHECKPOINT).where(self._mine).values(paused=reason))
+            await connection.execute(sa.update(CHECKPOINT).where(self.mine).values(paused=reason))
 
     async def _create(self, metadata: sa.MetaData | None) -> None:
         if self.place.path is not None:
@@ -103,11 +110,12 @@ class Store:
             await connection.run_sync(PLATFORM.create_all)
             if metadata is not None:
                 await connection.run_sync(metadata.create_all)
-            row = (await connection.execute(sa.select(CHECKPOINT).where(self._mine))).first()
+            row = (await connection.execute(sa.select(CHECKPOINT).where(self.mine))).first()
             if row is None:
-                blank = {"source": self._source, "skipped": 0, "paused": ""} | asdict(Checkpoint())
-                await connection.execute(sa.insert(CHECKPOINT).values(blank))
-            self.skipped = row.skipped if row else 0
+                blank = {"source": self._source, "skipped": 0, "parked": 0, "paused": ""}
+                await connection.execute(sa.insert(CHECKPOINT).values(blank | _position(self.at)))
+            else:
+                self.at, self.skipped = checkpoint_of(row), row.skipped
             self.outbox.unsent, self.outbox.outcomes = await tally(connection)
 
     @asynccontextmanager
@@ -117,8 +125,13 @@ class Store:
             yield connection
 
     @property
-    def _mine(self) -> sa.ColumnElement[bool]:
+    def mine(self) -> sa.ColumnElement[bool]:
+        """The checkpoint's row."""
         return CHECKPOINT.c.source == self._source
+
+
+def _position(at: Checkpoint) -> dict[str, Any]:
+    return {"log_id": at.log_id, "position": at.position, "event_id": at.event_id, "recorded_at": at.recorded_at}
 
 
 def _check(metadata: sa.MetaData | None) -> None:

@@ -17,6 +17,7 @@ CHECKPOINT = sa.Table(
     sa.Column("event_id", sa.String, nullable=False),
     sa.Column("recorded_at", sa.DateTime(timezone=True)),
     sa.Column("skipped", sa.BigInteger, nullable=False, comment="events that the handler does not hear"),
+    sa.Column("parked", sa.BigInteger, nullable=False, comment="how many rows ceqs_parked has"),
     sa.Column("paused", sa.String, nullable=False, comment="why the handler waits; empty where it does not"),
 )
 
@@ -46,6 +47,41 @@ OUTCOMES = sa.Table(
     sa.Column("reason", sa.String, primary_key=True),
     sa.Column("calls", sa.BigInteger, nullable=False),
 )
+
+
+PARKED = sa.Table(
+    "ceqs_parked",
+    PLATFORM,
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("key", sa.String, nullable=False, index=True, comment="rows of one key wait for each other; empty: none"),
+    sa.Column("event", sa.LargeBinary, nullable=False, comment="ceqs.v1.RecordedEvent"),
+    sa.Column("error", sa.String, nullable=False, comment="why it is here; empty: behind an earlier row of its key"),
+    sa.Column("trace", sa.String, nullable=False, comment="where in the code it failed"),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("parked_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("due", sa.Boolean, nullable=False, comment="an operator wants it tried again"),
+)
+"""Events that could not be applied, and those that wait behind them."""
+
+GIVEN_UP = sa.Table(
+    "ceqs_given_up",
+    PLATFORM,
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("event", sa.LargeBinary, nullable=False),
+    sa.Column("error", sa.String, nullable=False),
+    sa.Column("actor", sa.String, nullable=False, comment="who decided it"),
+    sa.Column("why", sa.String, nullable=False),
+    sa.Column("given_up_at", sa.DateTime(timezone=True), nullable=False),
+)
+"""Events that an operator let the handler go without, for the record."""
+
+REQUESTS = sa.Table(
+    "ceqs_requests",
+    PLATFORM,
+    sa.Column("id", sa.String, primary_key=True, comment="time-ordered"),
+    sa.Column("request", sa.JSON, nullable=False),
+)
+"""What operators ask of the worker of a place in PostgreSQL."""
 
 
 def aware(time: dt.datetime | None) -> dt.datetime | None:

@@ -1,8 +1,9 @@
-"""The work of one handler: follow its log, apply, commit, and hold where an event cannot be applied."""
+"""The work of one handler: follow its log, apply, commit, and park or wait where an event cannot be applied."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -11,9 +12,11 @@ from typing import NoReturn
 import structlog
 
 from ceqs.errors import CeqsError
+from ceqs.projectors._blame import Blame, Full, Unreadable, blame
 from ceqs.projectors._dispatcher import Dispatcher, Sender
-from ceqs.projectors._handlers import Handler, Unreadable
+from ceqs.projectors._handlers import Endless, Handler
 from ceqs.projectors._lock import held
+from ceqs.projectors._parking import Lot, Parked, trace_of
 from ceqs.projectors._place import Place
 from ceqs.projectors._reader import Checkpoint
 from ceqs.projectors._retry import backoff, said
@@ -25,9 +28,11 @@ from ceqs.v1.events_pb2 import RecordedEvent
 BATCH = 500
 """How many events one transaction takes at most."""
 TRIES = 5
-"""How often an event is tried, with a growing pause, before the handler counts as paused."""
+"""How often an event is tried, with a growing pause, before it is parked, or the handler counts as paused."""
 SLOWEST = 15.0
 """Seconds between two tries of a paused handler, at most."""
+ATTEND = 0.25
+"""Seconds between two looks at what operators ask for, where events are parked."""
 
 _process_log = structlog.get_logger("ceqs.projectors")
 
@@ -49,35 +54,33 @@ class Worker:
         self.place = place
         self._tail = tail
         self._sender = sender() if handler.kind != "projection" else None
-        self._at = Checkpoint()
         self._store: Store | None = None
+        self._lot: Lot | None = None
+        self._freed = asyncio.Event()
         self._state, self._reason = STAND_BY, ""
         self._log = _process_log.bind(handler=handler.name, place=str(place))
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether the place includes everything that its log is known to have."""
-        return self._state == LIVE and bool(self._tail.log_id) and self._at.position >= self._tail.head
 
     def status(self) -> HandlerStatus:
         """Say where the handler stands."""
         known = bool(self._tail.log_id)
-        behind = not known or self._at.position < self._tail.head
         store = self._store
+        at = store.at if store else Checkpoint()
+        behind = not known or at.position < self._tail.head
         return HandlerStatus(
             name=self.handler.name,
             kind=self.handler.kind,
-            version=self.place.version,
+            version=self.handler.version,
             source=self._tail.link.context,
             state=CATCHING_UP if self._state == LIVE and behind else self._state,
             reason=self._reason or self._tail.problem or (self._sender.problem if self._sender else ""),
-            log_id=self._at.log_id,
-            position=self._at.position,
-            recorded_at=self._at.recorded_at,
+            log_id=at.log_id,
+            position=at.position,
+            recorded_at=at.recorded_at,
             head=self._tail.head if known else None,
             skipped=store.skipped if store else 0,
             unsent=store.outbox.unsent if store else 0,
             outcomes=dict(store.outbox.outcomes) if store else {},
+            parked=len(self._lot) if self._lot else 0,
         )
 
     async def run(self) -> None:
@@ -104,60 +107,119 @@ class Worker:
     async def _work(self) -> NoReturn:
         source = self._tail.link.context
         async with Store.open(self.place, source, self.handler.metadata) as store, asyncio.TaskGroup() as group:
-            self._store, self._at = store, await store.checkpoint()
+            self._store, self._lot = store, await Lot.open(store, self.handler.max_parked)
             self._state, self._reason = LIVE, ""
             dispatcher = Dispatcher(store.outbox, self._sender.send) if self._sender else None
+            wake = dispatcher.wake if dispatcher else lambda: None
             if dispatcher:
                 group.create_task(dispatcher.run())
-            if not self._at.log_id and await self._tail.identify():
-                self._at = await store.adopt(self._at, self._tail.log_id)
-            async with aclosing(self._tail.follow(self._at.position, self._at.log_id)) as batches:
+            group.create_task(self._attend(self._lot, wake))
+            if not store.at.log_id and await self._tail.identify():
+                await store.adopt(self._tail.log_id)
+            async with aclosing(self._tail.follow(store.at.position, store.at.log_id)) as batches:
                 async for batch in batches:
                     for first in range(0, len(batch), BATCH):
-                        await self._apply(store, batch[first : first + BATCH])
-                        if dispatcher:
-                            dispatcher.wake()
+                        await self._apply(store, self._lot, batch[first : first + BATCH])
+                        wake()
         raise AssertionError("a log has no end")
 
-    async def _apply(self, store: Store, batch: Sequence[RecordedEvent]) -> None:
-        """Apply a batch in one transaction; where an event fails, those before it, and then it alone until it goes."""
+    async def _apply(self, store: Store, lot: Lot, batch: Sequence[RecordedEvent]) -> None:
+        """Apply a batch in one transaction; where an event fails, those before it, and then it alone until it goes.
+
+        One that does not go by its own fault is parked.
+        """
         size, tries = len(batch), 0
         while batch:
             try:
-                await self._commit(store, batch[:size])
+                await self._commit(store, lot, batch[:size])
             except EventFailed as failed:
                 if failed.index:
                     size = failed.index
-                else:
-                    size, tries = 1, tries + 1
-                    await self._hold(store, batch[0], failed.cause, tries)
-            else:
-                if tries:
-                    self._state, self._reason = LIVE, ""
-                batch = batch[size:]
-                size, tries = len(batch), 0
+                    continue
+                size, tries = 1, tries + 1
+                if not await self._park(store, lot, batch[0], failed.cause, tries):
+                    continue
+            if tries:
+                self._state, self._reason = LIVE, ""
+            batch = batch[size:]
+            size, tries = len(batch), 0
 
-    async def _commit(self, store: Store, events: Sequence[RecordedEvent]) -> None:
-        last = events[-1]
-        after = Checkpoint(
-            self._at.log_id or self._tail.log_id,
-            self._tail.link.number(last),
-            last.id,
-            last.recorded_at.ToDatetime(dt.UTC),
-        )
+    async def _commit(self, store: Store, lot: Lot, events: Sequence[RecordedEvent]) -> None:
         heard = [self._hears(index, event) for index, event in enumerate(events)]
-        index = 0
+        index, waiting = 0, list[Parked]()
+        began = False
         try:
-            async with store.advance(self._at, after, skipped=heard.count(False)) as session:
+            async with store.advance(self._after(store, events[-1]), skipped=heard.count(False)) as session:
+                began = True
                 for index, event in enumerate(events):
                     if heard[index]:
-                        await self.handler.apply(session, event)
+                        if lot.keys and lot.blocks(key := self.handler.key(event)):
+                            lot.check_room(len(waiting), f"{self._named(event)} waits for {key}")
+                            waiting.append(self._set_aside(event, key))
+                        else:
+                            await self.handler.apply(session, event)
+                if waiting:
+                    await lot.park(session, waiting)
                 index = len(events) // 2  # what fails from here on fails in the commit: the half that does is found
-        except Superseded:
-            raise
         except Exception as error:
+            if isinstance(error, Superseded) or not began:
+                raise
             raise EventFailed(index, error) from error
-        self._at = after
+        lot.note(waiting)
+
+    async def _park(self, store: Store, lot: Lot, event: RecordedEvent, error: Exception, tries: int) -> bool:
+        """Park an event that has failed, or wait before it is tried again. Say whether it is parked."""
+        reason = f"{self._named(event)}: {said(error)}"
+        fault = blame(error)
+        if fault is Blame.EVENT and (tries >= TRIES or isinstance(error, Endless)):
+            try:
+                lot.check_room(0, reason)
+                parked = self._set_aside(event, self.handler.key(event), said(error), trace_of(error), tries)
+            except (Full, Unreadable) as kept:
+                fault, reason = Blame.HANDLER, kept.message
+            else:
+                async with store.advance(self._after(store, event)) as session:
+                    await lot.park(session, [parked])
+                lot.note([parked])
+                self._log.error("parked", error=reason, exc_info=_unexpected(error))
+                return True
+        news, self._reason = reason != self._reason, reason
+        if (fault is Blame.HANDLER or tries >= TRIES) and (news or self._state != PAUSED):
+            self._state = PAUSED
+            self._log.error("paused", error=reason, exc_info=_unexpected(error))
+            await store.pause(reason)
+        self._freed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(backoff(tries, least=0.05, most=SLOWEST)):
+                await self._freed.wait()
+        return False
+
+    async def _attend(self, lot: Lot, wake: Callable[[], None]) -> NoReturn:
+        """Do what operators ask for, and apply what waits behind nobody any more."""
+        failures = 0
+        while True:
+            await asyncio.sleep(backoff(failures, most=SLOWEST) if failures else ATTEND)
+            if not len(lot):
+                continue
+            for request in await lot.heed():
+                self._freed.set()
+                self._log.info(request.verb, position=request.position, actor=request.actor, why=request.why)
+            while parked := await lot.next_due():
+                try:
+                    async with lot.leaving(parked) as session:
+                        await self.handler.apply(session, parked.event)
+                except Superseded:
+                    raise
+                except Exception as error:  # noqa: BLE001  # whatever it is, it is kept with the event, or passes
+                    self._log.warning("failed again", error=f"{self._named(parked.event)}: {said(error)}")
+                    if blame(error) is Blame.CIRCUMSTANCES:
+                        failures += 1
+                        break
+                    await lot.failed_again(parked, error)
+                else:
+                    self._freed.set()
+                    wake()
+                failures = 0
 
     def _hears(self, index: int, event: RecordedEvent) -> bool:
         if self._tail.link.private and event.type not in self.handler.contract.events:
@@ -168,15 +230,23 @@ class Worker:
             raise EventFailed(index, unknown)
         return self.handler.hears(event)
 
-    async def _hold(self, store: Store, event: RecordedEvent, error: Exception, tries: int) -> None:
-        """Wait before an event is tried again; from the last quick try on, count as paused."""
-        reason = f"{event.type} at position {self._tail.link.number(event)}: {said(error)}"
-        self._reason = reason
-        if tries == TRIES or (isinstance(error, Unreadable) and tries == 1):
-            self._state = PAUSED
-            self._log.error("paused", error=reason, exc_info=_unexpected(error))
-            await store.pause(reason)
-        await asyncio.sleep(backoff(tries, least=0.05, most=SLOWEST))
+    def _after(self, store: Store, event: RecordedEvent) -> Checkpoint:
+        log_id = store.at.log_id or self._tail.log_id
+        return Checkpoint(log_id, self._tail.link.number(event), event.id, event.recorded_at.ToDatetime(dt.UTC))
+
+    def _named(self, event: RecordedEvent) -> str:
+        return f"{event.type} at position {self._tail.link.number(event)}"
+
+    def _set_aside(self, event: RecordedEvent, key: str, error: str = "", trace: str = "", tries: int = 0) -> Parked:
+        return Parked(
+            position=self._tail.link.number(event),
+            key=key,
+            event=event,
+            error=error,
+            trace=trace,
+            tries=tries,
+            parked_at=dt.datetime.now(dt.UTC),
+        )
 
 
 def _first(error: Exception) -> Exception:

@@ -119,6 +119,8 @@ class NamedHandler(EventHandler):
 
     name: ClassVar[str] = ""
     """Kebab case. Defaults to the class name; changing it starts the handler from nothing."""
+    max_parked: ClassVar[int] = 1000
+    """How many events may be parked, those included that wait behind one that failed; beyond, the handler pauses."""
 
     @classmethod
     def ceqs_name(cls) -> str:

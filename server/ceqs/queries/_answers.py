@@ -151,7 +151,8 @@ class Answers:
                 _require(rpc.projection, checkpoint.position, least)
             response = await self._ask(rpc, request, session)
         # Read after the snapshot, the head is never behind the answer.
-        age = await age_of(self._log, await self._log.head(), checkpoint.position, checkpoint.recorded_at)
+        head, at = await self._log.head(), checkpoint
+        age = await age_of(self._log, head, at.position, at.recorded_at, parked=at.parked)
         return Answer(response, checkpoint.position, age)
 
     async def _from_past(self, rpc: QueryRpc, request: Message, call: QueryCall, moment: Moment) -> Answer:

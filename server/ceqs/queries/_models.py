@@ -28,6 +28,11 @@ class Checkpoint(Protocol):
         """When the event of that position was recorded; None at the start."""
         ...
 
+    @property
+    def parked(self) -> int:
+        """How many events up to the position are parked."""
+        ...
+
 
 class ModelReader(Protocol):
     """Reads one query model."""

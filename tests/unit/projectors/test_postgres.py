@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from ceqs.embedded import PostgresServer
 from ceqs.errors import Behind, Unavailable
 from ceqs.model import Context, Publisher
-from ceqs.projectors import ModelReader, place_of, places_of, read_status
+from ceqs.projectors import ModelReader, place_of, read_status
+from ceqs.projectors import _worker as worker
+from ceqs.projectors._parking import read_parked
+from ceqs.projectors._requests import Request, ask
 from ceqs.testing import eventually
 
 pytestmark = pytest.mark.usefixtures("fast")
 
 
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    server = PostgresServer()
+    asyncio.run(server.start())
+    yield server.url
+    asyncio.run(server.stop())
+
+
 @pytest.fixture
-async def served(world: Any, library_context: Any, offering: Publisher, postgres_url: str) -> Context:
-    world.models_url = postgres_url
+async def served(world: Any, library_context: Any, offering: Publisher, database: str) -> Context:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    engine = create_async_engine(
+        sa.make_url(database).set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT"
+    )
+    async with engine.connect() as connection:
+        await connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    await engine.dispose()
+    world.models_url = sa.make_url(database).set(database=name).render_as_string(hide_password=False)
     context: Context = library_context(world.shelf, publishers=[offering])
     await world.start(context)
     return context
 
 
 async def test_a_projection_and_a_publisher_on_postgresql(world: Any, served: Context) -> None:
-    reader = ModelReader(places_of(world.models_url, "library", "Shelf"))
+    reader = ModelReader(place_of(world.models_url, "library", "Shelf"))
     with pytest.raises(Behind):
         async with reader.session():
             pass
@@ -99,12 +121,91 @@ async def test_a_database_that_restarts_is_waited_for(world: Any, served: Contex
     await eventually(lambda: published(world, 3))
 
 
+async def test_a_deadlock_or_a_lost_connection_parks_nothing_on_postgresql(
+    world: Any, served: Context, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are real: a rival holds the row that the handler wants, and wants the handler's; its connection is ended."""
+    monkeypatch.setattr(worker, "TRIES", 2)
+    engine = place_of(world.models_url, "library", "Shelf").writing_engine()
+    kinds = iter(["deadlock"] * 2 + ["end"] * 3)
+    original, update = world.shelf.on_book_acquired, sa.text("UPDATE shelf SET acquired = acquired WHERE book_id = :b")
+    rivals: list[asyncio.Task[None]] = []
+    met: list[str] = []
+
+    async def end(pid: int) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+
+    async def rival(has_b: asyncio.Event, go: asyncio.Event) -> None:
+        async with engine.begin() as connection:
+            # The rival's patience lasts longer than the handler's, so that it is the handler that gives way.
+            await connection.execute(sa.text("SET LOCAL deadlock_timeout = '10s'"))
+            await connection.execute(update, {"b": "b"})
+            has_b.set()
+            await go.wait()
+            await connection.execute(update, {"b": "a"})
+
+    async def meets(session: Any, event: Any, meta: Any) -> None:
+        kind = next(kinds, "") if event.book_id == "c" else ""
+        if kind == "deadlock":
+            has_b, go = asyncio.Event(), asyncio.Event()
+            rivals.append(asyncio.create_task(rival(has_b, go)))
+            await session.execute(sa.text("SET LOCAL deadlock_timeout = '100ms'"))
+            await session.execute(update, {"b": "a"})
+            await has_b.wait()
+            go.set()
+            try:
+                await session.execute(update, {"b": "b"})
+            except sa.exc.DBAPIError as error:
+                met.append(str(error.orig.sqlstate))  # type: ignore[union-attr]
+                raise
+        elif kind == "end":
+            met.append(kind)
+            await end((await session.execute(sa.text("SELECT pg_backend_pid()"))).scalar_one())
+        await original(session, event, meta)
+
+    world.shelf.on_book_acquired = meets
+    await world.acquire("a", "b")
+    world.project(served)
+    await eventually(lambda: rows_are(world, {"a": 1, "b": 1}))
+    await world.acquire("c")
+    await eventually(lambda: rows_are(world, {"a": 1, "b": 1, "c": 1}), within=20)
+    await asyncio.gather(*rivals)
+    await engine.dispose()
+    assert met == ["40P01", "40P01", "end", "end", "end"]
+    assert await read_parked(place_of(world.models_url, "library", "Shelf")) == []
+
+
+async def test_an_event_is_parked_and_tried_again_on_postgresql(
+    world: Any, served: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "TRIES", 2)
+    broken, place = True, place_of(world.models_url, "library", "Shelf")
+
+    def before(event: Any, meta: Any) -> None:
+        if event.book_id == "b" and meta.position == 2 and broken:
+            raise ValueError("no")
+
+    world.shelf.before = before
+    await world.acquire(*"abcb")
+    projector = world.project(served)
+    await eventually(lambda: rows_are(world, {"a": 1, "c": 1}))
+    assert [(one.position, one.error) for one in await read_parked(place)] == [(2, "ValueError: no"), (4, "")]
+    broken = False
+    await ask(place, Request(verb="retry", position=2, actor="ann"))
+    await eventually(lambda: projector.status()[0].parked == 0)
+    assert await world.rows() == {"a": 1, "b": 2, "c": 1}
+
+
 async def rows_are(world: Any, rows: dict[str, int]) -> bool:
-    return bool(await world.rows() == rows)
+    try:
+        return bool(await world.rows() == rows)
+    except Behind:
+        return False
 
 
 async def test_an_unreachable_database_is_named() -> None:
-    reader = ModelReader(places_of("postgresql://nobody@127.0.0.1:1/none", "library", "Shelf"))
+    reader = ModelReader(place_of("postgresql://nobody@127.0.0.1:1/none", "library", "Shelf"))
     with pytest.raises(Unavailable, match="Shelf of the context library cannot be reached"):
         async with reader.session():
             pass

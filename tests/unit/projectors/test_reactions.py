@@ -17,6 +17,7 @@ from ceqs.projectors import place_of, read_status
 from ceqs.projectors._dispatcher import Dispatcher
 from ceqs.projectors._handlers import MAX_DEPTH
 from ceqs.projectors._outbox import Outcome, Outgoing, enqueue
+from ceqs.projectors._parking import read_parked
 from ceqs.projectors._store import Store
 from ceqs.testing import eventually
 
@@ -197,9 +198,10 @@ async def test_services_that_answer_each_other_without_end_are_stopped(
     await world.acquire("a", depth=MAX_DEPTH - 1)
     await world.acquire("b", depth=MAX_DEPTH)
     projector = world.project(context)
-    await eventually(lambda: projector.status()[1].state == "paused")
-    assert projector.status()[1].position == 1
-    assert "do two subscribers answer each other?" in projector.status()[1].reason
+    await eventually(lambda: projector.status()[1].parked == 1)
+    (endless,) = await read_parked(place_of(world.models_url, "library", "lend-at-once"))
+    assert endless.position == 2
+    assert "do two subscribers answer each other?" in endless.error
 
 
 async def test_what_a_handler_yields_must_be_what_it_may_yield(
@@ -285,8 +287,6 @@ async def test_a_call_under_way_when_the_process_ends_is_made_again(world: Any) 
 
 
 async def _enqueue(store: Store, calls: dict[str, str]) -> None:
-    before = await store.checkpoint()
-    after = dataclasses.replace(before, position=before.position + 1)
-    async with store.advance(before, after) as session:
+    async with store.advance(dataclasses.replace(store.at, position=store.at.position + 1)) as session:
         outgoing = [Outgoing(request_id=i, path="/p", request=b"", keys=list(keys)) for i, keys in calls.items()]
         await enqueue(session, outgoing)

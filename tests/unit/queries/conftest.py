@@ -26,6 +26,7 @@ class FakeModel:
         self.log_id = ""
         self.position = 0
         self.recorded_at: dt.datetime | None = None
+        self.parked = 0
         self.patience: list[float] = []
         self._moved = asyncio.Event()
 

@@ -33,6 +33,7 @@ class FakeModel:
         self.log_id = ""
         self.position = 0
         self.recorded_at: Any = None
+        self.parked = 0
         self.waited: list[tuple[int, float]] = []
 
     @asynccontextmanager

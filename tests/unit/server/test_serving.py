@@ -96,6 +96,12 @@ async def test_a_querys_trailers_say_how_old_the_answer_is(served: Any) -> None:
     assert "ceqs-recorded-at" not in trailers
 
 
+async def test_a_querys_trailers_say_how_many_events_are_parked(served: Any) -> None:
+    served.model.parked = 3
+    _, trailers = await served.ask("GetTotal", served.GetTotalRequest())
+    assert trailers["ceqs-parked"] == "3"
+
+
 async def test_a_query_that_is_not_served_in_time_is_unavailable(served: Any, refused: Any) -> None:
     token = encode_token({served.log.log_id: 3})
     with refused(Behind) as found:
