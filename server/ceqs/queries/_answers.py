@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from ceqs.errors import Behind, Misconfigured, NotFound, Unimplemented
 from ceqs.log import Head, LogReader
 from ceqs.model import Boundary, Context, boundary_of
 from ceqs.queries._ages import age_of
+from ceqs.queries._changes import Changes
+from ceqs.queries._live import LiveQueries, Source
 from ceqs.queries._models import ModelReader, PastReader
 from ceqs.queries._moments import position_of, recorded_at
 from ceqs.queries._states import States
@@ -25,7 +28,7 @@ PATIENCE = 10.0
 MARGIN = 0.1
 """How long, in seconds, before its deadline a query gives up waiting, so that the caller still hears why."""
 IDLE = 30.0
-"""How long, in seconds, a live query waits before it looks again by itself."""
+"""How long, in seconds, a live query of a projection waits before it looks again by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +63,12 @@ class Answers:
         states: States,
         models: Mapping[str, ModelReader],
         past: Mapping[str, PastReader] | None = None,
+        stop: Stop | None = None,
     ) -> None:
-        """Take a reader for each projection, and one of its `past` where that can be asked for."""
+        """Take a reader for each projection, and one of its `past` where that can be asked for.
+
+        Live queries end when the `stop` is asked for.
+        """
         for query in context.contract.queries.values():
             if query.projection and query.projection not in models:
                 raise Misconfigured(f"{query.name} reads the projection {query.projection}, which has no reader here")
@@ -70,6 +77,8 @@ class Answers:
         self._states = states
         self._models = models
         self._past = past or {}
+        self._changes = Changes(log)
+        self._live: LiveQueries[Answer] = LiveQueries(stop or Stop())
 
     async def answer(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
         """Answer once.
@@ -84,7 +93,7 @@ class Answers:
             raise NotFound(f"nothing is recorded of {', '.join(asked) or rpc.state.name}")
         return answer
 
-    async def watch(self, rpc: QueryRpc, request: Message, call: QueryCall, stop: Stop) -> AsyncGenerator[Answer, None]:
+    async def watch(self, rpc: QueryRpc, request: Message, call: QueryCall) -> AsyncGenerator[Answer, None]:
         """Answer at once, and again whenever the answer has changed, until the stop is asked for.
 
         As of a moment of the past, where nothing changes any more, it answers once.
@@ -92,16 +101,39 @@ class Answers:
         A slow reader gets the newest answer, not those in between. Where nothing is recorded yet, the first answer
         carries its age and nothing else.
         """
-        last: bytes | None = None
-        while not stop.asked:
-            answer = await self._evaluate(rpc, request, call)
-            content = _without_age(rpc, answer.response)
-            if content != last:
-                last = content
-                yield answer
-            if call.as_of is not None:
-                return
-            await stop.or_result(self._moved(rpc, answer.position))
+        if call.as_of is not None:
+            yield await self._evaluate(rpc, request, call)
+            return
+        key = rpc.path, request.SerializeToString(deterministic=True)
+        with self._live.joined(key, lambda: self._source(rpc, request)) as live:
+            # What comes after one's own answer is shared with all who ask the same.
+            answer: Answer | None = await self._evaluate(rpc, request, call)
+            last: bytes | None = None
+            while answer is not None:
+                content = _without_age(rpc, answer.response)
+                if content != last:
+                    last = content
+                    yield answer
+                answer = await live.beyond(answer.position)
+
+    @contextmanager
+    def _source(self, rpc: QueryRpc, request: Message) -> Generator[Source[Answer]]:
+        """Give what a live query is evaluated by."""
+
+        def evaluate() -> Awaitable[Answer]:
+            return self._evaluate(rpc, request, QueryCall())
+
+        if rpc.projection:
+            model = self._models[rpc.projection]
+
+            async def moved(position: int) -> None:
+                await model.wait(position + 1, IDLE)
+
+            yield Source(evaluate, moved)
+        else:
+            boundary = boundary_of(rpc.state, rpc.tags, request) if rpc.state else None
+            with self._changes.watching(boundary) as mark:
+                yield Source(evaluate, mark.beyond)
 
     async def _evaluate(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
         if rpc.state is not None:
@@ -182,12 +214,6 @@ class Answers:
         if not isinstance(response, rpc.response):
             raise Misconfigured(f"{rpc.method} returned {type(response).__name__}, not {rpc.response.__name__}")
         return response
-
-    async def _moved(self, rpc: QueryRpc, position: int) -> None:
-        if rpc.projection:
-            await self._models[rpc.projection].wait(position + 1, IDLE)
-        else:
-            await self._log.wait(position, IDLE)
 
 
 def _patience(call: QueryCall) -> float:

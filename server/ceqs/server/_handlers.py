@@ -11,7 +11,7 @@ import grpc
 
 from ceqs.contract import CommandRpc, QueryRpc
 from ceqs.errors import Overloaded, Unavailable
-from ceqs.queries import Answers, Stop
+from ceqs.queries import Answers
 from ceqs.server._calls import Calls
 from ceqs.server._commands import CommandExecutor
 from ceqs.server._decode import Decoder
@@ -103,7 +103,7 @@ def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: Comm
     handlers.unary(rpc.path, domain, answer)
 
 
-def add_query(handlers: Handlers, domain: str, rpc: QueryRpc, answers: Answers, calls: Calls, stop: Stop) -> None:
+def add_query(handlers: Handlers, domain: str, rpc: QueryRpc, answers: Answers, calls: Calls) -> None:
     """Serve a query, once or live: its answer says how old it is."""
     decode = Decoder(rpc.request, strict=False)
 
@@ -117,7 +117,7 @@ def add_query(handlers: Handlers, domain: str, rpc: QueryRpc, answers: Answers, 
     async def watch(raw: bytes, context: GrpcContext) -> AsyncGenerator[bytes, None]:
         request = decode(raw)
         call = calls.query(context)
-        async with aclosing(answers.watch(rpc, request, call, stop)) as found:
+        async with aclosing(answers.watch(rpc, request, call)) as found:
             async for one in found:
                 yield one.response.SerializeToString()
         if call.as_of is None:

@@ -105,12 +105,12 @@ class Server:
         for name, one in self._served.items():
             states = States(one.context, one.log, capacity=self._settings.states)
             executor = CommandExecutor(one.context, one.log, states, max_waiting=self._settings.max_waiting)
-            answers = Answers(one.context, one.log, states, one.models, one.past)
+            answers = Answers(one.context, one.log, states, one.models, one.past, self._stop)
             for command in one.context.contract.commands.values():
                 add_command(handlers, name, command, executor, calls)
             commands += streamed(one.context, executor)
             for query in one.context.contract.queries.values():
-                add_query(handlers, name, query, answers, calls, self._stop)
+                add_query(handlers, name, query, answers, calls)
         add_command_stream(handlers, commands, calls, self._stop)
         add_platform(handlers, self._served, calls, self._events)
         return handlers

@@ -142,7 +142,9 @@ async def test_watching_goes_on_after_an_outage_with_nothing_older(
         await call.write(_answer(library, 1))
         await call.ended.wait()
 
-    server.stream("WatchBook", cut, Unavailable(), [_answer(library, 2)])
+    same, changed = _answer(library, 1), _answer(library, 2)
+    same.age.lag_events = 3
+    server.stream("WatchBook", cut, Unavailable(), [same, changed])
     seen = []
     async for one in client.watch_book(_of(library)):
         seen.append(one.message.book.times_lent)

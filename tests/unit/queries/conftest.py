@@ -13,7 +13,7 @@ import pytest
 
 from ceqs.contract import tags_of
 from ceqs.log import Appended, Entry, Log, NewEvent, open_log
-from ceqs.queries import Answers, QueryCall, States
+from ceqs.queries import Answers, QueryCall, States, Stop
 
 _ids = count(1)
 
@@ -56,7 +56,8 @@ class Asking:
     def __init__(self, bank: Any, context: Any, log: Log, model: FakeModel) -> None:
         self.bank, self.context, self.log, self.model = bank, context, log, model
         self.states = States(context, log)
-        self.answers = Answers(context, log, self.states, {"Total": model})
+        self.stop = Stop()
+        self.answers = Answers(context, log, self.states, {"Total": model}, stop=self.stop)
 
     async def record(self, *events: Any) -> Appended:
         contract = self.context.contract

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from ceqs.errors import LogUnavailable
 from ceqs.queries import QueryCall, Stop
+from ceqs.testing import eventually
+
+ASKED: list[tuple[str, dict[str, Any]]] = [("WatchAccount", {"account_id": "a"}), ("WatchTotal", {})]
 
 
 @pytest.fixture
 async def watch(asking: Any) -> AsyncIterator[Any]:
     streams: list[Any] = []
 
-    def open_stream(name: str, stop: Stop | None = None, **fields: Any) -> Any:
+    def open_stream(name: str, **fields: Any) -> Any:
         request = getattr(asking.bank, f"{name}Request")(**fields)
-        stream = asking.answers.watch(asking.rpc(name), request, QueryCall(), stop or Stop())
+        stream = asking.answers.watch(asking.rpc(name), request, QueryCall())
         streams.append(stream)
         return stream
 
@@ -86,15 +91,121 @@ async def test_a_live_projection_answers_whenever_its_answer_changes(asking: Any
     assert (await coming).total == 9
 
 
-async def test_a_live_query_ends_when_it_is_asked_to(asking: Any, watch: Any) -> None:
-    for name, fields in (("WatchAccount", {"account_id": "a"}), ("WatchTotal", {})):
-        stop = Stop()
-        stream = watch(name, stop, **fields)
-        await anext(stream)
-        ending = asyncio.ensure_future(anext(stream, None))
+async def test_a_thousand_who_ask_the_same_cost_one_evaluation_per_change(asking: Any, watch: Any) -> None:
+    streams = [watch("WatchAccount", account_id="a") for _ in range(1000)]
+    for stream in streams:
+        await next_of(stream)
+    coming = [asyncio.ensure_future(next_of(stream)) for stream in streams]
+    await asyncio.sleep(0.05)
+    asked = evaluations(asking)
+    for balance in (1, 2, 3):
+        await asking.record(asking.bank.MoneyDeposited(account_id="a", amount=1))
+        answers = await asyncio.wait_for(asyncio.gather(*coming), 20)
+        assert {one.account.balance for one in answers} == {balance}
+        coming = [asyncio.ensure_future(next_of(stream)) for stream in streams]
         await asyncio.sleep(0)
-        stop.ask()
-        assert await asyncio.wait_for(ending, 5) is None
+    assert len(asked) == 3
+    for one in coming:
+        one.cancel()
+    await asyncio.gather(*coming, return_exceptions=True)
+
+
+async def test_what_changes_one_state_evaluates_no_query_of_another(asking: Any, watch: Any) -> None:
+    stream = watch("WatchAccount", account_id="a")
+    await next_of(stream)
+    coming = asyncio.ensure_future(next_of(stream))
+    await asyncio.sleep(0.05)
+    asked = evaluations(asking)
+    for _ in range(20):
+        await asking.record(asking.bank.MoneyDeposited(account_id="b", amount=1))
+        await asyncio.sleep(0)
+    await asking.record(asking.bank.MoneyDeposited(account_id="a", amount=1))
+    assert (await coming).account.balance == 1
+    assert len(asked) == 1
+
+
+async def test_no_reader_misses_the_last_state_and_none_goes_back(asking: Any, watch: Any) -> None:
+    dice = random.Random(3)
+
+    async def read(pause: float) -> list[int]:
+        seen: list[int] = []
+        await asyncio.sleep(pause)
+        stream = watch("WatchAccount", account_id="a")
+        while not seen or seen[-1] < 200:
+            seen.append((await next_of(stream)).account.balance)
+            await asyncio.sleep(dice.choice((0, 0, 0.001, 0.01)))
+        return seen
+
+    readers = [asyncio.ensure_future(read(dice.uniform(0, 0.1))) for _ in range(30)]
+    for _ in range(200):
+        await asking.record(asking.bank.MoneyDeposited(account_id=dice.choice("bc"), amount=1))
+        await asking.record(asking.bank.MoneyDeposited(account_id="a", amount=1))
+        await asyncio.sleep(dice.choice((0, 0, 0.001)))
+    for seen in await asyncio.wait_for(asyncio.gather(*readers), 20):
+        assert seen == sorted(set(seen))
+        assert seen[-1] == 200
+
+
+async def test_whoever_leaves_last_leaves_nothing_behind(asking: Any, watch: Any) -> None:
+    before = asyncio.all_tasks()
+    streams = [watch(name, **fields) for name, fields in ASKED * 2]
+    for stream in streams:
+        await next_of(stream)
+    coming = [asyncio.ensure_future(next_of(stream)) for stream in streams]
+    await asyncio.sleep(0.01)
+    for one, stream in zip(coming, streams, strict=True):
+        one.cancel()
+        await asyncio.gather(one, return_exceptions=True)
+        await stream.aclose()
+    await eventually(lambda: asyncio.all_tasks() <= before)
+    assert not asking.answers._live._asked
+    assert not asking.answers._changes._marks
+
+
+async def test_whoever_watches_is_told_when_the_log_is_lost(
+    asking: Any, watch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(after: int, timeout: float) -> int:
+        await asyncio.sleep(0.01)
+        raise LogUnavailable("lost")
+
+    monkeypatch.setattr(asking.log, "wait", lost)
+    streams = [watch("WatchAccount", account_id=account_id) for account_id in "ab"]
+    for stream in streams:
+        await next_of(stream)
+    await asyncio.sleep(0.05)
+    for stream in streams:
+        with pytest.raises(LogUnavailable):
+            await next_of(stream)
+    monkeypatch.undo()
+    again = watch("WatchAccount", account_id="a")
+    await next_of(again)
+    await asking.record(asking.bank.MoneyDeposited(account_id="a", amount=1))
+    assert (await next_of(again)).account.balance == 1
+
+
+def evaluations(asking: Any) -> list[Any]:
+    """Count the evaluations from now on."""
+    asked: list[Any] = []
+    evaluate = asking.answers._evaluate
+
+    async def counted(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return await evaluate(*arguments)
+
+    asking.answers._evaluate = counted
+    return asked
+
+
+async def test_a_live_query_ends_when_it_is_asked_to(asking: Any, watch: Any) -> None:
+    ending = []
+    for name, fields in ASKED:
+        stream = watch(name, **fields)
+        await anext(stream)
+        ending.append(asyncio.ensure_future(anext(stream, None)))
+    await asyncio.sleep(0.01)
+    asking.stop.ask()
+    assert await asyncio.wait_for(asyncio.gather(*ending), 5) == [None, None]
 
 
 async def test_waiting_gives_the_error_of_its_work() -> None:

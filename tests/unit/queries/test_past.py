@@ -11,7 +11,7 @@ import pytest
 from ceqs.contract import decode_token
 from ceqs.errors import Behind, Invalid, NotFound, OutOfRange, Unimplemented
 from ceqs.log import Log, open_log
-from ceqs.queries import QueryCall, Stop
+from ceqs.queries import QueryCall
 
 BEGIN = dt.datetime(2010, 12, 1, 8, 26, tzinfo=dt.UTC)
 
@@ -130,7 +130,7 @@ async def test_a_token_of_another_log_is_no_moment(asking: Any) -> None:
 async def test_a_live_query_of_the_past_answers_once_and_ends(asking: Any, log: Log) -> None:
     await deposits(asking, 3)
     request = asking.bank.WatchAccountRequest(account_id="a")
-    answers = [one async for one in asking.answers.watch(asking.rpc("WatchAccount"), request, at(log, 2), Stop())]
+    answers = [one async for one in asking.answers.watch(asking.rpc("WatchAccount"), request, at(log, 2))]
     assert [one.response.account.balance for one in answers] == [2]
     assert decode_token(answers[0].response.age.token) == {log.log_id: 2}
 

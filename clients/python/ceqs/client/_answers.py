@@ -84,6 +84,17 @@ def age_of(response: Message, trailers: Mapping[str, str]) -> Age:
     return age
 
 
+def same_answer(one: Message, other: Message) -> bool:
+    """Say whether two answers to one query differ by their age at most."""
+    name = field_of_type(one.DESCRIPTOR, AGE)
+    bare = [type(one)(), type(one)()]
+    for copy, message in zip(bare, (one, other), strict=True):
+        copy.CopyFrom(message)
+        if name:
+            copy.ClearField(name)
+    return bare[0] == bare[1]
+
+
 def token_of(response: Message, trailers: Mapping[str, str]) -> str:
     """Give the token of a command's outcome: from the response's receipt, else from the call's trailers."""
     name = field_of_type(response.DESCRIPTOR, RECEIPT)

@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from ceqs.client._answers import Answer, Event, age_of, token_of
+from ceqs.client._answers import Answer, Event, age_of, same_answer, token_of
 from ceqs.client._calls import CallMetadata, command_id_of, metadata_of, open_stream, text_of, unary
 from ceqs.client._channel import open_channel
 from ceqs.client._events import Bounds, EventsReader
@@ -186,11 +186,11 @@ class ContextClient:
     ) -> AsyncGenerator[Answer[R], None]:
         """Give the answer whenever it changes; once where it is as of a moment of the past.
 
-        Asks again after an outage, for nothing older than was seen.
+        Asks again after an outage, for nothing older than was seen, and gives what has changed meanwhile.
         """
         past = None if as_of is None else encode_moment(as_of)
         seen = self.token if at_least is None else at_least
-        patience = self._patience(timeout)
+        patience, last = self._patience(timeout), None
         while True:
             call = open_stream(
                 self.channel, path, request, response_type, self._base, {"ceqs-at-least": seen, "ceqs-as-of": past}
@@ -199,7 +199,9 @@ class ContextClient:
                 async for response in call:
                     answer = Answer(response, age_of(response, {}))
                     seen, patience = answer.age.token or seen, Patience(None)
-                    yield answer
+                    if last is None or not same_answer(last, response):
+                        last = response
+                        yield answer
             except grpc.aio.AioRpcError as failure:
                 await patience.after(error_of(failure))
             else:
