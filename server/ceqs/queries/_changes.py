@@ -74,9 +74,13 @@ class Changes:
             yield mark
         finally:
             self._marks.discard(mark)
-            if not self._marks and self._task is not None:
-                self._task.cancel()
-                self._task = None
+            if not self._marks:
+                self._stop()
+
+    def _stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
 
     async def _follow(self) -> None:
         try:
