@@ -63,7 +63,9 @@ class Proxy:
         self.address = server.sockets[0].getsockname()[1]
         async with server:
             yield self
-        await asyncio.gather(*self._tasks)
+            server.close()
+            while self._tasks:
+                await self._tasks.pop()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._tasks.append(asyncio.create_task(self._serve(reader, writer)))

@@ -223,29 +223,37 @@ class Wire:
         self.address = f"{host}:{port}"
         async with server:
             yield self
-            self.cut()
-            await asyncio.gather(*self._tasks)
+            server.close()
+            while self._tasks:
+                self.cut()
+                await self._tasks.pop()
 
     def cut(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.append(asyncio.create_task(self._serve(reader, writer)))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         back, forth = await asyncio.open_connection(self.host, self.port)
-        self._writers += [writer, forth]
-        self._tasks += [asyncio.create_task(self._copy(reader, forth)), asyncio.create_task(self._back(back, writer))]
+        self._writers.append(forth)
+        await asyncio.gather(self._copy(reader, forth), self._back(back, writer))
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 writer.write(data)
+        writer.transport.abort()
 
     async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 if not self.deaf:
                     writer.write(data)
+        writer.transport.abort()
 
 
 LOST = [

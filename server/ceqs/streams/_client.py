@@ -13,6 +13,17 @@ from ceqs.streams._messages import StreamMessage
 class StreamClient(Client):
     """The nats client, with a way to publish many messages at once."""
 
+    async def close(self) -> None:
+        """Close the connection, also where the client has given up closing it by itself."""
+        transport = self._transport
+        if transport is None:
+            return
+        try:
+            await super().close()
+        finally:
+            # The client counts as closed before it closes its socket, and does not do so where it is cancelled meanwhile.
+            transport.close()
+
     async def publish_all(self, messages: Iterable[StreamMessage]) -> None:
         """Publish messages, whose headers are plain as `to_message` makes them, in order and in one write.
 

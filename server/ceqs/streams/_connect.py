@@ -72,7 +72,18 @@ async def connect(url: str, *, name: str = "ceqs", closed: Callable[[], Awaitabl
 
     Raises Unavailable where no server answers, Misconfigured where it is too old, has no JetStream or the url is none.
     """
-    client, seen = StreamClient(), list[Exception]()
+    client = StreamClient()
+    try:
+        await _open(client, url, name, closed)
+        await _check(client, url)
+    except BaseException:
+        await client.close()  # It leaves a connection open that has come to nothing.
+        raise
+    return client
+
+
+async def _open(client: StreamClient, url: str, name: str, closed: Callable[[], Awaitable[None]] | None) -> None:
+    seen: list[Exception] = []
 
     async def note(error: Exception) -> None:
         seen.append(error)
@@ -97,12 +108,6 @@ async def connect(url: str, *, name: str = "ceqs", closed: Callable[[], Awaitabl
         raise Unavailable(f"no nats-server answers at {url} ({why}): start one there, or set nats_url") from error
     except (nats.errors.Error, ValueError) as error:
         raise Misconfigured(f"cannot connect to {url}: {error}") from error
-    try:
-        await _check(client, url)
-    except BaseException:
-        await client.close()
-        raise
-    return client
 
 
 async def _check(client: StreamClient, url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import nats
@@ -24,6 +24,7 @@ from ceqs.streams import (
     subjects,
     to_message,
 )
+from ceqs.streams._client import StreamClient
 from ceqs.testing import eventually
 from ceqs.v1.events_pb2 import RecordedEvent
 
@@ -92,6 +93,26 @@ async def test_a_connection_that_holds_leaves_the_block_alone(nats_server: NatsS
 
 
 @contextlib.asynccontextmanager
+async def serving(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
+    """A server of one connection, which ends when both sides are done with it."""
+    ended = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+            while await reader.read(65536):
+                pass
+        finally:
+            writer.transport.abort()
+            ended.set()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+
+@contextlib.asynccontextmanager
 async def server_that_says(version: str, *, jetstream: bool = True) -> AsyncIterator[str]:
     """A server that knows the handshake and, perhaps, one request."""
 
@@ -101,10 +122,31 @@ async def server_that_says(version: str, *, jetstream: bool = True) -> AsyncIter
         while line := await reader.readline():
             if line == b"PING\r\n":
                 writer.write(b"PONG\r\n")
-        writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with serving(serve) as url:
+        yield url
+
+
+@pytest.mark.parametrize("said", ["", "-ERR 'go away'", "INFO {]"])
+async def test_a_connection_that_comes_to_nothing_is_closed(said: str) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{said}\r\n".encode())
+
+    async with serving(serve) as url:
+        with pytest.raises((Misconfigured, Unavailable)):
+            await connect(url)
+
+
+async def test_a_client_that_gave_up_closing_is_closed_all_the_same() -> None:
+    async with server_that_says("2.12.0") as url:
+        client = StreamClient()
+        await client.connect(url, allow_reconnect=False)
+        given_up = asyncio.create_task(client.close())
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await given_up
+        await client.close()
 
 
 @pytest.mark.parametrize("version", ["2.11.9", "1.4.0", "2.2.0"])
