@@ -20,11 +20,15 @@ from ceqs.cli._running import find_running
 from ceqs.cli._settings import Settings
 from ceqs.cli._times import moment_of
 from ceqs.client import Answer, ContextClient
+from ceqs.contract import encode_token
 from ceqs.errors import CeqsError, Misconfigured, Unavailable
 from ceqs.v1.answers_pb2 import Age
+from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse
 
 PATIENCE = 2.0
 """Seconds that a server has to say what it serves."""
+NOW = "now"
+"""Stands for the token of everything that is recorded when the call is made."""
 
 
 class AnyClient(ContextClient):
@@ -32,6 +36,11 @@ class AnyClient(ContextClient):
 
     ceqs_context: ClassVar[str] = ""
     ceqs_events: ClassVar[Mapping[str, type[Message]]] = {}
+
+    async def now(self) -> str:
+        """Give the token of everything that is recorded."""
+        head = (await self._query("/ceqs.v1.EventsService/GetHead", GetHeadRequest(), GetHeadResponse)).message.head
+        return encode_token({head.log_id: head.position})
 
     async def call(
         self,
@@ -41,18 +50,21 @@ class AnyClient(ContextClient):
         command_id: str | None,
         at_least: str | None,
         as_of: str | dt.datetime | None,
+        wait: float,
     ) -> AsyncIterator[Answer[Message] | Message]:
         """Give the answers to a query with their age, the response to a command without."""
         response_type = GetMessageClass(rpc.method.output_type)
         if rpc.method.client_streaming:
             raise Misconfigured(f"{rpc.method.full_name} takes a stream of requests; use a client")
         if rpc.method.server_streaming:
-            async for answer in self._watch(rpc.path, request, response_type, at_least=at_least, as_of=as_of):
+            async for answer in self._watch(
+                rpc.path, request, response_type, at_least=at_least, as_of=as_of, timeout=wait
+            ):
                 yield answer
         elif rpc.is_command:
             yield await self._command(rpc.path, request, response_type, command_id=command_id)
         else:
-            yield await self._query(rpc.path, request, response_type, at_least=at_least, as_of=as_of)
+            yield await self._query(rpc.path, request, response_type, at_least=at_least, as_of=as_of, timeout=wait)
 
 
 async def call(
@@ -71,7 +83,8 @@ async def call(
     """Find the rpc, fill the request, print the answer; of a streaming query, every answer.
 
     For `wait` seconds it goes on looking for a server that answers, and for an rpc that the project declares: one that
-    has just been started, or starts again with a new contract, may need a moment.
+    has just been started, or starts again with a new contract, may need a moment. So may a model, to include what the
+    answer shall include.
     """
     moment = None if as_of is None else moment_of("--as-of", as_of, dt.datetime.now(dt.UTC))
     until = time.monotonic() + wait
@@ -86,7 +99,11 @@ async def call(
     request = GetMessageClass(rpc.method.input_type)()
     fill_request(request, words)
     async with AnyClient(rpc.address, key=key, actor=actor) as client:
-        async for answer in client.call(rpc, request, command_id=command_id, at_least=at_least, as_of=moment):
+        least = await client.now() if at_least == NOW else at_least
+        answers = client.call(
+            rpc, request, command_id=command_id, at_least=least, as_of=moment, wait=max(wait, PATIENCE)
+        )
+        async for answer in answers:
             _show(answer, output)
 
 

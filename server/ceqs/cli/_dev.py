@@ -61,18 +61,21 @@ class Dev:
         async for changed in self._changes():
             protos = [path for path in changed if path.suffix == ".proto"]
             code = [path for path in changed if path.suffix == ".py"]
-            if protos:
-                self.say("dev", f"{_listed(protos)} changed: generating")
-                try:
-                    # What it writes is seen as a change of Python files, and then the roles start again.
-                    await asyncio.to_thread(generate_project, self.settings)
-                except CeqsError as error:
-                    show_error(self.output, error)
+            if protos and await self._generate(protos):
+                continue  # What it has written is seen as a change of Python files, and then the roles start again.
             if code:
                 self.say("dev", f"{_listed(code)} changed: starting again")
                 self._check_layout()
-                for role in ROLES:
-                    await self.supervisor.restart(role)
+                await asyncio.gather(*map(self.supervisor.restart, ROLES))
+
+    async def _generate(self, protos: list[Path]) -> bool:
+        """Generate; say whether a file has changed."""
+        self.say("dev", f"{_listed(protos)} changed: generating")
+        try:
+            return bool(await asyncio.to_thread(generate_project, self.settings))
+        except CeqsError as error:
+            show_error(self.output, error)
+            return False
 
     async def _changes(self) -> AsyncIterator[set[Path]]:
         from watchfiles import DefaultFilter, awatch  # pyright: ignore[reportUnknownVariableType]

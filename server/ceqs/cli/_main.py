@@ -156,17 +156,22 @@ def call(
     ] = None,
     address: Annotated[str | None, typer.Option(help="host:port; by default wherever the project serves it.")] = None,
     command_id: Annotated[str | None, typer.Option(help="Sent twice under one id, a command is done once.")] = None,
-    at_least: Annotated[str | None, typer.Option(help="A token: the answer shall include what it stands for.")] = None,
+    at_least: Annotated[
+        str | None, typer.Option(help="A token, or `now`: the answer shall include what it stands for.")
+    ] = None,
     as_of: Annotated[
         str | None, typer.Option(help="A moment of the past: `2010-12-02`, in UTC, `15m` ago, or a token.")
     ] = None,
     actor: Annotated[str | None, typer.Option(help="Who sends the command.")] = None,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds that a server may need to start.")] = 10.0,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds that a server may need to start, and a model to catch up.")
+    ] = 10.0,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Call a command or query of a running server, by gRPC reflection.
 
     Examples:  `ceqs call OpenItem item_id=1 title=bread`,  `ceqs call GetItem '{"item_id": "1"}' --output json`,
+    `ceqs call ListOpenItems --at-least now --wait 30`,
     `ceqs call GetItem item_id=1 --as-of 2010-12-02`,
     `ceqs call ceqs.v1.EventsService.GetHead --address 127.0.0.1:50051`
     """

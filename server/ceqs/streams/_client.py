@@ -21,8 +21,8 @@ class StreamClient(Client):
         try:
             await super().close()
         finally:
-            # The client counts as closed before it closes its socket, and does not do so where it is cancelled meanwhile.
-            transport.close()
+            # The client counts as closed before it closes its socket, which it does not do where it is cancelled then.
+            transport.close()  # type: ignore[no-untyped-call]
 
     async def publish_all(self, messages: Iterable[StreamMessage]) -> None:
         """Publish messages, whose headers are plain as `to_message` makes them, in order and in one write.

@@ -61,6 +61,26 @@ def test_call_finds_what_serve_serves(serving: subprocess.Popen[str], shop: dict
     assert json.loads(refused.stderr)["error"] == "INVALID"
 
 
+def test_a_query_waits_for_what_is_recorded_now_as_long_as_it_is_told_to(
+    serving: subprocess.Popen[str], shop: dict[str, str], ceqs: Ceqs, tmp_path: Path
+) -> None:
+    assert serving.stdout is not None
+    serving.stdout.readline()
+    line = ("lines[0].product_code=A1", "lines[0].quantity=2", "lines[0].unit_price_micros=3")
+    project = [sys.executable, "-m", "ceqs.cli", "project", "orders"]
+    with subprocess.Popen(project, cwd=tmp_path, env={**os.environ, **shop}) as projecting:
+        try:
+            assert ceqs("call", "PlaceOrder", "order_id=1", "country=UK", *line, **shop).returncode == 0
+            assert "# up to date" in ceqs("call", "GetSales", "--at-least", "now", "--wait", "40", **shop).stdout
+            projecting.send_signal(signal.SIGSTOP)
+            assert ceqs("call", "PlaceOrder", "order_id=2", "country=UK", *line, **shop).returncode == 0
+            behind = ceqs("call", "GetSales", "--at-least", "now", "--wait", "1", **shop)
+            assert behind.returncode == 1
+            assert "which the query asks for" in behind.stderr
+        finally:
+            projecting.kill()
+
+
 def test_call_waits_for_an_rpc_that_the_project_declares_only(
     serving: subprocess.Popen[str], shop: dict[str, str], ceqs: Ceqs
 ) -> None:
