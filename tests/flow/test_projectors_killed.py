@@ -22,7 +22,7 @@ from ceqs.contract import bucket_of, new_id, tags_of
 from ceqs.embedded import NatsServer
 from ceqs.log import Entry, Log, NewEvent, open_log
 from ceqs.model import Context
-from ceqs.projectors import ModelReader, place_of, read_status
+from ceqs.projectors import ModelReader, places_of, read_status
 from ceqs.relay import Relay
 from ceqs.server import Served, Server, ServerSettings
 from ceqs.testing import eventually
@@ -113,7 +113,7 @@ class Shop:
 
     async def is_exact(self) -> None:
         """Check that every order was counted, published and delivered once."""
-        reader = ModelReader(place_of(self.models_url, "orders", "Sales"))
+        reader = ModelReader(places_of(self.models_url, "orders", "Sales"))
         async with reader.session() as (session, _):
             sums = sa.text("SELECT sum(orders), sum(order_lines), sum(sold_micros) FROM countries")
             counted = (await session.execute(sums)).one()
@@ -129,7 +129,7 @@ class Shop:
             (f"o{n}", PRODUCTS[k % 12]) for n in range(self.placed) for k in (n, n + 5)
         )
         assert sum(event.quantity for _, event in moved) == quantity
-        reader = ModelReader(place_of(self.models_url, "inventory", "StockLevels"))
+        reader = ModelReader(places_of(self.models_url, "inventory", "StockLevels"))
         async with reader.session() as (session, _):
             assert (await session.execute(sa.text("SELECT sum(moved) FROM stock"))).scalar_one() == quantity
         await reader.close()
@@ -140,7 +140,7 @@ async def shop(tmp_path: Path, nats_server: NatsServer) -> AsyncIterator[Shop]:
     logs, servers, relays, addresses = {}, [], [], {}
     for name, context in CONTEXTS.items():
         logs[name] = await open_log(f"sqlite:///{tmp_path}/{name}/log.db", name)
-        models = {p: ModelReader(place_of(f"sqlite:///{tmp_path}/models", name, p)) for p in context.projections}
+        models = {p: ModelReader(places_of(f"sqlite:///{tmp_path}/models", name, p)) for p in context.projections}
         servers.append((Server([Served(context, logs[name], models)], ServerSettings(key=KEY, grace=1)), models))
         await servers[-1][0].start()
         addresses[name] = servers[-1][0].address

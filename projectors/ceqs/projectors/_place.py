@@ -1,4 +1,4 @@
-"""Places: where a handler keeps its rows and its checkpoint. Each version of a handler has one of its own."""
+"""Places: where a handler keeps its rows and its checkpoint. Each version of a handler has places of its own."""
 
 from __future__ import annotations
 
@@ -31,9 +31,16 @@ class Place:
     context: str
     name: str
     version: int
+    generation: int
+    """1, or how many times this version is being filled; a rebuild fills the next one."""
     url: sa.URL
     schema: str = ""
     """The schema in PostgreSQL; empty for SQLite."""
+
+    @property
+    def label(self) -> str:
+        """What the place is called among those of its handler: `v2`, or `v2.3` for its third generation."""
+        return label_of(self.version, self.generation)
 
     @property
     def path(self) -> Path | None:
@@ -83,24 +90,39 @@ class Place:
         return create_async_engine(self.url, connect_args={"server_settings": settings}, **options)
 
 
-def place_of(models_url: str, context: str, name: str, version: int = 1) -> Place:
-    """Give the place of a handler.
+def label_of(version: int, generation: int) -> str:
+    """Give the label of a place."""
+    return f"v{version}" if generation == 1 else f"v{version}.{generation}"
 
-    `models_url` is `sqlite:///ABSOLUTE/DIRECTORY` (the place is the file `<context>/<name>.v<version>.db` in it) or
-    `postgresql://...` (the place is the schema `ceqs_<context>_<name>_v<version>`). Raises Misconfigured.
+
+def read_label(label: str) -> tuple[int, int] | None:
+    """Give version and generation; None for what is no label."""
+    found = _LABEL.fullmatch(label)
+    return (int(found[1]), int(found[2] or 1)) if found else None
+
+
+_LABEL = re.compile(r"v([1-9]\d*)(?:\.([2-9]|[1-9]\d+))?")
+
+
+def place_of(models_url: str, context: str, name: str, version: int = 1, generation: int = 1) -> Place:
+    """Give a place of a handler.
+
+    `models_url` is `sqlite:///ABSOLUTE/DIRECTORY` (the place is the file `<context>/<name>.<label>.db` in it) or
+    `postgresql://...` (the place is the schema `ceqs_<context>_<name>_<label>`, `_` for a point). Raises Misconfigured.
     """
     try:
         url = make_url(models_url)
     except ArgumentError as error:
         raise Misconfigured(f"models_url {models_url!r} is no database URL") from error
+    label = label_of(version, generation)
     if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
-        path = Path(url.database).absolute() / context / f"{name}.v{version}.db"
-        return Place(context, name, version, url.set(drivername="sqlite+aiosqlite", database=str(path)))
+        path = Path(url.database).absolute() / context / f"{name}.{label}.db"
+        return Place(context, name, version, generation, url.set(drivername="sqlite+aiosqlite", database=str(path)))
     if url.get_backend_name() == "postgresql":
-        schema = re.sub(r"\W", "_", f"ceqs_{context}_{snake(name)}_v{version}").lower()
+        schema = re.sub(r"\W", "_", f"ceqs_{context}_{snake(name)}_{label}").lower()
         if len(schema.encode()) > MAX_SCHEMA_BYTES:
             raise Misconfigured(f"the schema name {schema} is longer than {MAX_SCHEMA_BYTES} bytes; shorten {name!r}")
-        return Place(context, name, version, url.set(drivername="postgresql+asyncpg"), schema)
+        return Place(context, name, version, generation, url.set(drivername="postgresql+asyncpg"), schema)
     raise Misconfigured(f"models_url {models_url!r} must be sqlite:///ABSOLUTE/DIRECTORY or postgresql://...")
 
 

@@ -14,7 +14,9 @@ from ceqs.projectors._calls import LogLink, open_channel
 from ceqs.projectors._dispatcher import Sender
 from ceqs.projectors._handlers import Handler
 from ceqs.projectors._jetstream import LogStream, NatsLink
-from ceqs.projectors._place import Place, place_of
+from ceqs.projectors._keeper import Keeper
+from ceqs.projectors._place import Place
+from ceqs.projectors._places import Places, places_of
 from ceqs.projectors._status import HandlerStatus, handlers_of, missing
 from ceqs.projectors._tail import Tail
 from ceqs.projectors._worker import Worker
@@ -41,20 +43,20 @@ class Projector:
         """Check the settings. Raises Misconfigured for a missing address, or two handlers that would share a place."""
         self._context = context
         self._settings = settings
-        self._handlers = [(handler, self._place(handler)) for handler in handlers_of(context)]
-        self._workers: list[Worker] = []
-        needed = {context.name} | {handler.contract.context for handler, _ in self._handlers}
+        self._handlers = handlers_of(context)
+        self._running: list[Worker | Keeper] = []
+        needed = {context.name} | {handler.contract.context for handler in self._handlers}
         if absent := sorted(needed - set(settings.addresses)):
             raise Misconfigured(f"the projector of {context.name} needs the address of {', '.join(absent)}")
-        places = [str(place).lower() for _, place in self._handlers]
+        places = [str(self._places(handler).at(handler.version)).lower() for handler in self._handlers]
         if shared := {place for place in places if places.count(place) > 1}:
             raise Misconfigured(f"two handlers of {context.name} would share {', '.join(shared)}: name one differently")
 
     def status(self) -> list[HandlerStatus]:
         """Say where each handler stands."""
-        if not self._workers:
-            return [missing(handler) for handler, _ in self._handlers]
-        return [worker.status() for worker in self._workers]
+        if not self._running:
+            return [missing(handler) for handler in self._handlers]
+        return [running.status() for running in self._running]
 
     async def run(self) -> None:
         """Run every handler until cancelled. One that fails waits by itself; the others go on."""
@@ -77,11 +79,20 @@ class Projector:
         def sender() -> Sender:
             return Sender(channel(self._context.name), self._settings.key)
 
+        def work(handler: Handler, place: Place) -> Worker:
+            return Worker(handler, place, tail(handler.contract.context), sender)
+
+        def run(handler: Handler) -> Worker | Keeper:
+            places = self._places(handler)
+            if handler.kind == "projection":
+                return Keeper(handler, places, work)
+            return work(handler, places.at(handler.version))
+
         try:
-            self._workers = [Worker(h, place, tail(h.contract.context), sender) for h, place in self._handlers]
+            self._running = [run(handler) for handler in self._handlers]
             async with asyncio.TaskGroup() as group:
-                for worker in self._workers:
-                    group.create_task(worker.run(), name=f"handler {worker.handler.name}")
+                for running in self._running:
+                    group.create_task(running.run(), name=f"handler {running.handler.name}")
                 await asyncio.Event().wait()
         finally:
             for one in tails.values():
@@ -91,5 +102,5 @@ class Projector:
             for open_one in channels.values():
                 await open_one.close()
 
-    def _place(self, handler: Handler) -> Place:
-        return place_of(self._settings.models_url, self._context.name, handler.name, handler.version)
+    def _places(self, handler: Handler) -> Places:
+        return places_of(self._settings.models_url, self._context.name, handler.name)

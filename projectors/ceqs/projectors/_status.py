@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from ceqs.model import Context
 from ceqs.projectors._handlers import Handler, ProjectionHandler, ReactionHandler
 from ceqs.projectors._outbox import tally
-from ceqs.projectors._place import Place, dispose, place_of
+from ceqs.projectors._place import Place, dispose
+from ceqs.projectors._places import Places, places_of
 from ceqs.projectors._tables import CHECKPOINT, aware
 
 MISSING, STAND_BY, CATCHING_UP, LIVE = "missing", "stand-by", "catching-up", "live"
@@ -64,12 +65,24 @@ def handlers_of(context: Context) -> list[Handler]:
 
 
 async def read_status(models_url: str, context: Context) -> list[HandlerStatus]:
-    """Read from the places where the handlers of a context stand, whether a projector runs or not."""
+    """Read from the places where the handlers of a context stand, whether a projector runs or not.
+
+    Of a projection that is the place that answers, or the newest where none does yet. Raises Unavailable.
+    """
     statuses: list[HandlerStatus] = []
     for handler in handlers_of(context):
-        place = place_of(models_url, context.name, handler.name, handler.version)
-        statuses.append(await status_of(place, handler) or missing(handler))
+        places = places_of(models_url, context.name, handler.name)
+        try:
+            place = await shown(places) if handler.kind == "projection" else places.at(handler.version)
+            statuses.append((place and await status_of(place, handler)) or missing(handler))
+        finally:
+            await places.close()
     return statuses
+
+
+async def shown(places: Places) -> Place | None:
+    """Give the place that stands for a projection: the one that answers, or else the newest."""
+    return await places.serving() or next(iter(reversed(await places.existing())), None)
 
 
 def missing(handler: Handler) -> HandlerStatus:
@@ -97,7 +110,7 @@ async def status_of(place: Place, handler: Handler) -> HandlerStatus | None:
     return HandlerStatus(
         name=handler.name,
         kind=handler.kind,
-        version=handler.version,
+        version=place.version,
         source=handler.contract.context,
         state=PAUSED if row.paused else RECORDED,
         reason=row.paused,

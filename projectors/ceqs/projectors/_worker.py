@@ -60,6 +60,12 @@ class Worker:
         self._state, self._reason = STAND_BY, ""
         self._log = _process_log.bind(handler=handler.name, place=str(place))
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether the place includes everything that its log is known to have."""
+        at = self._store.at.position if self._store else -1
+        return self._state == LIVE and bool(self._tail.log_id) and at >= self._tail.head
+
     def status(self) -> HandlerStatus:
         """Say where the handler stands."""
         known = bool(self._tail.log_id)
@@ -69,7 +75,7 @@ class Worker:
         return HandlerStatus(
             name=self.handler.name,
             kind=self.handler.kind,
-            version=self.handler.version,
+            version=self.place.version,
             source=self._tail.link.context,
             state=CATCHING_UP if self._state == LIVE and behind else self._state,
             reason=self._reason or self._tail.problem or (self._sender.problem if self._sender else ""),

@@ -16,7 +16,7 @@ from ceqs.cli._signals import together
 from ceqs.errors import LogUnavailable, Misconfigured
 from ceqs.log import LogReader, open_log, open_reader
 from ceqs.model import Context
-from ceqs.projectors import ModelReader, Projector, ProjectorSettings, place_of
+from ceqs.projectors import ModelReader, Projector, ProjectorSettings, places_of
 from ceqs.relay import Relay
 from ceqs.server import Served, Server, ServerSettings
 
@@ -94,10 +94,7 @@ async def project(settings: Settings, names: Iterable[str], announce: Announce) 
 
 
 def _models(settings: Settings, context: Context) -> dict[str, ModelReader]:
-    return {
-        name: ModelReader(place_of(settings.models_url, context.name, name, projection.version))
-        for name, projection in context.projections.items()
-    }
+    return {name: ModelReader(places_of(settings.models_url, context.name, name)) for name in context.projections}
 
 
 def server_settings(settings: Settings, name: str, address: str, *, shared: bool = False) -> ServerSettings:

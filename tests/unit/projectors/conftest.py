@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,11 @@ import structlog
 from google.protobuf import descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from ceqs.codegen._image import build_image
 from ceqs.contract import bucket_of, messages, new_id, read_contract, tags_of
+from ceqs.embedded import PostgresServer
 from ceqs.log import Entry, Log, NewEvent, open_log
 from ceqs.model import (
     CommandHandler,
@@ -32,7 +35,7 @@ from ceqs.model import (
     Rejected,
     Subscriber,
 )
-from ceqs.projectors import ModelReader, Projector, ProjectorSettings, place_of
+from ceqs.projectors import ModelReader, Projector, ProjectorSettings, place_of, places_of
 from ceqs.projectors import _tail as tail
 from ceqs.server import Served, Server, ServerSettings
 from ceqs.v1.events_pb2 import RecordedEvent
@@ -158,9 +161,9 @@ class World:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    async def rows(self) -> dict[str, int]:
-        """Give how often each book was acquired, as the shelf has it."""
-        reader = ModelReader(place_of(self.models_url, "library", "Shelf"))
+    async def rows(self, version: int = 1, generation: int = 1) -> dict[str, int]:
+        """Give how often each book was acquired, as a place of the shelf has it."""
+        reader = ModelReader(place_of(self.models_url, "library", "Shelf", version, generation))
         try:
             async with reader.session() as (session, _):
                 return {row.book_id: row.acquired for row in await session.execute(sa.select(SHELF))}
@@ -168,8 +171,9 @@ class World:
             await reader.close()
 
     async def reaches(self, position: int, name: str = "Shelf", context: str = "library", within: float = 10) -> None:
-        """Wait until a handler's place has a position."""
-        reader = ModelReader(place_of(self.models_url, context, name))
+        """Wait until a projection answers with a position, or another handler's place has it."""
+        projection = name in self.contexts[context].projections
+        reader = ModelReader((places_of if projection else place_of)(self.models_url, context, name))
         try:
             assert await reader.wait(position, within), f"{name} has not reached {position} within {within} s"
         finally:
@@ -193,6 +197,30 @@ async def world(library: Any, readers: Any, tmp_path: Path) -> AsyncIterator[Wor
         await world.stop(name)
     for log in world.logs.values():
         await log.close()
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """A PostgreSQL."""
+    server = PostgresServer()
+    asyncio.run(server.start())
+    yield server.url
+    asyncio.run(server.stop())
+
+
+@pytest.fixture
+def postgres_url(database: str) -> str:
+    """A database of its own on PostgreSQL."""
+    url, name = sa.make_url(database), f"t{uuid.uuid4().hex[:12]}"
+
+    async def create() -> None:
+        engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            await connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        await engine.dispose()
+
+    asyncio.run(create())
+    return url.set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from ceqs.embedded import PostgresServer
 from ceqs.errors import Behind, Unavailable
 from ceqs.model import Context, Publisher
-from ceqs.projectors import ModelReader, place_of, read_status
+from ceqs.projectors import ModelReader, place_of, places_of, read_status
 from ceqs.projectors import _worker as worker
 from ceqs.projectors._parking import read_parked
 from ceqs.projectors._requests import Request, ask
@@ -23,31 +19,16 @@ from ceqs.testing import eventually
 pytestmark = pytest.mark.usefixtures("fast")
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    server = PostgresServer()
-    asyncio.run(server.start())
-    yield server.url
-    asyncio.run(server.stop())
-
-
 @pytest.fixture
-async def served(world: Any, library_context: Any, offering: Publisher, database: str) -> Context:
-    name = f"t{uuid.uuid4().hex[:12]}"
-    engine = create_async_engine(
-        sa.make_url(database).set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT"
-    )
-    async with engine.connect() as connection:
-        await connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    await engine.dispose()
-    world.models_url = sa.make_url(database).set(database=name).render_as_string(hide_password=False)
+async def served(world: Any, library_context: Any, offering: Publisher, postgres_url: str) -> Context:
+    world.models_url = postgres_url
     context: Context = library_context(world.shelf, publishers=[offering])
     await world.start(context)
     return context
 
 
 async def test_a_projection_and_a_publisher_on_postgresql(world: Any, served: Context) -> None:
-    reader = ModelReader(place_of(world.models_url, "library", "Shelf"))
+    reader = ModelReader(places_of(world.models_url, "library", "Shelf"))
     with pytest.raises(Behind):
         async with reader.session():
             pass
@@ -205,7 +186,7 @@ async def rows_are(world: Any, rows: dict[str, int]) -> bool:
 
 
 async def test_an_unreachable_database_is_named() -> None:
-    reader = ModelReader(place_of("postgresql://nobody@127.0.0.1:1/none", "library", "Shelf"))
+    reader = ModelReader(places_of("postgresql://nobody@127.0.0.1:1/none", "library", "Shelf"))
     with pytest.raises(Unavailable, match="Shelf of the context library cannot be reached"):
         async with reader.session():
             pass

@@ -10,7 +10,7 @@ import sqlalchemy.orm
 
 from ceqs.errors import Behind, Misconfigured
 from ceqs.model import Context, Projection
-from ceqs.projectors import ModelReader, place_of, read_status
+from ceqs.projectors import ModelReader, place_of, places_of, read_status
 from ceqs.testing import eventually
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -62,7 +62,7 @@ async def test_rows_and_checkpoint_are_read_in_one_snapshot(world: Any, served: 
     world.project(served)
     await world.acquire("b")
     await world.reaches(1)
-    reader = ModelReader(place_of(world.models_url, "library", "Shelf"))
+    reader = ModelReader(places_of(world.models_url, "library", "Shelf"))
     count = sa.text("SELECT acquired FROM shelf")
     async with reader.session() as (session, checkpoint):
         await world.acquire("b")
@@ -79,7 +79,7 @@ async def test_a_reader_cannot_write(world: Any, served: Context) -> None:
     world.project(served)
     await world.acquire("b")
     await world.reaches(1)
-    reader = ModelReader(place_of(world.models_url, "library", "Shelf"))
+    reader = ModelReader(places_of(world.models_url, "library", "Shelf"))
     async with reader.session() as (session, _):
         with pytest.raises(sa.exc.OperationalError, match="readonly"):
             await session.execute(sa.text("DELETE FROM shelf"))
@@ -87,7 +87,7 @@ async def test_a_reader_cannot_write(world: Any, served: Context) -> None:
 
 
 async def test_a_model_without_a_place_is_behind_at_position_0(world: Any) -> None:
-    reader = ModelReader(place_of(world.models_url, "library", "Shelf"))
+    reader = ModelReader(places_of(world.models_url, "library", "Shelf"))
     with pytest.raises(Behind, match="has not been projected yet") as raised:
         async with reader.session():
             pass
@@ -98,7 +98,7 @@ async def test_a_model_without_a_place_is_behind_at_position_0(world: Any) -> No
 
 async def test_the_model_of_an_empty_log_names_its_log(world: Any, served: Context) -> None:
     world.project(served)
-    reader = ModelReader(place_of(world.models_url, "library", "Shelf"))
+    reader = ModelReader(places_of(world.models_url, "library", "Shelf"))
 
     async def log_id() -> str:
         try:
@@ -331,9 +331,20 @@ async def test_the_place_of_a_version_is_its_own(world: Any, served: Context) ->
     await world.halt()
     world.shelf.version = 2
     world.project(served)
-    reader = ModelReader(place_of(world.models_url, "library", "Shelf", 2))
-    assert await reader.wait(1, 10)
-    await reader.close()
+    places = places_of(world.models_url, "library", "Shelf")
+
+    async def serving() -> str:
+        place = await places.serving()
+        return place.label if place else ""
+
+    await eventually(lambda: _is(serving(), "v2"))
+    assert [place.label for place in await places.existing()] == ["v1", "v2"]
+    assert await world.rows(1) == await world.rows(2) == {"a": 1}
+    await places.close()
+
+
+async def _is(found: Any, expected: Any) -> bool:
+    return bool(await found == expected)
 
 
 @pytest.mark.parametrize("url", ["", "models", "mysql://a/b", "sqlite://", "sqlite:///:memory:"])

@@ -1,0 +1,47 @@
+"""Filling a place from a log up to a position, and no further: for answers as of that position."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from ceqs.errors import Internal, OutOfRange
+from ceqs.log import LogReader
+from ceqs.model import Projection
+from ceqs.projectors._handlers import ProjectionHandler
+from ceqs.projectors._place import Place
+from ceqs.projectors._reader import Checkpoint
+from ceqs.projectors._store import Store
+from ceqs.v1.events_pb2 import RecordedEvent
+
+BATCH = 500
+"""How many events one transaction takes at most."""
+
+
+async def fill(place: Place, projection: Projection, log: LogReader, upto: int) -> Checkpoint:
+    """Fold the log of the projection's own context into a place, from where it stands up to a position.
+
+    Killed and called again it goes on, and a later position continues from an earlier one. `upto`: 1-based, inclusive.
+    Gives where the place stands then, which is `upto`. Raises OutOfRange where the place is beyond it, has another log
+    or the log is not there yet, Superseded where another process writes the place, and what the projection raises: no
+    event is skipped.
+    """
+    handler = ProjectionHandler(projection)
+    async with Store.open(place, log.name, handler.metadata) as store:
+        if not store.at.log_id:
+            await store.adopt(log.log_id)
+        if store.at.log_id != log.log_id or store.at.position > upto:
+            raise OutOfRange(f"{place} stands at position {store.at.position} of {store.at.log_id}, not before {upto}")
+        while (position := store.at.position) < upto:
+            stored = (await log.read(after=position, until=upto, limit=BATCH)).events
+            if not stored:
+                raise OutOfRange(f"the log of {log.name} ends at position {position}, before {upto}")
+            if stored[0].position != position + 1:
+                raise Internal(f"the log of {log.name} gives {stored[0].position} where {position + 1} is due")
+            events = [RecordedEvent.FromString(event.envelope) for event in stored]
+            heard = [event for event in events if handler.hears(event)]
+            last = events[-1]
+            to = Checkpoint(log.log_id, last.position, last.id, last.recorded_at.ToDatetime(dt.UTC))
+            async with store.advance(to, skipped=len(events) - len(heard)) as session:
+                for event in heard:
+                    await handler.apply(session, event)
+    return store.at
