@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,13 +152,21 @@ class BankServers:
         return found
 
     @asynccontextmanager
-    async def serving(self, processes: int = 1, address: str = "127.0.0.1:0", **env: str) -> AsyncIterator[Serving]:
-        """Serve the bank by so many processes; give them when they serve."""
+    async def serving(
+        self,
+        processes: int = 1,
+        address: str = "127.0.0.1:0",
+        *,
+        roles: Sequence[str] = (),
+        **env: str,
+    ) -> AsyncIterator[Serving]:
+        """Serve the bank by so many processes, in some roles; give them when they serve."""
         self._started += 1
         log = self.directory / f"server-{self._started}.log"
         with log.open("w") as stderr:
             process = await asyncio.create_subprocess_exec(
                 *[sys.executable, "-m", "ceqs.cli", "serve", "--processes", str(processes), "--output", "json"],
+                *[word for role in roles for word in ("--role", role)],
                 env={**self.env, "CEQS_ADDRESSES": f"bank={address}", **env},
                 cwd=self.directory,
                 stdout=asyncio.subprocess.PIPE,
@@ -179,3 +187,9 @@ class BankServers:
 def servers(bank: Any, bank_path: list[str], database: str, tmp_path: Path) -> BankServers:
     """Servers of the bank on PostgreSQL."""
     return BankServers(bank, bank_path, database, tmp_path)
+
+
+@pytest.fixture
+def servers_on_files(bank: Any, bank_path: list[str], tmp_path: Path) -> BankServers:
+    """Servers of the bank on SQLite."""
+    return BankServers(bank, bank_path, "sqlite", tmp_path)

@@ -28,6 +28,8 @@ class ProjectorSettings:
 
     addresses: Mapping[str, str]
     """`host:port` of each context's server: the own one's, and those of the contexts whose events are heard."""
+    event_addresses: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Where the events of contexts are served, if not there."""
     models_url: str
     """See `place_of`."""
     nats_url: str = ""
@@ -64,20 +66,23 @@ class Projector:
         tails: dict[str, Tail] = {}
         nats = NatsLink(self._settings.nats_url) if self._settings.nats_url else None
 
-        def channel(context: str) -> grpc.aio.Channel:
-            if context not in channels:
-                channels[context] = open_channel(self._settings.addresses[context])
-            return channels[context]
+        def channel(context: str, apart: Mapping[str, str]) -> grpc.aio.Channel:
+            address = apart.get(context) or self._settings.addresses[context]
+            if address not in channels:
+                channels[address] = open_channel(address)
+            return channels[address]
 
         def tail(context: str) -> Tail:
             if context not in tails:
                 private = context == self._context.name
-                link = LogLink(channel(context), context, private=private, key=self._settings.key)
+                link = LogLink(
+                    channel(context, self._settings.event_addresses), context, private=private, key=self._settings.key
+                )
                 tails[context] = Tail(link, LogStream(nats, context, public=not private) if nats else None)
             return tails[context]
 
         def sender() -> Sender:
-            return Sender(channel(self._context.name), self._settings.key)
+            return Sender(channel(self._context.name, {}), self._settings.key)
 
         def work(handler: Handler, place: Place) -> Worker:
             return Worker(handler, place, tail(handler.contract.context), sender)

@@ -113,10 +113,11 @@ async def _find(settings: Settings, name: str, address: str | None) -> tuple[Rpc
     A server that does not answer matters only where none does.
     """
     running = find_running(settings)
-    addresses = running.addresses if running else {}
-    if address is None and not running:
-        addresses = addresses_of(settings, list(load_contexts(settings)))
-    asked = [address] if address else list(dict.fromkeys(addresses.values()))
+    asked = [address] if address else list(running.addresses.values()) if running else []
+    if not asked:
+        contexts = list(load_contexts(settings))
+        asked = [*addresses_of(settings, contexts).values(), *addresses_of(settings, contexts, "queries").values()]
+    asked = list(dict.fromkeys(asked))
     found, missing = list[Rpc](), list[str]()
     for one in asked:
         async with AnyClient(one) as client:

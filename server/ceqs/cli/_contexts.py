@@ -7,13 +7,14 @@ import importlib
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from ceqs.cli._settings import FIRST_PORT, Settings
 from ceqs.errors import CeqsError, Misconfigured
 from ceqs.model import Context
 
 T = TypeVar("T")
+RoleName: TypeAlias = Literal["commands", "queries", "events"]
 
 
 def load_contexts(settings: Settings) -> dict[str, Context]:
@@ -77,14 +78,18 @@ def load_context(where: str) -> Context:
     return context
 
 
-def addresses_of(settings: Settings, contexts: Sequence[str]) -> dict[str, str]:
-    """Give the address `host:port` of each context, of which `contexts` are all the project's, in order."""
-    for name in settings.addresses:
-        if name not in contexts:
-            raise Misconfigured(f"addresses: there is no context {name!r}; there are {', '.join(contexts)}")
-    return {
-        name: settings.addresses.get(name, f"127.0.0.1:{FIRST_PORT + index}") for index, name in enumerate(contexts)
-    }
+def addresses_of(settings: Settings, contexts: Sequence[str], role: RoleName = "commands") -> dict[str, str]:
+    """Give the address `host:port` of each context, of which `contexts` are all the project's, in order.
+
+    It is where a role is served. Queries and events are served where commands are, unless the settings say otherwise.
+    """
+    for setting in ("addresses", "query_addresses", "event_addresses"):
+        for name in getattr(settings, setting):
+            if name not in contexts:
+                raise Misconfigured(f"{setting}: there is no context {name!r}; there are {', '.join(contexts)}")
+    apart = {"queries": settings.query_addresses, "events": settings.event_addresses}.get(role, {})
+    usual = {name: f"127.0.0.1:{FIRST_PORT + index}" for index, name in enumerate(contexts)}
+    return {name: apart.get(name) or settings.addresses.get(name) or usual[name] for name in contexts}
 
 
 def _hint(missing: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Coroutine
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -34,6 +35,15 @@ app = typer.Typer(
 Contexts = Annotated[list[str] | None, typer.Argument(metavar="[CONTEXT]...", help="Contexts by name; all by default.")]
 
 app.add_typer(_log.app)
+
+
+class Part(enum.StrEnum):
+    """What `ceqs serve` may be told to serve."""
+
+    COMMANDS = "commands"
+    QUERIES = "queries"
+    EVENTS = "events"
+    ALL = "all"
 
 
 @app.command()
@@ -104,6 +114,10 @@ def serve(
         int | None,
         typer.Option(min=1, help="Server processes behind each address; more than one on PostgreSQL only."),
     ] = None,
+    role: Annotated[
+        list[Part] | None,
+        typer.Option(help="What to serve; repeatable, everything by default. Without commands, nothing is written."),
+    ] = None,
     shared_port: Annotated[bool, typer.Option("--shared-port", hidden=True)] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -111,16 +125,23 @@ def serve(
 
     With several processes, the kernel spreads connections among them, and one that dies is started again.
 
+    Processes that serve queries or events alone only read: any number of them may run beside the one that serves
+    commands, on a database user who may only read, or on a replica (`read_url`, CEQS_READ_URL). They listen at
+    `query_addresses` and `event_addresses` (CEQS_QUERY_ADDRESSES, CEQS_EVENT_ADDRESSES) where these are set, and need
+    the contexts' log to exist, for which they wait. Health is told per service, and per role (`queries`).
+
     Examples:  `ceqs serve`,  `CEQS_KEY=... CEQS_DATA=/var/lib/shop ceqs serve orders`,
-    `CEQS_STORE=postgres CEQS_DATABASE_URL=postgresql://... ceqs serve --processes 4`
+    `CEQS_STORE=postgres CEQS_DATABASE_URL=postgresql://... ceqs serve --processes 4`,
+    `CEQS_READ_URL=postgresql://reader@... CEQS_QUERY_ADDRESSES=orders=127.0.0.1:50061 ceqs serve orders --role queries`
     """
     from ceqs.cli import _processes, _roles
 
     def work(settings: Settings, names: list[str], announce: Announce) -> Coroutine[Any, Any, None]:
         wanted = settings if processes is None else settings.model_copy(update={"processes": processes})
+        roles = _roles.roles_of(role or [])
         if wanted.processes > 1:
-            return _processes.serve_by_processes(wanted, names, output)
-        return _roles.serve(wanted, names, announce, shared=shared_port)
+            return _processes.serve_by_processes(wanted, names, output, roles)
+        return _roles.serve(wanted, names, announce, roles=roles, shared=shared_port)
 
     _role(work, contexts, output)
 

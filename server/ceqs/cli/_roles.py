@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import structlog
 
-from ceqs.cli._contexts import addresses_of, choose, load_contexts
+from ceqs.cli._contexts import RoleName, addresses_of, choose, load_contexts
 from ceqs.cli._settings import Settings
 from ceqs.cli._signals import together
 from ceqs.errors import LogUnavailable, Misconfigured
@@ -18,7 +18,7 @@ from ceqs.log import LogReader, open_log, open_reader
 from ceqs.model import Context
 from ceqs.projectors import ModelReader, Projector, ProjectorSettings, places_of
 from ceqs.relay import Relay
-from ceqs.server import Served, Server, ServerSettings
+from ceqs.server import EVERY_ROLE, Role, Served, Server, ServerSettings
 
 Announce = Callable[[str, Mapping[str, Any]], None]
 """Takes a line for people and the same for programs."""
@@ -26,24 +26,44 @@ Announce = Callable[[str, Mapping[str, Any]], None]
 _process_log = structlog.get_logger("ceqs.cli")
 
 
-async def serve(settings: Settings, names: Iterable[str], announce: Announce, *, shared: bool = False) -> None:
-    """Serve commands, queries and events of contexts, each at its address, until cancelled.
+def roles_of(names: Collection[str]) -> frozenset[Role]:
+    """Give the roles of these names; every role where none is named, or `all`."""
+    return EVERY_ROLE if not names or "all" in names else frozenset(map(Role, names))
 
-    The addresses may be `shared` with sibling processes.
+
+def serving_addresses(settings: Settings, contexts: Sequence[str], roles: Collection[Role]) -> dict[str, str]:
+    """Give where a process with these roles listens: at the address of the first of them."""
+    first: RoleName = "commands" if Role.COMMANDS in roles else "queries" if Role.QUERIES in roles else "events"
+    return addresses_of(settings, contexts, first)
+
+
+async def serve(
+    settings: Settings,
+    names: Iterable[str],
+    announce: Announce,
+    *,
+    roles: frozenset[Role] = EVERY_ROLE,
+    shared: bool = False,
+) -> None:
+    """Serve commands, queries and events of contexts, or some of these roles, each at its address, until cancelled.
+
+    Without commands, neither logs nor query models are ever written. The addresses may be `shared` with sibling
+    processes.
     """
-    contexts = load_contexts(settings)
-    addresses = addresses_of(settings, list(contexts))
+    contexts, writing = load_contexts(settings), Role.COMMANDS in roles
+    addresses = serving_addresses(settings, list(contexts), roles)
+    settings = settings if writing else settings.reading()
     if not settings.key:
         _process_log.warning("no key: private events are closed to everyone, projectors too; set CEQS_KEY")
     servers: list[Server] = []
     async with AsyncExitStack() as stack:
         for name, context in choose(contexts, names).items():
-            log = await open_log(settings.log_url(name), name)
+            log: LogReader = await (open_log(settings.log_url(name), name) if writing else _reader(settings, name))
             stack.push_async_callback(log.close)
             models = _models(settings, context)
             for model in models.values():
                 stack.push_async_callback(model.close)
-            listening = server_settings(settings, name, addresses[name], shared=shared)
+            listening = server_settings(settings, name, addresses[name], roles=roles, shared=shared)
             server = Server([Served(context, log, models)], listening)
             servers.append(server)
             try:
@@ -51,8 +71,10 @@ async def serve(settings: Settings, names: Iterable[str], announce: Announce, *,
             except BaseException:
                 await _stop(servers)
                 raise
-            value = {"serves": name, "address": server.address, "pid": os.getpid()}
-            announce(f"{name} is served at {server.address} by process {os.getpid()}", value)
+            parts = [role.value for role in Role if role in roles]
+            value = {"serves": name, "address": server.address, "pid": os.getpid(), "roles": parts}
+            what = name if roles == EVERY_ROLE else f"{name} ({', '.join(parts)})"
+            announce(f"{what} is served at {server.address} by process {os.getpid()}", value)
         try:
             await asyncio.Event().wait()
         finally:
@@ -80,6 +102,7 @@ async def project(settings: Settings, names: Iterable[str], announce: Announce) 
         raise Misconfigured("projectors read private events: set CEQS_KEY to the key of the servers")
     projector_settings = ProjectorSettings(
         addresses=addresses_of(settings, list(contexts)),
+        event_addresses=addresses_of(settings, list(contexts), "events"),
         key=settings.key,
         nats_url=settings.nats_url,
         models_url=settings.models_url,
@@ -97,7 +120,9 @@ def _models(settings: Settings, context: Context) -> dict[str, ModelReader]:
     return {name: ModelReader(places_of(settings.models_url, context.name, name)) for name in context.projections}
 
 
-def server_settings(settings: Settings, name: str, address: str, *, shared: bool = False) -> ServerSettings:
+def server_settings(
+    settings: Settings, name: str, address: str, *, roles: frozenset[Role] = EVERY_ROLE, shared: bool = False
+) -> ServerSettings:
     """Give the settings of a context's server. Raises Misconfigured where the address is none."""
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal() and int(port) < 65536):
@@ -105,6 +130,7 @@ def server_settings(settings: Settings, name: str, address: str, *, shared: bool
     return ServerSettings(
         host=host.removeprefix("[").removesuffix("]"),
         port=int(port),
+        roles=roles,
         shared=shared,
         key=settings.key,
         tls_certificate=settings.path(settings.tls_certificate) if settings.tls_certificate else None,

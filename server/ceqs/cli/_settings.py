@@ -44,11 +44,16 @@ class Settings(BaseSettings):
     """Where the contexts are: `package.module:attribute`, in the order of their ports."""
     addresses: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)] = {}
     """Where contexts are served, `host:port` by name; those without one get 50051 and the ports after it."""
+    query_addresses: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)] = {}
+    event_addresses: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)] = {}
+    """Where queries and events of contexts are served by processes of their own (`ceqs serve --role queries`)."""
     data: Path = Path(".ceqs")
     """The directory of logs, query models, streams and of what `ceqs dev` writes."""
     store: Literal["sqlite", "postgres"] = "sqlite"
     database_url: str = ""
     """Where the store is postgres: `postgresql://user@host:port/database`, for logs and query models."""
+    read_url: str = ""
+    """Where processes that only read find the same as in `database_url`: a user who may only read, or a replica."""
     nats_url: str = "nats://127.0.0.1:4222"
     processes: Annotated[int, Field(ge=1)] = 1
     """How many processes `ceqs serve` runs behind each address; more than one where the store is postgres."""
@@ -98,6 +103,10 @@ class Settings(BaseSettings):
     def models_url(self) -> str:
         """Where the query models are, as `ceqs.projectors.place_of` takes it."""
         return self._url(Path("models"))
+
+    def reading(self) -> Settings:
+        """Give the settings of a process that only reads."""
+        return self.model_copy(update={"database_url": self.read_url or self.database_url})
 
     def _url(self, part: Path) -> str:
         if self.store == "sqlite":

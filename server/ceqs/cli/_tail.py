@@ -65,7 +65,7 @@ async def tail(
     contexts = load_contexts(settings)
     running = find_running(settings)
     key = settings.key or (running.key if running else "")
-    addresses = running.addresses if running else addresses_of(settings, list(contexts))
+    addresses = running.addresses if running else addresses_of(settings, list(contexts), "events")
     chosen = choose(contexts, names)
     if after is not None and len(chosen) > 1:
         raise Misconfigured("--after is a position in one log; say which context")

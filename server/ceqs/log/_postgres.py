@@ -55,6 +55,7 @@ _HOLD = text(
     "SELECT pg_advisory_lock(CAST(k.value AS bigint)) FROM jsonb_array_elements_text(CAST(:keys AS jsonb)) AS k(value)"
 )
 _RELEASE = text("SELECT pg_advisory_unlock_all()")
+_HIDDEN = text("SELECT 1 FROM pg_namespace WHERE nspname = :schema AND NOT has_schema_privilege(oid, 'USAGE')")
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 _UNFIT = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -90,6 +91,9 @@ async def open_postgres_reader(url: str, name: str) -> SqlReader:
         with _opening(url):
             async with engine.connect() as connection:
                 head = await connection.run_sync(identify, name, _place(url, name))
+                if head is None and (await connection.execute(_HIDDEN, {"schema": schema(name)})).first():
+                    grant = f"GRANT pg_read_all_data TO {make_url(url).username}"
+                    raise Misconfigured(f"{_place(url, name)} is closed to this user: {grant}")
         if head is None:
             raise LogUnavailable(f"there is no log in {_place(url, name)} yet: start the server of {name!r}")
     except BaseException:

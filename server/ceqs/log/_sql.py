@@ -8,13 +8,14 @@ import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import asyncpg
 from sqlalchemy import Connection, insert, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ceqs.contract import Contract
 from ceqs.errors import DuplicateCommand, LogUnavailable, Misconfigured
@@ -28,9 +29,9 @@ from ceqs.log._retention import promise, purge
 from ceqs.log._schema import SCHEMA_VERSION, commands, meta, metadata, promises, taggings
 from ceqs.log._select import BATCH, SLICE, Reads
 from ceqs.log._shared import Shared
-from ceqs.log._tagging import Tagging, adopt, rules_of
+from ceqs.log._tagging import Rules, Tagging, adopt, rules_of
 from ceqs.log._times import to_micros
-from ceqs.log._types import BEYOND, Appended, Batch, Entry, Head, Kept, Purged, Slice, Span, StateKey, Wanted
+from ceqs.log._types import Appended, Batch, Entry, Head, Kept, Purged, Slice, Span, StateKey, Wanted
 from ceqs.log._writer import Writer
 from ceqs.model import ALL, Query
 
@@ -90,10 +91,21 @@ class Store(Protocol):
 class SqlReader:
     """Reads a log from its tables."""
 
+    _alone = False
+    """Whether nobody else writes the log."""
+
     def __init__(
-        self, name: str, head: Head, engine: AsyncEngine, follower: Follower, histories: Histories, reads: Reads
+        self,
+        name: str,
+        head: Head,
+        engine: AsyncEngine,
+        follower: Follower,
+        histories: Histories,
+        reads: Reads,
+        tagging: Tagging | None = None,
     ) -> None:
         self._name = name
+        self._tagging = tagging or Tagging(name)
         self._log_id = head.log_id
         self._engine = engine
         self._follower = follower
@@ -116,6 +128,14 @@ class SqlReader:
         """Say where the log stands."""
         return await self._heads.ask(None)
 
+    async def declare(self, contract: Contract) -> Sequence[str]:
+        """Say by which contract this process understands tags; see LogReader."""
+        tagging = self._tagging
+        tagging.rules, tagging.revision = rules_of(contract), 0
+        with self._reading():
+            async with self._engine.connect() as connection:
+                return tagging.unfit(await _rules(connection))
+
     async def read(
         self,
         *,
@@ -127,15 +147,17 @@ class SqlReader:
         backwards: bool = False,
     ) -> Slice:
         """Read stored events after a position; see LogReader."""
-        if until is None and not public and not backwards and shareable(query):
+        span = Span(after=after, limit=limit, query=query, public=public, backwards=backwards)
+        return await self._fitting(partial(self._read, span, until), query)
+
+    async def _read(self, span: Span, until: int | None) -> Slice:
+        if until is None and not span.public and not span.backwards and shareable(span.query):
             with self._reading():
-                found = await self._histories.ask(Wanted(after, query))
-            if found is not None and len(found.events) < limit:
+                found = await self._histories.ask(Wanted(span.after, span.query))
+            if found is not None and len(found.events) < span.limit:
                 return found
-        end = BEYOND if until is None else until
-        span = Span(after=after, until=end, limit=limit, query=query, public=public, backwards=backwards)
         with self._reading():
-            return await self._reads.read(span, SLICE)
+            return await self._reads.read(span if until is None else replace(span, until=until), SLICE)
 
     async def read_batch(self, span: Span) -> Batch:
         """Read as ready bytes; see LogReader."""
@@ -144,6 +166,9 @@ class SqlReader:
 
     async def read_all(self, wanted: Sequence[Wanted]) -> Sequence[Slice]:
         """Read several histories at once; see LogReader."""
+        return await self._fitting(partial(self._read_all, wanted), *(one.query for one in wanted))
+
+    async def _read_all(self, wanted: Sequence[Wanted]) -> Sequence[Slice]:
         together = [one for one in wanted if shareable(one.query)]
         with self._reading():
             read = iter(await self._histories.read(together) if together else ())
@@ -185,6 +210,28 @@ class SqlReader:
             async with self._engine.connect() as connection:
                 return (await connection.execute(last)).scalar_one_or_none()
 
+    async def _fitting(self, read: Callable[[], Awaitable[T]], *queries: Query) -> T:
+        """Read by tags while the log is indexed by the rules of this process. Raises Unavailable where it is not."""
+        tagging = self._tagging
+        if not tagging.rules or not any(item.tags for query in queries for item in query.items):
+            return await read()
+        while True:
+            if not tagging.revision:
+                await self._look()
+            revision, found = tagging.revision, await read()
+            if not self._alone:
+                # Another process may have put other tags in their place meanwhile.
+                await self._look()
+            if tagging.revision == revision:
+                return found
+
+    async def _look(self) -> None:
+        with self._reading():
+            async with self._engine.connect() as connection:
+                revision = (await connection.execute(select(meta.c.tagging))).scalar_one()
+                if not self._tagging.fits(revision):
+                    self._tagging.judge(revision, await _rules(connection))
+
     async def close(self) -> None:
         """End the reading."""
         self._closed = True
@@ -221,7 +268,7 @@ class SqlLog(SqlReader):
         alone: bool = False,
     ) -> None:
         """`alone`: no other process writes, so the head is known without asking the database."""
-        super().__init__(name, head, engine, follower, histories, reads)
+        super().__init__(name, head, engine, follower, histories, reads, store.tagging)
         self._known_head = head if alone else None
         self._alone = alone
         self._fresh = Fresh()
@@ -251,12 +298,9 @@ class SqlLog(SqlReader):
             fresh = self._fresh.give(Span(after=after, limit=limit, query=query))
             if fresh is not None and not self._closed:
                 return fresh
-        read = partial(super().read, after=after, limit=limit, query=query, public=public)
-        return await self._fitting(partial(read, until=until, backwards=backwards), query)
-
-    async def read_all(self, wanted: Sequence[Wanted]) -> Sequence[Slice]:
-        """Read several histories at once; see LogReader."""
-        return await self._fitting(partial(super().read_all, wanted), *(one.query for one in wanted))
+        return await super().read(
+            after=after, limit=limit, query=query, public=public, until=until, backwards=backwards
+        )
 
     async def append(self, entry: Entry) -> Appended:
         """Append the events of one command; see Log."""
@@ -272,7 +316,7 @@ class SqlLog(SqlReader):
 
     async def declare(self, contract: Contract) -> Sequence[str]:
         """Say by which contract this process derives tags; see Log."""
-        rules, tagging = rules_of(contract), self._store.tagging
+        rules, tagging = rules_of(contract), self._tagging
         stored = await self._work(partial(adopt, rules=rules))
         tagging.rules, tagging.revision = rules, 0
         return tagging.unfit(stored)
@@ -309,29 +353,6 @@ class SqlLog(SqlReader):
         await self._writer.close()
         await self._store.close()
         await super().close()
-
-    async def _fitting(self, read: Callable[[], Awaitable[T]], *queries: Query) -> T:
-        """Read by tags while the log is indexed by the rules of this process. Raises Unavailable where it is not."""
-        tagging = self._store.tagging
-        if not tagging.rules or not any(item.tags for query in queries for item in query.items):
-            return await read()
-        while True:
-            if not tagging.revision:
-                await self._look()
-            revision, found = tagging.revision, await read()
-            if not self._alone:
-                # Another process may have put other tags in their place meanwhile.
-                await self._look()
-            if tagging.revision == revision:
-                return found
-
-    async def _look(self) -> None:
-        with self._reading():
-            async with self._engine.connect() as connection:
-                revision = (await connection.execute(select(meta.c.tagging))).scalar_one()
-                if not self._store.tagging.fits(revision):
-                    stored = (await connection.execute(select(taggings.c.type, taggings.c.rule))).all()
-                    self._store.tagging.judge(revision, {row.type: row.rule for row in stored})
 
     async def _commit(self, batch: Sequence[Prepared]) -> Sequence[Outcome]:
         """Commit a batch, again where that fails: command ids make the repetition harmless."""
@@ -373,6 +394,12 @@ class SqlLog(SqlReader):
                 if self._closed:
                     raise LogUnavailable(f"the log {self._name!r} was closed before it answered: {error}") from error
             await asyncio.sleep(_RESOLVE_PAUSE)
+
+
+async def _rules(connection: AsyncConnection) -> Rules:
+    """Read by which rules the log is indexed."""
+    rows = (await connection.execute(select(taggings.c.type, taggings.c.rule))).all()
+    return {row.type: row.rule for row in rows}
 
 
 def create(connection: Connection, name: str, guards: Sequence[str]) -> None:

@@ -43,8 +43,8 @@ class Tagging:
         return not self.rules or revision == self.revision
 
     def unfit(self, stored: Rules) -> list[str]:
-        """Give the types that the log is indexed by other rules of."""
-        return [name for name, rule in self.rules.items() if stored.get(name) != rule]
+        """Give the types that the log is indexed by other rules of. Of those that nobody declared, it has no events."""
+        return [name for name, rule in self.rules.items() if stored.get(name, rule) != rule]
 
     def judge(self, revision: int, stored: Rules) -> None:
         """Raise Unavailable where the log, as it is at a revision, is indexed by other rules."""

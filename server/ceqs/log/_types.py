@@ -240,6 +240,13 @@ class LogReader(Protocol):
         """Tells this log from every other of the name; renewed when the log is restored from a backup."""
         ...
 
+    async def declare(self, contract: Contract) -> Sequence[str]:
+        """Say by which contract this process derives tags; give the event types that the log is indexed otherwise by.
+
+        While there is any, appending and reading what is found by tags raise Unavailable, until the log is retagged.
+        """
+        ...
+
     async def head(self) -> Head:
         """Say where the log stands."""
         ...
@@ -320,13 +327,6 @@ class Log(LogReader, Protocol):
         """Keep other processes waiting that hold any of the keys, so that decisions do not meet at the log.
 
         A courtesy, not a guarantee: what is appended is judged all the same.
-        """
-        ...
-
-    async def declare(self, contract: Contract) -> Sequence[str]:
-        """Say by which contract this process derives tags; give the event types that the log is indexed otherwise by.
-
-        While there is any, appending and reading what is found by tags raise Unavailable, until the log is retagged.
         """
         ...
 

@@ -7,8 +7,19 @@ A command's way, file by file: `_handlers` (the rpc) -> `_decode` (bytes to a ch
 from ceqs.server._calls import CommandCall
 from ceqs.server._commands import CommandExecutor, Executed
 from ceqs.server._decode import Decoder
+from ceqs.server._roles import EVERY_ROLE, Role
 from ceqs.server._served import Served
 from ceqs.server._server import Server
 from ceqs.server._settings import ServerSettings
 
-__all__ = ["CommandCall", "CommandExecutor", "Decoder", "Executed", "Served", "Server", "ServerSettings"]
+__all__ = [
+    "EVERY_ROLE",
+    "CommandCall",
+    "CommandExecutor",
+    "Decoder",
+    "Executed",
+    "Role",
+    "Served",
+    "Server",
+    "ServerSettings",
+]

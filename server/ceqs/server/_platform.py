@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from ceqs.errors import Invalid, NotFound, Violation
+from ceqs.log import Log
 from ceqs.server._admin import append_public
 from ceqs.server._calls import Calls, expires_of, metadata_of
 from ceqs.server._decode import Decoder
@@ -20,13 +21,11 @@ EVENTS = "ceqs.v1.EventsService"
 ADMIN = "ceqs.v1.AdminService"
 
 
-def add_platform(handlers: Handlers, served: Mapping[str, Served], calls: Calls, events: Mapping[str, Events]) -> None:
-    """Serve EventsService and AdminService for all contexts."""
+def add_events(handlers: Handlers, served: Mapping[str, Served], calls: Calls, events: Mapping[str, Events]) -> None:
+    """Serve EventsService for all contexts."""
     decode_head, decode_read, decode_subscribe = (
         Decoder(request, strict=False) for request in (GetHeadRequest, ReadRequest, SubscribeRequest)
     )
-    decode_append = Decoder(AppendPublicRequest, strict=True)
-    decode_purge = Decoder(PurgeCommandsRequest, strict=True)
 
     async def get_head(raw: bytes, context: GrpcContext) -> bytes:
         log = _chosen(served, decode_head(raw)).log
@@ -45,25 +44,34 @@ def add_platform(handlers: Handlers, served: Mapping[str, Served], calls: Calls,
         request: Any = decode_subscribe(raw)
         return readable(request, context).subscribe(request)
 
+    handlers.unary(f"/{EVENTS}/GetHead", DOMAIN, get_head)
+    handlers.streaming(f"/{EVENTS}/Read", DOMAIN, read_events)
+    handlers.streaming(f"/{EVENTS}/Subscribe", DOMAIN, subscribe_to_events)
+
+
+def add_admin(handlers: Handlers, served: Mapping[str, Served], calls: Calls, logs: Mapping[str, Log]) -> None:
+    """Serve AdminService for all contexts."""
+    decode_append = Decoder(AppendPublicRequest, strict=True)
+    decode_purge = Decoder(PurgeCommandsRequest, strict=True)
+
     async def append(raw: bytes, context: GrpcContext) -> bytes:
         # The key comes first: who lacks it learns nothing about the contract.
         calls.require_key(metadata_of(context))
         request: Any = decode_append(raw)
         chosen = _chosen(served, request)
-        response = await append_public(chosen.context.contract, chosen.log, request, expires=expires_of(context))
+        contract = chosen.context.contract
+        response = await append_public(contract, logs[contract.context], request, expires=expires_of(context))
         return response.SerializeToString()
 
     async def purge(raw: bytes, context: GrpcContext) -> bytes:
         calls.require_key(metadata_of(context))
         request: Any = decode_purge(raw)
-        done = await _chosen(served, request).log.purge(after=request.after, dry_run=request.dry_run)
+        log = logs[_chosen(served, request).context.name]
+        done = await log.purge(after=request.after, dry_run=request.dry_run)
         return PurgeCommandsResponse(
             examined=done.examined, forgotten=done.forgotten, next=done.next
         ).SerializeToString()
 
-    handlers.unary(f"/{EVENTS}/GetHead", DOMAIN, get_head)
-    handlers.streaming(f"/{EVENTS}/Read", DOMAIN, read_events)
-    handlers.streaming(f"/{EVENTS}/Subscribe", DOMAIN, subscribe_to_events)
     handlers.unary(f"/{ADMIN}/AppendPublic", DOMAIN, append)
     handlers.unary(f"/{ADMIN}/PurgeCommands", DOMAIN, purge)
 

@@ -15,7 +15,8 @@ from ceqs.server._command_stream import Streamed, add_command_stream, streamed
 from ceqs.server._commands import CommandExecutor
 from ceqs.server._events import Events
 from ceqs.server._handlers import Handlers, add_command, add_query
-from ceqs.server._platform import add_platform
+from ceqs.server._platform import add_admin, add_events
+from ceqs.server._roles import Role
 from ceqs.server._served import Served
 from ceqs.server._settings import ServerSettings, listen
 from ceqs.server._standard import SERVICES, Health, add_standard
@@ -24,7 +25,7 @@ _process_log = structlog.get_logger("ceqs.server")
 
 
 class Server:
-    """Serves contexts over gRPC: their commands and queries, their events, health and reflection.
+    """Serves contexts over gRPC: their commands, queries and events, or one of these roles; health and reflection.
 
     Whoever opened the logs closes them, after the server has stopped.
     """
@@ -39,6 +40,8 @@ class Server:
         if not served or len(self._served) != len(served):
             raise Misconfigured("a server serves one context or several, each once")
         self._settings = settings
+        writing = Role.COMMANDS in settings.roles
+        self._logs = {name: one.writable for name, one in self._served.items()} if writing else {}
         self._port = 0
 
     @property
@@ -78,7 +81,7 @@ class Server:
         add_standard(server, self._health, names, self._stop)
         self._port = listen(server, self._settings)
         await server.start()
-        await self._health.serving(names)
+        await self._health.serving([*names, *self._settings.roles])
         self._server = server
 
     async def stop(self) -> None:
@@ -100,19 +103,25 @@ class Server:
             await self.stop()
 
     def _handlers(self) -> Handlers:
-        handlers, calls = Handlers(), Calls(self._settings.key)
+        handlers, calls, roles = Handlers(), Calls(self._settings.key), self._settings.roles
         commands: list[Streamed] = []
         for name, one in self._served.items():
             states = States(one.context, one.log, capacity=self._settings.states)
-            executor = CommandExecutor(one.context, one.log, states, max_waiting=self._settings.max_waiting)
-            answers = Answers(one.context, one.log, states, one.models, one.past, self._stop)
-            for command in one.context.contract.commands.values():
-                add_command(handlers, name, command, executor, calls)
-            commands += streamed(one.context, executor)
-            for query in one.context.contract.queries.values():
-                add_query(handlers, name, query, answers, calls)
-        add_command_stream(handlers, commands, calls, self._stop)
-        add_platform(handlers, self._served, calls, self._events)
+            if Role.COMMANDS in roles:
+                log = self._logs[name]
+                executor = CommandExecutor(one.context, log, states, max_waiting=self._settings.max_waiting)
+                for command in one.context.contract.commands.values():
+                    add_command(handlers, name, command, executor, calls)
+                commands += streamed(one.context, executor)
+            if Role.QUERIES in roles:
+                answers = Answers(one.context, one.log, states, one.models, one.past, self._stop)
+                for query in one.context.contract.queries.values():
+                    add_query(handlers, name, query, answers, calls)
+        if Role.COMMANDS in roles:
+            add_command_stream(handlers, commands, calls, self._stop)
+            add_admin(handlers, self._served, calls, self._logs)
+        if Role.EVENTS in roles:
+            add_events(handlers, self._served, calls, self._events)
         return handlers
 
 

@@ -11,6 +11,7 @@ import grpc
 
 from ceqs.errors import Misconfigured
 from ceqs.log import MAX_WAITING_ENTRIES
+from ceqs.server._roles import EVERY_ROLE, Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,8 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int = 0
+    roles: frozenset[Role] = EVERY_ROLE
+    """What to serve. A server without commands never writes the log, and takes one that is opened for reading only."""
     shared: bool = False
     """Whether sibling processes listen on the same port; the kernel spreads the connections among them."""
     key: str = ""
@@ -38,6 +41,8 @@ class ServerSettings:
     """How many states of each context are kept in memory."""
 
     def __post_init__(self) -> None:
+        if not self.roles:
+            raise Misconfigured(f"a server without a role serves nothing; give it one of {', '.join(Role)}")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise Misconfigured("TLS needs both, a certificate and its key (tls_certificate, tls_key)")
         if self.tls_certificate is None and not _is_loopback(self.host):

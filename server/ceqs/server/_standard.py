@@ -18,7 +18,7 @@ SERVICES = (health.SERVICE_NAME, reflection.SERVICE_NAME)
 
 
 class Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpcio-health-checking has no types
-    """Says of each service, and of the server as a whole, whether it answers."""
+    """Says of each service, of each role by its name, and of the server as a whole, whether it answers."""
 
     def __init__(self, stop: Stop) -> None:
         super().__init__()

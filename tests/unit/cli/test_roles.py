@@ -42,7 +42,12 @@ def serving(shop: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[s
 def test_serve_says_where_and_ends_in_order(serving: subprocess.Popen[str], shop: dict[str, str]) -> None:
     assert serving.stdout is not None
     address = shop["CEQS_ADDRESSES"].removeprefix("orders=")
-    assert json.loads(serving.stdout.readline()) == {"serves": "orders", "address": address, "pid": serving.pid}
+    assert json.loads(serving.stdout.readline()) == {
+        "serves": "orders",
+        "address": address,
+        "pid": serving.pid,
+        "roles": ["commands", "queries", "events"],
+    }
     serving.send_signal(signal.SIGTERM)
     assert serving.wait(20) == 0
 

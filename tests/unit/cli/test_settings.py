@@ -36,9 +36,12 @@ def test_settings_come_from_the_nearest_project(tmp_path: Path) -> None:
 OVERRIDES = {
     "contexts": ("a.context:a, b.context:b", ["a.context:a", "b.context:b"]),
     "addresses": ("a=127.0.0.1:1,b=[::1]:2", {"a": "127.0.0.1:1", "b": "[::1]:2"}),
+    "query_addresses": ("a=127.0.0.1:3", {"a": "127.0.0.1:3"}),
+    "event_addresses": ("a=127.0.0.1:4", {"a": "127.0.0.1:4"}),
     "data": ("/elsewhere", Path("/elsewhere")),
     "store": ("postgres", "postgres"),
     "database_url": ("postgresql://me@db/shop", "postgresql://me@db/shop"),
+    "read_url": ("postgresql://reader@db/shop", "postgresql://reader@db/shop"),
     "nats_url": ("nats://n:1", "nats://n:1"),
     "processes": ("3", 3),
     "key": ("secret", "secret"),
@@ -78,7 +81,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_right_one(tmp_path: Path
 
 
 def test_a_setting_like_no_other_is_refused_with_all_there_are(tmp_path: Path) -> None:
-    assert "there are contexts, addresses, data" in refusal(project(tmp_path, "zzz = 1"))
+    assert "there are contexts, addresses, query_addresses" in refusal(project(tmp_path, "zzz = 1"))
 
 
 def test_a_value_of_the_wrong_kind_is_refused_where_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

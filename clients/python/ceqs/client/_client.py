@@ -37,8 +37,9 @@ class ContextClient:
     """Talks to one context. Use it as an async context manager, or call `close()`.
 
     `address` is `host:port`, or the channel of another client (`InventoryClient(orders.channel)`), which stays its
-    owner's to close. `key` is the context's key, needed for private events; `actor` says who sends the commands.
-    `timeout` is in seconds over all attempts of one call, `attempt_timeout` over each of them.
+    owner's to close. `queries` and `events` are likewise where these are served, if not there. `key` is the context's
+    key, needed for private events; `actor` says who sends the commands. `timeout` is in seconds over all attempts of
+    one call, `attempt_timeout` over each of them.
     """
 
     ceqs_context: ClassVar[str]
@@ -51,14 +52,19 @@ class ContextClient:
         self,
         address: str | grpc.aio.Channel,
         *,
+        queries: str | grpc.aio.Channel | None = None,
+        events: str | grpc.aio.Channel | None = None,
         key: str | None = None,
         actor: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 10.0,
         attempt_timeout: float = 4.0,
     ) -> None:
-        self._owned = isinstance(address, str)
-        self.channel = open_channel(address, credentials) if isinstance(address, str) else address
+        self._opened: dict[str, grpc.aio.Channel] = {}
+        self.channel = self._open(address, credentials)
+        """Where commands are sent."""
+        self._queries = self._open(queries or self.channel, credentials)
+        self._events = self._open(events or self.channel, credentials)
         self.timeout = timeout
         self.attempt_timeout = attempt_timeout
         self.token = ""
@@ -66,9 +72,16 @@ class ContextClient:
         self._base = metadata_of({"ceqs-key": key, "ceqs-actor": actor})
 
     async def close(self) -> None:
-        """Close the channel; calls that are under way are cancelled."""
-        if self._owned:
-            await self.channel.close()
+        """Close the channels; calls that are under way are cancelled."""
+        for channel in self._opened.values():
+            await channel.close()
+
+    def _open(self, address: str | grpc.aio.Channel, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+        if not isinstance(address, str):
+            return address
+        if address not in self._opened:
+            self._opened[address] = open_channel(address, credentials)
+        return self._opened[address]
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,7 +94,7 @@ class ContextClient:
     def with_token(self, token: str) -> Self:
         """Give a client on the same channel whose queries wait for what the token says, besides its own commands."""
         other = copy.copy(self)
-        other._owned = False
+        other._opened = {}
         other.token = merge_tokens(self.token, token)
         return other
 
@@ -110,7 +123,7 @@ class ContextClient:
         Unauthenticated for private events without the context's key, OutOfRange where the log was restored meanwhile.
         """
         reader = EventsReader(
-            channel=self.channel,
+            channel=self._events,
             metadata=self._base,
             context=self.ceqs_context,
             known=self.ceqs_events,
@@ -144,7 +157,9 @@ class ContextClient:
         command_id = command_id_of(request, command_id)
         sent = self._base + metadata_of({"ceqs-command-id": command_id, **(metadata or {})})
         try:
-            response, trailers = await self._attempts(path, request, response_type, sent, self._patience(timeout))
+            response, trailers = await self._attempts(
+                self.channel, path, request, response_type, sent, self._patience(timeout)
+            )
         except CeqsError as error:
             leave_open(error, command_id)
             raise
@@ -171,7 +186,9 @@ class ContextClient:
                 "ceqs-as-of": None if as_of is None else encode_moment(as_of),
             }
         )
-        response, trailers = await self._attempts(path, request, response_type, sent, self._patience(timeout))
+        response, trailers = await self._attempts(
+            self._queries, path, request, response_type, sent, self._patience(timeout)
+        )
         return Answer(response, age_of(response, trailers))
 
     async def _watch(
@@ -193,7 +210,7 @@ class ContextClient:
         patience, last = self._patience(timeout), None
         while True:
             call = open_stream(
-                self.channel, path, request, response_type, self._base, {"ceqs-at-least": seen, "ceqs-as-of": past}
+                self._queries, path, request, response_type, self._base, {"ceqs-at-least": seen, "ceqs-as-of": past}
             )
             try:
                 async for response in call:
@@ -228,9 +245,15 @@ class ContextClient:
         return Patience(self.timeout if timeout is None else timeout)
 
     async def _attempts(
-        self, path: str, request: Message, response_type: type[R], metadata: CallMetadata, patience: Patience
+        self,
+        channel: grpc.aio.Channel,
+        path: str,
+        request: Message,
+        response_type: type[R],
+        metadata: CallMetadata,
+        patience: Patience,
     ) -> tuple[R, dict[str, str]]:
-        method = unary(self.channel, path, response_type)
+        method = unary(channel, path, response_type)
         while True:
             call = method(request, metadata=metadata, timeout=max(0.0, min(self.attempt_timeout, patience.left())))
             try:
