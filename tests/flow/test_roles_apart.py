@@ -24,6 +24,7 @@ from shop.orders.v1.states_pb2 import Order
 from shop.orders.v1.types_pb2 import Line
 
 KEY = "the key of the bank"
+PATIENCE = 60.0
 READING = ("queries", "events")
 ORDERS = {"CEQS_CONTEXTS": "shop.orders.context:orders", "CEQS_ADDRESSES": "orders=127.0.0.1:0"}
 
@@ -45,7 +46,7 @@ async def projected(writing: str, reading: str, models_url: str) -> AsyncIterato
 
 async def check_that_it_answers(writing: str, queries: str, events: str) -> None:
     """Write to the one process, and read everything from the others."""
-    async with OrdersClient(writing, queries=queries, events=events, key=KEY, timeout=30) as client:
+    async with OrdersClient(writing, queries=queries, events=events, key=KEY, timeout=PATIENCE) as client:
         live: Any = client.watch_order(WatchOrderRequest(order_id="2"))
         recorded = client.events(scope="private", types=["shop.orders.v1.OrderPlaced"])
         for number in (1, 2, 3):
@@ -57,8 +58,8 @@ async def check_that_it_answers(writing: str, queries: str, events: str) -> None
             assert order.message.order.country == "Eire"
             sales = await client.get_sales(GetSalesRequest())
             assert sales.message.total.orders == number
-            assert (await asyncio.wait_for(anext(recorded), 20)).message == order_placed(order.message.order)
-        async with asyncio.timeout(20):
+            assert (await asyncio.wait_for(anext(recorded), PATIENCE)).message == order_placed(order.message.order)
+        async with asyncio.timeout(PATIENCE):
             async for answer in live:
                 if answer.message.order.country:
                     break
