@@ -1,22 +1,30 @@
 """What follows the log: projections, publishers and subscribers, each in a place of its own."""
 
 from ceqs.projectors._fill import fill
+from ceqs.projectors._parking import GivenUp, Parked, read_given_up, read_parked
 from ceqs.projectors._place import Place, place_of
 from ceqs.projectors._places import Places, places_of
 from ceqs.projectors._projector import Projector, ProjectorSettings
 from ceqs.projectors._reader import Checkpoint, ModelReader
+from ceqs.projectors._requests import Request, ask
 from ceqs.projectors._status import HandlerStatus, read_status
 
 __all__ = [
     "Checkpoint",
+    "GivenUp",
     "HandlerStatus",
     "ModelReader",
+    "Parked",
     "Place",
     "Places",
     "Projector",
     "ProjectorSettings",
+    "Request",
+    "ask",
     "fill",
     "place_of",
     "places_of",
+    "read_given_up",
+    "read_parked",
     "read_status",
 ]

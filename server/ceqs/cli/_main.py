@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 # Everything heavier is imported by the command that needs it: `ceqs --help` answers at once.
-from ceqs.cli import _log
+from ceqs.cli import _log, _parked
 from ceqs.cli._output import Output, OutputOption, reporting, show
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ app = typer.Typer(
 Contexts = Annotated[list[str] | None, typer.Argument(metavar="[CONTEXT]...", help="Contexts by name; all by default.")]
 
 app.add_typer(_log.app)
+app.add_typer(_parked.app)
 
 
 class Part(enum.StrEnum):

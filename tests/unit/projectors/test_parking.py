@@ -10,10 +10,8 @@ import sqlalchemy as sa
 
 from ceqs.errors import Unavailable
 from ceqs.model import Context, PublicHearing, Publisher, Subscriber
-from ceqs.projectors import ModelReader, place_of, read_status
+from ceqs.projectors import ModelReader, Request, ask, place_of, read_given_up, read_parked, read_status
 from ceqs.projectors import _worker as worker
-from ceqs.projectors._parking import read_given_up, read_parked
-from ceqs.projectors._requests import Request, ask
 from ceqs.testing import eventually
 
 pytestmark = pytest.mark.usefixtures("fast", "hasty")

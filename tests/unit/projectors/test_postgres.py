@@ -10,10 +10,8 @@ import sqlalchemy as sa
 
 from ceqs.errors import Behind, Unavailable
 from ceqs.model import Context, Publisher
-from ceqs.projectors import ModelReader, place_of, places_of, read_status
+from ceqs.projectors import ModelReader, Request, ask, place_of, places_of, read_parked, read_status
 from ceqs.projectors import _worker as worker
-from ceqs.projectors._parking import read_parked
-from ceqs.projectors._requests import Request, ask
 from ceqs.testing import eventually
 
 pytestmark = pytest.mark.usefixtures("fast")

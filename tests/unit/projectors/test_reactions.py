@@ -13,11 +13,10 @@ import sqlalchemy as sa
 from ceqs.contract import new_id
 from ceqs.log import Entry, NewEvent
 from ceqs.model import Context, PrivateHearing, Publisher, Subscriber
-from ceqs.projectors import place_of, read_status
+from ceqs.projectors import place_of, read_parked, read_status
 from ceqs.projectors._dispatcher import Dispatcher
 from ceqs.projectors._handlers import MAX_DEPTH
 from ceqs.projectors._outbox import Outcome, Outgoing, enqueue
-from ceqs.projectors._parking import read_parked
 from ceqs.projectors._store import Store
 from ceqs.testing import eventually
 
