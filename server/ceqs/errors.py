@@ -12,6 +12,7 @@
     │   ├── Behind
     │   └── LogUnavailable
     ├── Overloaded        RESOURCE_EXHAUSTED    RetryInfo
+    ├── TooLarge          RESOURCE_EXHAUSTED    ErrorInfo
     ├── Unauthenticated   UNAUTHENTICATED       ErrorInfo
     ├── Denied            PERMISSION_DENIED     ErrorInfo
     ├── Unimplemented     UNIMPLEMENTED         ErrorInfo
@@ -46,6 +47,7 @@ __all__ = [
     "OutOfRange",
     "Overloaded",
     "Rejected",
+    "TooLarge",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
@@ -155,6 +157,12 @@ class Overloaded(CeqsError):
     retry_after = 0.5
 
 
+class TooLarge(CeqsError):
+    """Answering takes more than the server's limits allow."""
+
+    code = code_pb2.RESOURCE_EXHAUSTED
+
+
 class Unauthenticated(CeqsError):
     """The call carries no key. Send the context's key as metadata `ceqs-key` (CEQS_KEY)."""
 
@@ -197,7 +205,11 @@ _BY_CODE: dict[int, type[CeqsError]] = {
         Internal,
     )
 }
-_BY_REASON: dict[str, type[CeqsError]] = {"BEHIND": Behind, "LOG_UNAVAILABLE": LogUnavailable}
+_BY_REASON: dict[str, type[CeqsError]] = {
+    "BEHIND": Behind,
+    "LOG_UNAVAILABLE": LogUnavailable,
+    "TOO_LARGE": TooLarge,
+}
 
 
 def to_status(error: CeqsError, domain: str) -> status_pb2.Status:

@@ -2,6 +2,7 @@
 
 from ceqs.projectors._fill import fill
 from ceqs.projectors._parking import GivenUp, Parked, read_given_up, read_parked
+from ceqs.projectors._past import Past, PastLimits
 from ceqs.projectors._place import Place, place_of
 from ceqs.projectors._places import Places, places_of
 from ceqs.projectors._projector import Projector, ProjectorSettings
@@ -15,6 +16,8 @@ __all__ = [
     "HandlerStatus",
     "ModelReader",
     "Parked",
+    "Past",
+    "PastLimits",
     "Place",
     "Places",
     "Projector",

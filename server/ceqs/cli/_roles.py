@@ -16,7 +16,7 @@ from ceqs.cli._signals import together
 from ceqs.errors import LogUnavailable, Misconfigured
 from ceqs.log import LogReader, open_log, open_reader
 from ceqs.model import Context
-from ceqs.projectors import ModelReader, Projector, ProjectorSettings, places_of
+from ceqs.projectors import ModelReader, Past, PastLimits, Projector, ProjectorSettings, place_of, places_of
 from ceqs.relay import Relay
 from ceqs.server import EVERY_ROLE, Role, Served, Server, ServerSettings
 
@@ -61,10 +61,11 @@ async def serve(
             log: LogReader = await (open_log(settings.log_url(name), name) if writing else _reader(settings, name))
             stack.push_async_callback(log.close)
             models = _models(settings, context)
-            for model in models.values():
-                stack.push_async_callback(model.close)
+            past = _past(settings, context, log)
+            for close in (*(model.close for model in models.values()), *(one.close for one in past.values())):
+                stack.push_async_callback(close)
             listening = server_settings(settings, name, addresses[name], roles=roles, shared=shared)
-            server = Server([Served(context, log, models)], listening)
+            server = Server([Served(context, log, models, past)], listening)
             servers.append(server)
             try:
                 await server.start()
@@ -118,6 +119,20 @@ async def project(settings: Settings, names: Iterable[str], announce: Announce) 
 
 def _models(settings: Settings, context: Context) -> dict[str, ModelReader]:
     return {name: ModelReader(places_of(settings.models_url, context.name, name)) for name in context.projections}
+
+
+def _past(settings: Settings, context: Context, log: LogReader) -> dict[str, Past]:
+    """Give readers of what was, of the projections that fold the context's own log."""
+    if bool(place_of(settings.past_url, "past", "any").schema) != (settings.store == "postgres"):
+        raise Misconfigured(f"scratch_url {settings.past_url} is no {settings.store}, as the models are")
+    limits = PastLimits(
+        bytes=settings.scratch_megabytes * 2**20, seconds=settings.scratch_seconds, idle=settings.scratch_minutes * 60
+    )
+    return {
+        name: Past(projection, log, settings.past_url, limits)
+        for name, projection in context.projections.items()
+        if projection.ceqs_contract.package == context.contract.package
+    }
 
 
 def server_settings(

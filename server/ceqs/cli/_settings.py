@@ -54,6 +54,15 @@ class Settings(BaseSettings):
     """Where the store is postgres: `postgresql://user@host:port/database`, for logs and query models."""
     read_url: str = ""
     """Where processes that only read find the same as in `database_url`: a user who may only read, or a replica."""
+    scratch_url: str = ""
+    """Where models of the past are replayed, as the store has it: `sqlite:///ABSOLUTE/DIRECTORY` or `postgresql://...`;
+    by default in the directory `data`, or in the database."""
+    scratch_megabytes: Annotated[int, Field(ge=1)] = 1024
+    """How large a model of the past may become."""
+    scratch_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """How long a replay may take."""
+    scratch_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """How long a model of the past is kept that nobody asks."""
     nats_url: str = "nats://127.0.0.1:4222"
     processes: Annotated[int, Field(ge=1)] = 1
     """How many processes `ceqs serve` runs behind each address; more than one where the store is postgres."""
@@ -107,6 +116,11 @@ class Settings(BaseSettings):
     def reading(self) -> Settings:
         """Give the settings of a process that only reads."""
         return self.model_copy(update={"database_url": self.read_url or self.database_url})
+
+    @property
+    def past_url(self) -> str:
+        """Where models of the past are replayed, as `ceqs.projectors.Past` takes it."""
+        return self.scratch_url or self._url(Path("scratch"))
 
     def _url(self, part: Path) -> str:
         if self.store == "sqlite":

@@ -190,7 +190,7 @@ class Answers:
     async def _from_past(self, rpc: QueryRpc, request: Message, call: QueryCall, moment: Moment) -> Answer:
         past = self._past.get(rpc.projection)
         if past is None:
-            raise Unimplemented(f"this server keeps no place for the past of {rpc.projection}: set scratch_url")
+            raise Unimplemented(f"this server keeps no models of the past of {rpc.projection}: set scratch_url")
         position = await position_of(moment, self._log, await self._head(call))
         async with past.session(position, _patience(call)) as (session, checkpoint):
             response = await self._ask(rpc, request, session)

@@ -155,6 +155,11 @@ def test_a_directory_that_cannot_be_written_is_named(shop: dict[str, str], ceqs:
     assert str(tmp_path / "file") in refusal(ceqs, "serve", "orders", **{**shop, "CEQS_DATA": str(tmp_path / "file")})
 
 
+def test_the_past_is_replayed_by_the_database_that_has_the_models(shop: dict[str, str], ceqs: Ceqs) -> None:
+    elsewhere = {"CEQS_SCRATCH_URL": "postgresql://ceqs@127.0.0.1:1/nowhere"}
+    assert "is no sqlite, as the models are" in refusal(ceqs, "serve", "orders", **{**shop, **elsewhere})
+
+
 def test_a_file_that_is_no_database_is_named(shop: dict[str, str], ceqs: Ceqs, tmp_path: Path) -> None:
     log = tmp_path / "data/logs/orders.db"
     log.parent.mkdir(parents=True)

@@ -135,7 +135,7 @@ async def test_a_live_query_of_the_past_answers_once_and_ends(asking: Any, log: 
     assert decode_token(answers[0].response.age.token) == {log.log_id: 2}
 
 
-async def test_without_a_place_for_it_the_past_of_a_projection_is_unimplemented(asking: Any, log: Log) -> None:
+async def test_without_scratch_the_past_of_a_projection_is_unimplemented(asking: Any, log: Log) -> None:
     with pytest.raises(Unimplemented, match="set scratch_url"):
         await asking.ask("GetTotal", at(log, 0))
 
