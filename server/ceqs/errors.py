@@ -12,7 +12,7 @@
     │   ├── Behind
     │   └── LogUnavailable
     ├── Overloaded        RESOURCE_EXHAUSTED    RetryInfo
-    ├── TooLarge          RESOURCE_EXHAUSTED    ErrorInfo
+    │   └── TooLarge                            never RetryInfo
     ├── Unauthenticated   UNAUTHENTICATED       ErrorInfo
     ├── Denied            PERMISSION_DENIED     ErrorInfo
     ├── Unimplemented     UNIMPLEMENTED         ErrorInfo
@@ -154,13 +154,13 @@ class Overloaded(CeqsError):
     """Too many commands are waiting. Try again later."""
 
     code = code_pb2.RESOURCE_EXHAUSTED
-    retry_after = 0.5
+    retry_after: float | None = 0.5
 
 
-class TooLarge(CeqsError):
+class TooLarge(Overloaded):
     """Answering takes more than the server's limits allow."""
 
-    code = code_pb2.RESOURCE_EXHAUSTED
+    retry_after = None
 
 
 class Unauthenticated(CeqsError):

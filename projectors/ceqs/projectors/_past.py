@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -88,7 +89,7 @@ class Past:
 
     async def close(self) -> None:
         """Remove everything."""
-        tasks = [*self._replaying.values(), *([self._sweeping] if self._sweeping else [])]
+        tasks: list[asyncio.Task[Any]] = [*self._replaying.values(), *([self._sweeping] if self._sweeping else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -41,7 +41,7 @@ class Scratch(ABC):
         kind = _Schemas if place_of(url, "past", "any").schema else _Files
         scratch: Scratch = kind(url, secrets.token_hex(4))
         try:
-            await scratch._take()
+            await scratch.take()
         except (DBAPIError, OSError) as error:
             await scratch.close()
             raise Unavailable(f"there is no room for models of the past at {url}: {said(error)}") from error
@@ -77,7 +77,7 @@ class Scratch(ABC):
         """Give up the lock: what is left belongs to nobody."""
 
     @abstractmethod
-    async def _take(self) -> None:
+    async def take(self) -> None:
         """Lock it for this process, and remove what dead ones have left."""
 
 
@@ -87,7 +87,7 @@ class _Files(Scratch):
         self._directory = Path(str(place_of(url, self._context, "any").url.database)).parent
         self._lock: IO[bytes] | None = None
 
-    async def _take(self) -> None:
+    async def take(self) -> None:
         self._directory.mkdir(parents=True)
         self._lock = _locked(self._directory)
         for left in self._directory.parent.glob("past_*"):
@@ -148,7 +148,7 @@ class _Schemas(Scratch):
         )
         self._holding: AsyncConnection | None = None
 
-    async def _take(self) -> None:
+    async def take(self) -> None:
         self._holding = await self._engine.connect()
         await self._lock(f"ceqs_{self._context}")
         of_any = r"^ceqs_past_[0-9a-f]{8}_"

@@ -196,4 +196,4 @@ def places(url: str) -> Callable[[], Any]:
 
 
 async def _none(places: Callable[[], Any]) -> bool:
-    return await places() == 0
+    return bool(await places() == 0)

@@ -21,6 +21,7 @@ from ceqs.server import CommandCall, CommandExecutor
 from ceqs.v1.events_pb2 import RecordedEvent
 from shop.inventory.context import inventory
 from shop.inventory.v1 import commands_pb2 as stock
+from shop.inventory.v1.types_pb2 import AdjustmentReason
 from shop.orders.context import orders
 from shop.orders.v1 import commands_pb2 as sales
 from shop.orders.v1.types_pb2 import Line
@@ -60,7 +61,7 @@ def stock_commands(dice: random.Random) -> Iterator[Message]:
                     product_code=code,
                     quantity=dice.randint(-3, 3),
                     unit_value_micros=10**6,
-                    reason=stock.AdjustStockRequest.DESCRIPTOR.fields_by_name["reason"].enum_type.values[1].number,
+                    reason=AdjustmentReason.ADJUSTMENT_REASON_COUNTED,
                 ),
             )
         )
@@ -100,7 +101,7 @@ async def answered(answers: Answers, rpc: QueryRpc, request: Message, call: Quer
     except NotFound:
         return None
     if rpc.age_field:
-        response.ClearField(rpc.age_field)  # type: ignore[arg-type]
+        response.ClearField(rpc.age_field)
     return response
 
 
