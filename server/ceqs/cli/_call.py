@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from ceqs.cli._contexts import addresses_of, load_contexts
-from ceqs.cli._output import Output, outline, show
+from ceqs.cli._output import Output, outline, show, show_progress
 from ceqs.cli._reflection import Rpc, find_rpc, rpcs_of
 from ceqs.cli._request import fill_request
 from ceqs.cli._running import find_running
@@ -87,15 +87,7 @@ async def call(
     answer shall include.
     """
     moment = None if as_of is None else moment_of("--as-of", as_of, dt.datetime.now(dt.UTC))
-    until = time.monotonic() + wait
-    while True:
-        try:
-            rpc, key = await _find(settings, name, address)
-            break
-        except CeqsError as error:
-            if time.monotonic() > until or not (isinstance(error, Unavailable) or _declared(settings, name)):
-                raise
-        await asyncio.sleep(0.2)
+    rpc, key = await _served(settings, name, address, wait, output)
     request = GetMessageClass(rpc.method.input_type)()
     fill_request(request, words)
     async with AnyClient(rpc.address, key=key, actor=actor) as client:
@@ -105,6 +97,22 @@ async def call(
         )
         async for answer in answers:
             _show(answer, output)
+
+
+async def _served(settings: Settings, name: str, address: str | None, wait: float, output: Output) -> tuple[Rpc, str]:
+    """Find the rpc as soon as it is served, within `wait` seconds; tell who waits what for."""
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            return await _find(settings, name, address)
+        except CeqsError as error:
+            waited = time.monotonic() - began
+            if waited > wait or not (isinstance(error, Unavailable) or _declared(settings, name)):
+                raise
+            if waited > PATIENCE and not told:
+                told = True
+                show_progress(output, f"waiting up to {wait:g} s: {error.message}")
+        await asyncio.sleep(0.2)
 
 
 async def _find(settings: Settings, name: str, address: str | None) -> tuple[Rpc, str]:

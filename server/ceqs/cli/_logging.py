@@ -38,7 +38,7 @@ def configure_logging() -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # A line is one write: processes share the stream.
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -187,7 +187,7 @@ def call(
     actor: Annotated[str | None, typer.Option(help="Who sends the command.")] = None,
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds that a server may need to start, and a model to catch up.")
-    ] = 10.0,
+    ] = 30.0,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Call a command or query of a running server, by gRPC reflection.

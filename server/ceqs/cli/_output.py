@@ -7,7 +7,7 @@ import enum
 import json
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -26,17 +26,29 @@ OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Print text
 
 def show(output: Output, text: str, value: Mapping[str, Any]) -> None:
     """Print a result: the text, or the value as one line of JSON."""
-    # At once, for the next thing that a reader of the pipe waits for is this line.
-    print(json.dumps(value, default=str, ensure_ascii=False) if output is Output.JSON else text, flush=True)
+    _write(sys.stdout, json.dumps(value, default=str, ensure_ascii=False) if output is Output.JSON else text)
 
 
 def show_error(output: Output, error: CeqsError) -> None:
     """Print an error to stderr: one line that says what is wrong and how to mend it, or JSON."""
     if output is Output.JSON:
-        print(as_json(error), file=sys.stderr)
+        _write(sys.stderr, as_json(error))
         return
     named = f"{error.reason}: {error.message}" if isinstance(error, Rejected) else error.message
-    print(f"{typer.style('error', fg='red', bold=True) if sys.stderr.isatty() else 'error'}: {named}", file=sys.stderr)
+    label = typer.style("error", fg="red", bold=True) if sys.stderr.isatty() else "error"
+    _write(sys.stderr, f"{label}: {named}")
+
+
+def show_progress(output: Output, text: str) -> None:
+    """Tell a person on stderr what takes its time."""
+    if output is Output.TEXT:
+        _write(sys.stderr, text)
+
+
+def _write(stream: TextIO, line: str) -> None:
+    # In one piece, for several processes may print to one pipe; at once, for its reader waits for this line.
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 @contextlib.contextmanager

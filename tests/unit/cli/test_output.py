@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from ceqs.cli._main import app
-from ceqs.cli._output import Output, outline, reporting
+from ceqs.cli._output import Output, outline, reporting, show, show_error
 from ceqs.errors import CeqsError, Misconfigured, Rejected, Unavailable
 
 COMMANDS = [
@@ -26,6 +29,34 @@ COMMANDS = [
     "log remember",
     "log purge",
 ]
+
+
+class Pipe(io.RawIOBase):
+    """Keeps what is written, write by write."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.writes.append(bytes(data))
+        return len(data)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_line_is_one_write_for_processes_share_a_pipe(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = Pipe()
+    # As Python has it where PYTHONUNBUFFERED is set.
+    monkeypatch.setattr(sys, stream, io.TextIOWrapper(pipe, write_through=True))
+    for output in Output:
+        if stream == "stdout":
+            show(output, "text", {"value": 1})
+        else:
+            show_error(output, Misconfigured("no contexts"))
+    assert len(pipe.writes) == 2
+    assert all(line.endswith(b"\n") for line in pipe.writes)
 
 
 def test_an_outline_nests_by_indentation() -> None:

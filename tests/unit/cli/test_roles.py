@@ -192,11 +192,14 @@ def test_call_waits_for_a_server_that_is_starting(shop: dict[str, str], tmp_path
     command = [sys.executable, "-m", "ceqs.cli", "call", "ceqs.v1.EventsService.GetHead", "--wait", "40"]
     serve = [sys.executable, "-m", "ceqs.cli", "serve", "orders"]
     env = {**os.environ, **shop}
-    with subprocess.Popen(command, cwd=tmp_path, env=env) as early, subprocess.Popen(serve, cwd=tmp_path, env=env) as s:
-        try:
-            assert early.wait(50) == 0
-        finally:
-            s.terminate()
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) as early:
+        assert early.stderr is not None
+        assert early.stderr.readline().startswith("waiting up to 40 s: nothing answers at 127.0.0.1:")
+        with subprocess.Popen(serve, cwd=tmp_path, env=env) as server:
+            try:
+                assert early.wait(50) == 0
+            finally:
+                server.terminate()
 
 
 def test_a_contract_that_does_not_compile_is_named_by_line(ceqs: Ceqs, tmp_path: Path) -> None:
