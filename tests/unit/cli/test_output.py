@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, BinaryIO, cast
 
 import pytest
 import typer
+from typer.models import CommandInfo
 from typer.testing import CliRunner
 
 from ceqs.cli._main import app
@@ -28,6 +30,10 @@ COMMANDS = [
     "log retag",
     "log remember",
     "log purge",
+    "parked list",
+    "parked show",
+    "parked retry",
+    "parked skip",
 ]
 
 
@@ -49,7 +55,7 @@ class Pipe(io.RawIOBase):
 def test_a_line_is_one_write_for_processes_share_a_pipe(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = Pipe()
     # As Python has it where PYTHONUNBUFFERED is set.
-    monkeypatch.setattr(sys, stream, io.TextIOWrapper(pipe, write_through=True))
+    monkeypatch.setattr(sys, stream, io.TextIOWrapper(cast("BinaryIO", pipe), write_through=True))
     for output in Output:
         if stream == "stdout":
             show(output, "text", {"value": 1})
@@ -106,12 +112,14 @@ def test_every_command_teaches_and_prints_json_where_asked(command: str) -> None
 
 
 def test_there_are_no_other_commands() -> None:
-    named = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    def names(commands: Iterable[CommandInfo]) -> list[str]:
+        return [command.name or command.callback.__name__ for command in commands if command.callback]
+
+    named = names(app.registered_commands)
     for group in app.registered_groups:
         assert group.typer_instance
-        commands = group.typer_instance.registered_commands
         named += [
-            f"{group.typer_instance.info.name} {command.callback.__name__}" for command in commands if command.callback
+            f"{group.typer_instance.info.name} {name}" for name in names(group.typer_instance.registered_commands)
         ]
     assert sorted(named) == sorted(COMMANDS)
 
