@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Generator, Iterable, Iterator
 
 from golden.lending.v1.in_pb2 import (
@@ -53,6 +54,8 @@ from golden.lending.v1.lending_ceqs import (
     ReservationsFoldBase,
 )
 from golden.lending.v1.lending_client import LendingClient
+from golden.processes.v1.in_pb2 import GiveBackRequest, PartArrived, Repair, ThingTakenIn
+from golden.processes.v1.processes_ceqs import ProcessesCommand, RepairProcess
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -136,6 +139,19 @@ class Telling(LendingPublisher):
 class Reminding(LendingPrivateSubscriber):
     def on_book_reserved(self, event: BookReserved, ctx: Reaction) -> Iterator[LendingCommand]:
         yield ReturnBookRequest(book_id=event.book_id)
+
+
+class Repairing(RepairProcess):
+    def on_thing_taken_in(self, event: ThingTakenIn, repair: Repair, ctx: Reaction) -> Iterator[ProcessesCommand]:
+        repair.missing = event.parts
+        request = GiveBackRequest(thing_id=event.thing_id)
+        ctx.schedule(request, key=event.thing_id, after=dt.timedelta(days=7))
+        ctx.schedule(request, key=event.thing_id, at=ctx.recorded_at)
+        yield request
+
+    def on_part_arrived(self, event: PartArrived, repair: Repair, ctx: Reaction) -> list[ProcessesCommand]:
+        ctx.cancel(repair.thing_id)
+        return []
 
 
 class Hearing(LendingSubscriber):

@@ -40,6 +40,9 @@ from golden.lending.v1.lending_ceqs import (
     RegisterFoldBase,
 )
 from golden.lending.v1.lending_client import LendingClient
+from golden.processes.v1.in_pb2 import GiveBackRequest, PartArrived, Repair, Thing, ThingTakenIn
+from golden.processes.v1.processes_ceqs import ProcessesCommand, ProcessesContext, RepairCommands, RepairProcess
+from golden.processes.v1.processes_ceqs import ThingFoldBase as Fold
 from sqlalchemy.ext.asyncio import AsyncSession as Session
 
 from ceqs.model import Admission, Boundary, Reaction, Recorded
@@ -47,6 +50,7 @@ from ceqs.model import Decision as Ctx
 
 Events = Iterator[LendingEvent]
 Loans = Iterator[Loan]
+Requests = Iterator[ProcessesCommand]
 
 
 class MissingFold(LoanFoldBase):
@@ -128,6 +132,19 @@ class WrongSubscriber(LendingPrivateSubscriber):
         yield BookReturned(book_id=event.book_id)  # wrong: no command
 
 
+class WrongProcess(RepairProcess):
+    def on_thing_taken_in(self, event: ThingTakenIn, repair: Thing, ctx: Reaction) -> Requests: ...  # wrong: state
+
+    def on_part_arrived(self, event: PartArrived, repair: Repair, ctx: Reaction) -> Iterator[ProcessesCommand]:
+        ctx.schedule(GiveBackRequest(), after=7)  # wrong: no key, and a number is no duration
+        yield PartArrived()  # wrong: no command
+
+
+class MissingProcess(RepairProcess):
+    def on_part_arrived(self, event: PartArrived, repair: Repair, ctx: Reaction) -> Requests:
+        yield GiveBackRequest(thing_id=repair.thing_id)
+
+
 class WrongHearing(LendingSubscriber):
     def on_book_available(self, event: BookLent, ctx: Reaction) -> Iterator[ReturnBookRequest]: ...  # wrong: event
 
@@ -146,6 +163,7 @@ class MissingQueries(LoanQueries):
 
 MissingFold()  # wrong: on_book_returned is missing
 MissingQueries()  # wrong: follow_loan is missing
+MissingProcess()  # wrong: on_thing_taken_in is missing
 
 
 def build(loans: LoanFoldBase, commands: LoanCommands, queries: LoanQueries) -> None:
@@ -162,6 +180,10 @@ def build(loans: LoanFoldBase, commands: LoanCommands, queries: LoanQueries) -> 
         subscribers=[WrongPublisher()],  # wrong: no subscriber
         queries=[commands],  # wrong: no queries
     )
+
+
+def build_processes(commands: RepairCommands, folds: Fold) -> None:
+    ProcessesContext(commands=commands, folds=[folds])  # wrong: the process manager is missing
 
 
 async def call(client: LendingClient) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from google.protobuf.message import DecodeError, Message
@@ -13,14 +14,31 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ceqs.contract import tags_of
 from ceqs.errors import CeqsError, Misconfigured
-from ceqs.model import Context, NamedHandler, Projection, Publisher, Reaction, Recorded, Subscriber
+from ceqs.model import (
+    Cancelled,
+    Context,
+    NamedHandler,
+    ProcessManager,
+    Projection,
+    Publisher,
+    Reacted,
+    Reaction,
+    Recorded,
+    Scheduled,
+    Subscriber,
+    react,
+)
 from ceqs.projectors._blame import Unreadable
 from ceqs.projectors._outbox import Outgoing, enqueue
+from ceqs.projectors._process_states import load_state, save_state
+from ceqs.projectors._timers import Timer, set_timers
 from ceqs.v1.admin_pb2 import AppendPublicRequest
 from ceqs.v1.events_pb2 import RecordedEvent
 
 MAX_DEPTH = 16
 """How many reactions may lie between a client's command and a subscriber's: a loop of services ends here."""
+MUCH_LATER = dt.timedelta(seconds=1)
+"""From here on a timer begins anew: its command is no direct outcome of the event that set it."""
 MAX_ID_BYTES = 200
 APPEND_PUBLIC = "/ceqs.v1.AdminService/AppendPublic"
 PUBLIC_IDS = uuid.UUID("8f1c6f3e-6c1d-5e0a-9a52-0d8b1a3d2f47")
@@ -35,7 +53,7 @@ class Handler(ABC):
     """Applies events to a place."""
 
     kind: str
-    """projection, publisher or subscriber"""
+    """projection, publisher, subscriber or process"""
     version: int = 1
     metadata: sa.MetaData | None = None
     """The tables of its own."""
@@ -101,25 +119,29 @@ class ProjectionHandler(Handler):
 class ReactionHandler(Handler):
     """Puts what a publisher or subscriber yields into its outbox."""
 
+    kind = "subscriber"
+
     def __init__(self, handler: Publisher | Subscriber, context: Context) -> None:
         super().__init__(handler)
-        self.kind = "publisher" if isinstance(handler, Publisher) else "subscriber"
+        if isinstance(handler, Publisher):
+            self.kind = "publisher"
         self._context = context
 
     async def apply(self, session: AsyncSession, event: RecordedEvent) -> None:
         """Put the calls that the event leads to into the outbox."""
-        yielded = self._methods[event.type](self._message(event), _reaction(event))
-        if yielded is None:
-            raise Misconfigured(f"{self.name} returned None for {event.type}; it must yield, or return an iterable")
-        outcome = list(yielded)
-        if outcome and self.kind == "subscriber" and event.causation_depth >= MAX_DEPTH:
-            raise Endless(
-                f"{event.type} at position {event.position} is the outcome of {event.causation_depth} reactions in a "
-                f"row (at most {MAX_DEPTH}): do two subscribers answer each other?"
-            )
-        if outcome:
-            calls = self._append(event, outcome) if self.kind == "publisher" else self._commands(event, outcome)
+        reacted = await self._react(session, event, self._message(event))
+        if self.kind == "publisher":
+            if reacted.timers:
+                raise Misconfigured(f"{self.name} is a publisher and sets no timers; a subscriber may")
+            calls = self._append(event, reacted.messages) if reacted.messages else ()
+        else:
+            calls = [self._command(event, self._id(event, n), request) for n, request in enumerate(reacted.messages)]
+            await self._set(session, event, reacted.timers)
+        if calls:
             await enqueue(session, calls)
+
+    async def _react(self, session: AsyncSession, event: RecordedEvent, message: Message) -> Reacted:
+        return await react(self._methods[event.type], message, ctx=_reaction(event))
 
     def _append(self, event: RecordedEvent, messages: Iterable[Message]) -> Sequence[Outgoing]:
         append_id = self._id(event, 0)
@@ -141,22 +163,34 @@ class ReactionHandler(Handler):
             keys |= dict.fromkeys(tags or [declared.full_name])
         return [self._call(event, append_id, APPEND_PUBLIC, request, keys, event.causation_depth)]
 
-    def _commands(self, event: RecordedEvent, requests: Iterable[Message]) -> Sequence[Outgoing]:
-        calls: list[Outgoing] = []
-        for ordinal, request in enumerate(requests):
-            rpc = self._context.contract.command_of(request)
-            keys = tags_of(request, [tag for tag in rpc.tags if tag.key in rpc.state.boundary])
-            calls.append(
-                self._call(
-                    event,
-                    self._id(event, ordinal),
-                    rpc.path,
-                    request,
-                    keys or [rpc.state.full_name],
-                    event.causation_depth + 1,
-                )
+    def _command(
+        self, event: RecordedEvent, request_id: str, request: Message, *, much_later: bool = False
+    ) -> Outgoing:
+        if event.causation_depth >= MAX_DEPTH and not much_later:
+            raise Endless(
+                f"{event.type} at position {event.position} is the outcome of {event.causation_depth} reactions in a "
+                f"row (at most {MAX_DEPTH}): do two subscribers answer each other?"
             )
-        return calls
+        rpc = self._context.contract.command_of(request)
+        keys = tags_of(request, [tag for tag in rpc.tags if tag.key in rpc.state.boundary])
+        depth = 0 if much_later else event.causation_depth + 1
+        return self._call(event, request_id, rpc.path, request, keys or [rpc.state.full_name], depth)
+
+    async def _set(self, session: AsyncSession, event: RecordedEvent, timers: Iterable[Scheduled | Cancelled]) -> None:
+        recorded_at = event.recorded_at.ToDatetime(dt.UTC)
+        changes: list[Timer] = []
+        for ordinal, timer in enumerate(timers):
+            prefix = f"ceqs:{self._context.name}/{self.name}:timer:{quote(timer.key)}:"
+            if isinstance(timer, Cancelled):
+                changes.append(Timer(timer.key, prefix))
+            else:
+                # What is done every day, by a timer that its own outcome sets again, is no endless loop.
+                much_later = timer.due - recorded_at >= MUCH_LATER
+                request_id = self._short(f"{prefix}{event.id}:{ordinal}")
+                call = self._command(event, request_id, timer.request, much_later=much_later)
+                changes.append(Timer(timer.key, prefix, call, timer.due))
+        if changes:
+            await set_timers(session, changes)
 
     def _call(
         self, event: RecordedEvent, request_id: str, path: str, request: Message, keys: Iterable[str], depth: int
@@ -172,12 +206,40 @@ class ReactionHandler(Handler):
         )
 
     def _id(self, event: RecordedEvent, ordinal: int) -> str:
-        derived = f"ceqs:{self._context.name}/{self.name}:{event.id}:{ordinal}"
+        return self._short(f"ceqs:{self._context.name}/{self.name}:{event.id}:{ordinal}")
+
+    def _short(self, derived: str) -> str:
         if len(derived.encode()) > MAX_ID_BYTES:
             raise Misconfigured(
                 f"the id {derived} is longer than {MAX_ID_BYTES} bytes: shorten the name of {self.name}"
             )
         return derived
+
+
+class ProcessHandler(ReactionHandler):
+    """Keeps the states of a process manager, and puts what it yields into its outbox."""
+
+    kind = "process"
+
+    def __init__(self, manager: ProcessManager, context: Context) -> None:
+        super().__init__(manager, context)
+        self._tags = manager.ceqs_tags
+        self._state = manager.ceqs_state()
+
+    def key(self, event: RecordedEvent) -> str:
+        """Give the tag by which the process keeps its state, `order:536365`; empty where the event has none."""
+        return next(iter(self._tags(self._message(event))), "")
+
+    async def _react(self, session: AsyncSession, event: RecordedEvent, message: Message) -> Reacted:
+        """React for each state that the event is about, in the order of its tags."""
+        method, ctx = self._methods[event.type], _reaction(event)
+        messages: list[Message] = []
+        for tag in self._tags(message):
+            key = tag.partition(":")[2]
+            state = await load_state(session, self._state, key)
+            messages += (await react(method, message, state, ctx=ctx)).messages
+            await save_state(session, self._state, key, state)
+        return Reacted(tuple(messages), tuple(ctx.timers))
 
 
 def _reaction(event: RecordedEvent) -> Reaction:

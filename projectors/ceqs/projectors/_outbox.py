@@ -82,7 +82,7 @@ class Outbox:
                 row, kind = values.pop("row"), values.pop("kind")
                 await connection.execute(sa.update(OUTBOX).where(OUTBOX.c.id == row).values(outcome=kind, **values))
             for (path, kind, reason), count in counts.items():
-                await _count(connection, path, kind, reason, count)
+                await count_outcome(connection, path, Outcome(kind, reason), count)
         self.unsent -= len(outcomes)
         self.outcomes.update(outcome.name for _, _, outcome in outcomes)
 
@@ -108,11 +108,12 @@ async def tally(connection: AsyncConnection) -> tuple[int, Counter[str]]:
     return waiting, outcomes
 
 
-async def _count(connection: AsyncConnection, path: str, kind: str, reason: str, count: int) -> None:
-    same = (OUTCOMES.c.path == path, OUTCOMES.c.outcome == kind, OUTCOMES.c.reason == reason)
+async def count_outcome(connection: AsyncConnection, path: str, outcome: Outcome, count: int) -> None:
+    """Count so many calls of an rpc under what they came to."""
+    same = (OUTCOMES.c.path == path, OUTCOMES.c.outcome == outcome.kind, OUTCOMES.c.reason == outcome.reason)
     counted = await connection.execute(sa.update(OUTCOMES).where(*same).values(calls=OUTCOMES.c.calls + count))
     if not counted.rowcount:
-        values = {"path": path, "outcome": kind, "reason": reason, "calls": count}
+        values = {"path": path, "outcome": outcome.kind, "reason": outcome.reason, "calls": count}
         await connection.execute(sa.insert(OUTCOMES).values(values))
 
 

@@ -11,13 +11,16 @@ import grpc.aio
 from ceqs.errors import Misconfigured
 from ceqs.model import Context
 from ceqs.projectors._calls import LogLink, open_channel
+from ceqs.projectors._clock import Clock, SystemClock
 from ceqs.projectors._dispatcher import Sender
 from ceqs.projectors._handlers import Handler
 from ceqs.projectors._jetstream import LogStream, NatsLink
 from ceqs.projectors._keeper import Keeper
+from ceqs.projectors._outlet import Heard, Outlet
 from ceqs.projectors._place import Place
 from ceqs.projectors._places import Places, places_of
 from ceqs.projectors._status import HandlerStatus, handlers_of, missing
+from ceqs.projectors._store import Store
 from ceqs.projectors._tail import Tail
 from ceqs.projectors._worker import Worker
 
@@ -36,6 +39,8 @@ class ProjectorSettings:
     """Empty: the servers are asked for new events instead, ten times a second."""
     key: str = field(default="", repr=False)
     """The context's key."""
+    clock: Clock = field(default_factory=SystemClock, repr=False)
+    """What timers go by."""
 
 
 class Projector:
@@ -81,11 +86,12 @@ class Projector:
                 tails[context] = Tail(link, LogStream(nats, context, public=not private) if nats else None)
             return tails[context]
 
-        def sender() -> Sender:
-            return Sender(channel(self._context.name, {}), self._settings.key)
+        def outlet(store: Store, heard: Heard) -> Outlet:
+            sender = Sender(channel(self._context.name, {}), self._settings.key)
+            return Outlet(store, sender, self._settings.clock, heard)
 
         def work(handler: Handler, place: Place) -> Worker:
-            return Worker(handler, place, tail(handler.contract.context), sender)
+            return Worker(handler, place, tail(handler.contract.context), outlet)
 
         def run(handler: Handler) -> Worker | Keeper:
             places = self._places(handler)

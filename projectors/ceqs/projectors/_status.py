@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from ceqs.model import Context
-from ceqs.projectors._handlers import Handler, ProjectionHandler, ReactionHandler
+from ceqs.model import Context, ProcessManager, Publisher, Subscriber
+from ceqs.projectors._handlers import Handler, ProcessHandler, ProjectionHandler, ReactionHandler
 from ceqs.projectors._outbox import tally
 from ceqs.projectors._place import Place, dispose
 from ceqs.projectors._places import Places, places_of
 from ceqs.projectors._tables import CHECKPOINT, aware
+from ceqs.projectors._timers import count_timers
 
 MISSING, STAND_BY, CATCHING_UP, LIVE = "missing", "stand-by", "catching-up", "live"
 PAUSED, STOPPED, RECORDED = "paused", "stopped", "recorded"
@@ -30,7 +31,7 @@ class HandlerStatus:
 
     name: str
     kind: str
-    """projection, publisher or subscriber"""
+    """projection, publisher, subscriber or process"""
     version: int = 1
     source: str
     """The context whose log is followed."""
@@ -48,6 +49,8 @@ class HandlerStatus:
     """Events that could not be applied, and those that wait behind them."""
     unsent: int = 0
     """Calls that wait in the outbox."""
+    timers: int = 0
+    """Timers whose time is yet to come."""
     outcomes: Mapping[str, int] = field(default_factory=dict[str, int])
     """How many calls came to what: `accepted`, `rejected OUT_OF_STOCK`, `failed INVALID_ARGUMENT`."""
 
@@ -61,7 +64,13 @@ def handlers_of(context: Context) -> list[Handler]:
     """Give every handler of a context that follows a log."""
     projections: list[Handler] = [ProjectionHandler(handler) for handler in context.projections.values()]
     reactions = (*context.publishers.values(), *context.subscribers.values())
-    return projections + [ReactionHandler(handler, context) for handler in reactions]
+    return projections + [_reacting(handler, context) for handler in reactions]
+
+
+def _reacting(handler: Publisher | Subscriber, context: Context) -> Handler:
+    return (
+        ProcessHandler(handler, context) if isinstance(handler, ProcessManager) else ReactionHandler(handler, context)
+    )
 
 
 async def read_status(models_url: str, context: Context) -> list[HandlerStatus]:
@@ -101,6 +110,7 @@ async def status_of(place: Place, handler: Handler) -> HandlerStatus | None:
         async with engine.connect() as connection:
             row = (await connection.execute(sa.select(CHECKPOINT))).one_or_none()
             unsent, outcomes = await tally(connection)
+            timers = await count_timers(connection)
     except DBAPIError:
         return None
     finally:
@@ -120,5 +130,6 @@ async def status_of(place: Place, handler: Handler) -> HandlerStatus | None:
         skipped=row.skipped,
         parked=row.parked,
         unsent=unsent,
+        timers=timers,
         outcomes=outcomes,
     )

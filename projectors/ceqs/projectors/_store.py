@@ -16,6 +16,7 @@ from ceqs.projectors._outbox import Outbox, tally
 from ceqs.projectors._place import Place, dispose
 from ceqs.projectors._reader import Checkpoint, checkpoint_of
 from ceqs.projectors._tables import CHECKPOINT, PLATFORM
+from ceqs.projectors._timers import Timers, count_timers
 
 _REACHED = "ceqs_reached"
 
@@ -45,6 +46,7 @@ class Store:
         self._engine = place.writing_engine()
         self._turn = asyncio.Lock()
         self.outbox = Outbox(self.begin)
+        self.timers = Timers(self.begin)
         self.at = Checkpoint()
         """Where the place stands, as this process left it."""
         self.skipped = 0
@@ -90,6 +92,7 @@ class Store:
                 yield session
             self.at = session.info.get(_REACHED, self.at)
             self.outbox.committed(session)
+            self.timers.committed(session)
 
     async def adopt(self, log_id: str) -> None:
         """Record which log a new place follows, before it has an event of it."""
@@ -117,6 +120,7 @@ class Store:
             else:
                 self.at, self.skipped = checkpoint_of(row), row.skipped
             self.outbox.unsent, self.outbox.outcomes = await tally(connection)
+            self.timers.waiting = await count_timers(connection)
 
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[AsyncConnection]:

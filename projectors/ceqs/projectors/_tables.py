@@ -48,6 +48,29 @@ OUTCOMES = sa.Table(
     sa.Column("calls", sa.BigInteger, nullable=False),
 )
 
+TIMERS = sa.Table(
+    "ceqs_timers",
+    PLATFORM,
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("due", sa.BigInteger, nullable=False, index=True, comment="microseconds since 1970, UTC"),
+    sa.Column("request_id", sa.String, nullable=False, comment="key and generation: fired twice, done once"),
+    sa.Column("path", sa.String, nullable=False),
+    sa.Column("request", sa.LargeBinary, nullable=False),
+    sa.Column("keys", sa.JSON, nullable=False),
+    sa.Column("causation_id", sa.String, nullable=False),
+    sa.Column("correlation_id", sa.String, nullable=False),
+    sa.Column("depth", sa.Integer, nullable=False),
+)
+"""Calls that go into the outbox when their time has come."""
+
+STATES = sa.Table(
+    "ceqs_process_states",
+    PLATFORM,
+    sa.Column("key", sa.String, primary_key=True, comment="the value of the boundary's key"),
+    sa.Column("state", sa.LargeBinary, nullable=False),
+)
+"""What a process manager remembers."""
+
 
 PARKED = sa.Table(
     "ceqs_parked",

@@ -13,9 +13,9 @@ import structlog
 
 from ceqs.errors import CeqsError
 from ceqs.projectors._blame import Blame, Full, Unreadable, blame
-from ceqs.projectors._dispatcher import Dispatcher, Sender
 from ceqs.projectors._handlers import Endless, Handler
 from ceqs.projectors._lock import held
+from ceqs.projectors._outlet import Heard, Outlet
 from ceqs.projectors._parking import Lot, Parked, trace_of
 from ceqs.projectors._place import Place
 from ceqs.projectors._reader import Checkpoint
@@ -49,11 +49,12 @@ class EventFailed(Exception):  # not an error of the platform's
 class Worker:
     """Runs one handler over one log, in one place."""
 
-    def __init__(self, handler: Handler, place: Place, tail: Tail, sender: Callable[[], Sender]) -> None:
+    def __init__(self, handler: Handler, place: Place, tail: Tail, outlet: Callable[[Store, Heard], Outlet]) -> None:
         self.handler = handler
         self.place = place
         self._tail = tail
-        self._sender = sender() if handler.kind != "projection" else None
+        self._open = outlet
+        self._outlet: Outlet | None = None
         self._store: Store | None = None
         self._lot: Lot | None = None
         self._freed = asyncio.Event()
@@ -63,28 +64,26 @@ class Worker:
     @property
     def caught_up(self) -> bool:
         """Whether the place includes everything that its log is known to have."""
-        at = self._store.at.position if self._store else -1
-        return self._state == LIVE and bool(self._tail.log_id) and at >= self._tail.head
+        return self._state == LIVE and not self._behind
 
     def status(self) -> HandlerStatus:
         """Say where the handler stands."""
-        known = bool(self._tail.log_id)
         store = self._store
         at = store.at if store else Checkpoint()
-        behind = not known or at.position < self._tail.head
         return HandlerStatus(
             name=self.handler.name,
             kind=self.handler.kind,
             version=self.place.version,
             source=self._tail.link.context,
-            state=CATCHING_UP if self._state == LIVE and behind else self._state,
-            reason=self._reason or self._tail.problem or (self._sender.problem if self._sender else ""),
+            state=CATCHING_UP if self._state == LIVE and self._behind else self._state,
+            reason=self._reason or self._tail.problem or (self._outlet.problem if self._outlet else ""),
             log_id=at.log_id,
             position=at.position,
             recorded_at=at.recorded_at,
-            head=self._tail.head if known else None,
+            head=self._tail.head if self._tail.log_id else None,
             skipped=store.skipped if store else 0,
             unsent=store.outbox.unsent if store else 0,
+            timers=store.timers.waiting if store else 0,
             outcomes=dict(store.outbox.outcomes) if store else {},
             parked=len(self._lot) if self._lot else 0,
         )
@@ -115,10 +114,10 @@ class Worker:
         async with Store.open(self.place, source, self.handler.metadata) as store, asyncio.TaskGroup() as group:
             self._store, self._lot = store, await Lot.open(store, self.handler.max_parked)
             self._state, self._reason = LIVE, ""
-            dispatcher = Dispatcher(store.outbox, self._sender.send) if self._sender else None
-            wake = dispatcher.wake if dispatcher else lambda: None
-            if dispatcher:
-                group.create_task(dispatcher.run())
+            if self.handler.kind != "projection":
+                self._outlet = self._open(store, self._heard)
+                group.create_task(self._outlet.run())
+            wake = self._outlet.wake if self._outlet else lambda: None
             group.create_task(self._attend(self._lot, wake))
             if not store.at.log_id and await self._tail.identify():
                 await store.adopt(self._tail.log_id)
@@ -128,6 +127,16 @@ class Worker:
                         await self._apply(store, self._lot, batch[first : first + BATCH])
                         wake()
         raise AssertionError("a log has no end")
+
+    @property
+    def _behind(self) -> bool:
+        at = self._store.at.position if self._store else 0
+        return not self._tail.log_id or at < self._tail.head
+
+    def _heard(self, now: dt.datetime) -> dt.datetime:
+        """Give up to when the handler has heard everything."""
+        recorded_at = self._store.at.recorded_at if self._store else None
+        return (recorded_at or dt.datetime.min.replace(tzinfo=dt.UTC)) if self._behind else now
 
     async def _apply(self, store: Store, lot: Lot, batch: Sequence[RecordedEvent]) -> None:
         """Apply a batch in one transaction; where an event fails, those before it, and then it alone until it goes.

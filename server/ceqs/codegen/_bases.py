@@ -13,6 +13,7 @@ from ceqs.codegen._names import (
     fold_class,
     gatekeeper_class,
     message_names,
+    process_class,
     projection_class,
     service_class,
 )
@@ -46,6 +47,8 @@ class _Bases:
         self.projections = [self._projection(name) for name in contract.projections]
         self.queries = [name for service in contract.query_services if (name := self._queries(service))]
         self._reactions()
+        for process in contract.processes.values():
+            self._process(process)
         self._context()
 
     def text(self) -> str:
@@ -226,6 +229,29 @@ class _Bases:
             body += [*self._event_doc(event), f"{BODY}return ()"]
         self.module.define(self._named(suffix), *body)
 
+    def _process(self, state: StateType) -> None:
+        name, message = process_class(state.name), self.module.message(state.message)
+        manager, abc = self.module.use(MODEL, "ProcessManager"), self.module.use("abc", "ABC")
+        body = [
+            f"class {name}({manager}, {abc}):",
+            *docstring(_joined(f"Manages the process {state.name}.", self._comment(state.full_name)), "    "),
+            "",
+            "    ceqs_contract = CONTRACT",
+            f'    ceqs_process = "{state.name}"',
+        ]
+        result = f"{self.module.use('collections.abc', 'Iterable')}[{self._named('Command')}]"
+        for event in state.folds:
+            parameters = [
+                "self",
+                f"event: {self.module.message(event.message)}",
+                f"{parameter(state.name)}: {message}",
+                f"ctx: {self.module.use(MODEL, 'Reaction')}",
+            ]
+            body += ["", f"    @{self.module.use('abc', 'abstractmethod')}"]
+            body += wrapped(f"def {event.handler}", "(", parameters, f") -> {result}:", "    ")
+            body += self._event_doc(event)
+        self.module.define(name, *body)
+
     def _context(self) -> None:
         sequence = f"{self.module.use('collections.abc', 'Sequence')}[{{}}]".format
         several = {
@@ -252,7 +278,9 @@ class _Bases:
             arguments["projections"] = sequence("AnyProjection" if self.projections[1:] else self.projections[0])
         if self.private and self.public:
             arguments["publishers"] = f"{sequence(self._named('Publisher'))} = ()"
-        arguments["subscribers"] = f"{sequence(self.module.use(MODEL, 'Subscriber'))} = ()"
+        arguments["subscribers"] = f"{sequence(self.module.use(MODEL, 'Subscriber'))}"
+        if not self.contract.processes:
+            arguments["subscribers"] += " = ()"
         if self.queries:
             arguments["queries"] = sequence("AnyQueries") if self.queries[1:] else self.queries[0]
         parameters = ["self", "*", *(f"{name}: {kind}" for name, kind in arguments.items())]

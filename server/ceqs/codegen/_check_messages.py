@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from ceqs.codegen._package import Package, is_event, is_public, is_state, nearest
+from ceqs.codegen._package import Package, is_event, is_process, is_public, is_state, nearest
 from ceqs.contract import tag_fields
 from ceqs.v1 import options_pb2
 
@@ -19,7 +19,7 @@ _INTEGERS = {
     FieldDescriptor.CPPTYPE_UINT64,
 }
 _TAG, _COMMAND_ID = 1, 2
-_BOUNDARY, _FOLDS, _PERSISTENCE, _SNAPSHOT_EVERY = 1, 2, 4, 5
+_BOUNDARY, _FOLDS, _LOCKING, _PERSISTENCE, _SNAPSHOT_EVERY = 1, 2, 3, 4, 5
 _PARTITION_BY = 3
 
 
@@ -135,13 +135,15 @@ def check_states(package: Package) -> None:
                 )
             if key in boundary[:index]:
                 package.at_state(state, f'the boundary of {state.name} names "{key}" twice; keep one', _BOUNDARY, index)
-        if len(boundary) != 1:
+        if is_process(state):
+            _check_process(package, state, options)
+        elif len(boundary) != 1:
             _check_single_key_only(package, state, options)
         _check_folds(package, state, options)
 
 
 def _check_single_key_only(package: Package, state: Descriptor, options: options_pb2.StateOptions) -> None:
-    has = f"{len(options.boundary)} boundary keys" if options.boundary else "no boundary key"
+    has = _keys(options)
     if options.persistence == options_pb2.PERSISTENCE_STATE_STORED:
         package.at_state(
             state, f"{state.name} has {has} and cannot be state-stored; give it one key, or drop this", _PERSISTENCE
@@ -150,6 +152,36 @@ def _check_single_key_only(package: Package, state: Descriptor, options: options
         package.at_state(
             state, f"{state.name} has {has} and cannot have snapshots; give it one key, or drop this", _SNAPSHOT_EVERY
         )
+
+
+def _check_process(package: Package, state: Descriptor, options: options_pb2.StateOptions) -> None:
+    if len(options.boundary) != 1:
+        package.at_state(
+            state,
+            f"the process {state.name} has {_keys(options)}, but its states are kept by one; name the one that all "
+            "events of a process share",
+            _BOUNDARY,
+        )
+    if not options.folds:
+        package.at_state(state, f"the process {state.name} lists no event to hear; name some under folds", _FOLDS)
+    for name, number in (("locking", _LOCKING), ("persistence", _PERSISTENCE), ("snapshot_every", _SNAPSHOT_EVERY)):
+        if getattr(options, name):
+            package.at_state(
+                state, f"the process {state.name} is decided on by no command: {name} means nothing; drop it", number
+            )
+    public = {event.name for event in package.events if is_public(event)}
+    for index, name in enumerate(options.folds):
+        if name in public:
+            package.at_state(
+                state,
+                f"the process {state.name} lists {name}, which is public; list the private event that it derives from",
+                _FOLDS,
+                index,
+            )
+
+
+def _keys(options: options_pb2.StateOptions) -> str:
+    return f"{len(options.boundary)} boundary keys" if options.boundary else "no boundary key"
 
 
 def _check_folds(package: Package, state: Descriptor, options: options_pb2.StateOptions) -> None:

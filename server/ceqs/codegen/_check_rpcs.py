@@ -6,7 +6,7 @@ import re
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 
-from ceqs.codegen._package import Package, is_command, is_query, nearest
+from ceqs.codegen._package import Package, is_command, is_process, is_query, nearest
 from ceqs.contract import AGE, field_of_type, tag_fields
 from ceqs.v1 import options_pb2
 
@@ -85,6 +85,13 @@ def check_queries(package: Package) -> None:
 
 def _check_state(package: Package, rpc: MethodDescriptor, name: str) -> None:
     states = {state.name: state for state in package.states}
+    if name in states and is_process(states[name]):
+        package.at_rpc(
+            rpc,
+            f"{rpc.name} names {name}, which is the state of a process manager and read by nobody else; name another",
+            _STATE,
+        )
+        return
     if name in states:
         _check_boundary_tags(package, rpc, states[name])
         return

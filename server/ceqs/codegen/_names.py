@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from google.protobuf.descriptor import FileDescriptor
 
 from ceqs.codegen._module import pascal
-from ceqs.codegen._package import Package, is_command
+from ceqs.codegen._package import Package, is_command, is_process
 from ceqs.contract import messages
 from ceqs.v1 import options_pb2
 
@@ -39,6 +39,11 @@ def fold_class(state: str) -> str:
     return f"{state}FoldBase"
 
 
+def process_class(state: str) -> str:
+    """`Fulfilment` -> `FulfilmentProcess`."""
+    return f"{state}Process"
+
+
 def projection_class(projection: str) -> str:
     """`Sales` -> `SalesProjection`."""
     return f"{projection}Projection"
@@ -57,7 +62,8 @@ def generated_names(package: Package, context: str) -> Iterator[tuple[str, str, 
     for union in UNIONS:
         yield union, anything, f"the context {context} ({union})"
     for state in package.states:
-        yield fold_class(state.name), state.full_name, f"the state {state.name}"
+        generated = process_class if is_process(state) else fold_class
+        yield generated(state.name), state.full_name, f"the state {state.name}"
     for service in package.services:
         commands = any(map(is_command, service.methods))
         kind = "commands" if commands else "queries"

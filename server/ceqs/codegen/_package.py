@@ -116,6 +116,11 @@ def is_state(message: Descriptor) -> bool:
     return message.GetOptions().HasExtension(options_pb2.state)
 
 
+def is_process(message: Descriptor) -> bool:
+    """Whether the message is the state of a process manager."""
+    return message.GetOptions().Extensions[options_pb2.state].process
+
+
 def is_command(method: MethodDescriptor) -> bool:
     """Whether the rpc carries the command option."""
     return method.GetOptions().HasExtension(options_pb2.command)

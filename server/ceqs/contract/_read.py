@@ -37,7 +37,10 @@ def read_contract(*files: FileDescriptor) -> Contract:
     context, package = context_name(files), files[0].package
     events = {event.full_name: event for event in map(_event, _messages_with(files, options_pb2.event))}
     by_name = {event.name: event for event in events.values()}
-    states = {s.name: s for s in (_state(d, by_name) for d in _messages_with(files, options_pb2.state))}
+    declared = list(_messages_with(files, options_pb2.state))
+    states, processes = (
+        {d.name: _state(d, by_name) for d in declared if is_process(d) is process} for process in (False, True)
+    )
     commands: dict[str, CommandRpc] = {}
     queries: dict[str, QueryRpc] = {}
     for method in (method for file in files for service in services(file) for method in service.methods):
@@ -53,6 +56,7 @@ def read_contract(*files: FileDescriptor) -> Contract:
         package=package,
         events=events,
         states=states,
+        processes=processes,
         commands=commands,
         queries=queries,
         command_services=tuple(dict.fromkeys(c.service for c in commands.values())),
@@ -98,6 +102,11 @@ def messages(file: FileDescriptor) -> Iterator[Descriptor]:
 def services(file: FileDescriptor) -> Iterator[ServiceDescriptor]:
     """Give the services of a file in the order of their declaration."""
     return iter(file.services_by_name.values())
+
+
+def is_process(descriptor: Descriptor) -> bool:
+    """Whether a message with the state option is the state of a process manager."""
+    return descriptor.GetOptions().Extensions[options_pb2.state].process
 
 
 def tag_fields(descriptor: Descriptor) -> tuple[TagField, ...]:

@@ -121,13 +121,15 @@ class QueryRpc:
 class Contract:
     """What one bounded context declares.
 
-    `events`, `commands` and `queries` are keyed by full name and by rpc path; `states` by name.
+    `events`, `commands` and `queries` are keyed by full name and by rpc path; `states` by name. `processes` are the
+    states of process managers, which are none of `states`.
     """
 
     context: str
     package: str
     events: Mapping[str, EventType]
     states: Mapping[str, StateType]
+    processes: Mapping[str, StateType]
     commands: Mapping[str, CommandRpc]
     queries: Mapping[str, QueryRpc]
     command_services: tuple[str, ...]

@@ -3,7 +3,7 @@
 from ceqs.errors import Rejected
 from ceqs.model._boundary import Boundary, boundary_of
 from ceqs.model._context import Context
-from ceqs.model._decide import Admission, Decided, Decision, Folder, Reaction, Recorded, decide
+from ceqs.model._decide import Admission, Decided, Decision, Folder, Recorded, decide, initial
 from ceqs.model._handlers import (
     CommandHandler,
     EventHandler,
@@ -11,6 +11,7 @@ from ceqs.model._handlers import (
     Gatekeeper,
     NamedHandler,
     PrivateHearing,
+    ProcessManager,
     Projection,
     PublicHearing,
     Publisher,
@@ -19,11 +20,13 @@ from ceqs.model._handlers import (
     unheard,
 )
 from ceqs.model._query import ALL, Query, QueryItem, item_matches, matches
+from ceqs.model._reactions import Cancelled, Reacted, Reaction, Scheduled, react
 
 __all__ = [
     "ALL",
     "Admission",
     "Boundary",
+    "Cancelled",
     "CommandHandler",
     "Context",
     "Decided",
@@ -34,19 +37,24 @@ __all__ = [
     "Gatekeeper",
     "NamedHandler",
     "PrivateHearing",
+    "ProcessManager",
     "Projection",
     "PublicHearing",
     "Publisher",
     "Query",
     "QueryHandler",
     "QueryItem",
+    "Reacted",
     "Reaction",
     "Recorded",
     "Rejected",
+    "Scheduled",
     "Subscriber",
     "boundary_of",
     "decide",
+    "initial",
     "item_matches",
     "matches",
+    "react",
     "unheard",
 ]

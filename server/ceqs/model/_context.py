@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from google.protobuf.message import Message
@@ -19,6 +19,7 @@ from ceqs.model._handlers import (
     Fold,
     Gatekeeper,
     NamedHandler,
+    ProcessManager,
     Projection,
     PublicHearing,
     Publisher,
@@ -62,6 +63,7 @@ class Context:
                 raise Misconfigured(f"{type(handler).__name__} hears no event; override one of its on_ methods")
             for method in methods.values():
                 _is_async(handler, method, isinstance(handler, Projection))
+        _managed(contract, subscribers)
         self.folders = {
             state: Folder(contract.states[state], _folding(fold)) for state, fold in self._folds(folds).items()
         }
@@ -150,10 +152,24 @@ class Context:
 def _folding(fold: Fold) -> dict[str, Callable[..., Any]]:
     """Give the methods of a fold. It must hear every event that its state lists: what is listed moves the boundary."""
     heard = fold.ceqs_heard()
-    for name, event in fold.ceqs_hearable().items():
-        if event.full_name not in heard:
-            raise Misconfigured(f"{type(fold).__name__} has no method {name}; the state {fold.ceqs_state} lists it")
+    _hears_all(fold, fold.ceqs_state, heard)
     return heard
+
+
+def _managed(contract: Contract, subscribers: Iterable[Subscriber]) -> None:
+    """Check that each process has its manager, which hears every event that the process lists."""
+    managers = [subscriber for subscriber in subscribers if isinstance(subscriber, ProcessManager)]
+    for manager in managers:
+        _hears_all(manager, manager.ceqs_process, manager.ceqs_heard())
+    for process in contract.processes:
+        if process not in [manager.ceqs_process for manager in managers]:
+            raise Misconfigured(f"{process} has no process manager; pass a {process}Process (subscribers=[...])")
+
+
+def _hears_all(handler: EventHandler, state: str, heard: Mapping[str, Callable[..., Any]]) -> None:
+    for name, event in handler.ceqs_hearable().items():
+        if event.full_name not in heard:
+            raise Misconfigured(f"{type(handler).__name__} has no method {name}; the state {state} lists it")
 
 
 def _tailors(handler: CommandHandler, commands: Iterable[CommandRpc]) -> dict[str, Callable[..., Any]]:

@@ -38,18 +38,6 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reaction:
-    """What a publisher or subscriber may know besides the event."""
-
-    event_id: str
-    """Also the idempotency key for effects on external systems."""
-    position: int
-    recorded_at: Timestamp
-    correlation_id: str = ""
-    actor: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """Where and when an event was recorded."""
 
@@ -114,6 +102,16 @@ def decide(
     return Decided(tuple(events), answer)
 
 
+def initial(kind: StateType, tags: Mapping[str, str]) -> Message:
+    """Give a state before its first event, with its tag fields prefilled from `tags` (value by key)."""
+    state = kind.message()
+    for tag in kind.tags:
+        if tag.key in tags and not tag.repeated:
+            value = tags[tag.key]
+            setattr(state, tag.field, int(value) if isinstance(getattr(state, tag.field), int) else value)
+    return state
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     """Folds one state type with the methods of a fold."""
@@ -129,12 +127,7 @@ class Folder:
 
     def initial(self, tags: Mapping[str, str]) -> Message:
         """Give the state before its first event, with its tag fields prefilled from `tags` (value by key)."""
-        state = self.state.message()
-        for tag in self.state.tags:
-            if tag.key in tags and not tag.repeated:
-                value = tags[tag.key]
-                setattr(state, tag.field, int(value) if isinstance(getattr(state, tag.field), int) else value)
-        return state
+        return initial(self.state, tags)
 
     def apply(self, state: Message, event: Message) -> None:
         """Fold one event into the state, in place. An event that the state does not list changes nothing."""

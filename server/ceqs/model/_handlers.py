@@ -10,7 +10,9 @@ import difflib
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ceqs.contract import Contract, EventType, snake
+from google.protobuf.message import Message
+
+from ceqs.contract import Contract, EventType, StateType, snake, tags_of
 from ceqs.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -167,6 +169,33 @@ class Publisher(PrivateHearing):
 
 class Subscriber(NamedHandler):
     """Reacts to events: `(event, ctx) -> command requests of its own context` per event."""
+
+
+class ProcessManager(PrivateHearing, Subscriber):
+    """A subscriber with a state of its own: `(event, state, ctx) -> command requests` per event that the state lists.
+
+    The state is kept under the value of its boundary's key, and committed together with the commands and the
+    checkpoint. A method gets a copy, changes it, and yields what is to be done; if it raises, nothing of that has
+    happened. A state that is again as it was before its first event (`state.Clear()`) takes no room.
+    """
+
+    ceqs_process: ClassVar[str]
+
+    @classmethod
+    def ceqs_hearable(cls) -> Mapping[str, EventType]:
+        """Give the events that the state lists, by method name."""
+        return {event.handler: event for event in cls.ceqs_state().folds}
+
+    @classmethod
+    def ceqs_state(cls) -> StateType:
+        """Give what the manager keeps."""
+        return cls.ceqs_contract.processes[cls.ceqs_process]
+
+    @classmethod
+    def ceqs_tags(cls, event: Message) -> tuple[str, ...]:
+        """Give the tags of an event under whose values states are kept: `order:536365`; none where it has no value."""
+        key, declared = cls.ceqs_state().boundary[0], cls.ceqs_contract.event(event)
+        return tags_of(event, [tag for tag in declared.tags if tag.key == key])
 
 
 def is_unheard(method: object) -> bool:

@@ -8,20 +8,19 @@ clock and fixed ids, without a log.
 
 from __future__ import annotations
 
-import difflib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from google.protobuf import text_format
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.contract import tags_of
 from ceqs.errors import Invalid, Rejected
-from ceqs.model import Boundary, Context, Decided, Decision, decide
+from ceqs.model import Boundary, Context, Decided, Decision, NamedHandler, decide
 from ceqs.server import Decoder
+from ceqs.testing._reacting import Heard, compare, hear, lines_of
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -47,7 +46,7 @@ def given(context: Context, *events: Message, now: Timestamp = NOW, ids: Iterabl
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What has happened. Go on with `when`."""
+    """What has happened. Go on with `when` for a command, with `hears` for an event."""
 
     context: Context
     events: tuple[Message, ...]
@@ -69,6 +68,14 @@ class Given:
             return Outcome(self, rpc.response, decide(contract, rpc, method, request, state, ctx))
         except (Rejected, Invalid) as refusal:
             return Outcome(self, rpc.response, refusal)
+
+    def hears(self, event: Message, *, by: type[NamedHandler] | None = None) -> Heard:
+        """Let the context's publishers and subscribers react to an event, of its own or of another context.
+
+        `by` names the class of those who are meant, where several hear it. Process managers have heard all that was
+        given. Their errors are raised.
+        """
+        return hear(self.context, self.events, event, self.now, by)
 
     def _state(self, boundary: Boundary) -> Message:
         folder = self.context.folders[boundary.state.name]
@@ -96,20 +103,20 @@ class Outcome:
     def yields(self, *events: Message) -> Outcome:
         """Check that the command was accepted with exactly these events, in this order."""
         __tracebackhide__ = True
-        self._compare("events", events, self._decided("yield events").events)
+        compare("events", events, self._decided("yield events").events)
         return self
 
     def changes_nothing(self) -> Outcome:
         """Check that the command was accepted without events."""
         __tracebackhide__ = True
-        self._compare("events", (), self._decided("change nothing").events)
+        compare("events", (), self._decided("change nothing").events)
         return self
 
     def answers(self, response: Message) -> Outcome:
         """Check what an accepted command answered, before the platform adds its receipt."""
         __tracebackhide__ = True
         answered = self._decided("answer").response
-        self._compare("response", (response,), (self.response_type() if answered is None else answered,))
+        compare("response", (response,), (self.response_type() if answered is None else answered,))
         return self
 
     def rejects(self, reason: str) -> Outcome:
@@ -141,13 +148,6 @@ class Outcome:
         __tracebackhide__ = True
         raise AssertionError(f"expected it to {expected}, but it {_told(self.result)}")
 
-    @staticmethod
-    def _compare(what: str, expected: Sequence[Message], found: Sequence[Message]) -> None:
-        __tracebackhide__ = True
-        if tuple(expected) != tuple(found):
-            diff = difflib.unified_diff(_lines(expected), _lines(found), f"expected {what}", f"{what}", "", "", 99, "")
-            raise AssertionError(f"other {what} than expected:\n" + "\n".join(diff))
-
 
 def _told(result: Decided | Rejected | Invalid) -> str:
     if isinstance(result, Rejected):
@@ -156,12 +156,4 @@ def _told(result: Decided | Rejected | Invalid) -> str:
         return f"was invalid: {result.message}"
     if not result.events:
         return "was accepted without events"
-    return "was accepted:\n" + "\n".join(_lines(result.events))
-
-
-def _lines(messages: Iterable[Message]) -> list[str]:
-    lines: list[str] = []
-    for message in messages:
-        body = text_format.MessageToString(message, as_utf8=True, indent=2).splitlines()
-        lines += [f"{message.DESCRIPTOR.name} {{", *body, "}"]
-    return lines
+    return "was accepted:\n" + "\n".join(lines_of(result.events))

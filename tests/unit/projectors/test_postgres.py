@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from ceqs.errors import Behind, Unavailable
 from ceqs.model import Context, Publisher
 from ceqs.projectors import ModelReader, Request, ask, place_of, places_of, read_parked, read_status
 from ceqs.projectors import _worker as worker
+from ceqs.projectors._outbox import Outgoing
+from ceqs.projectors._store import Store
+from ceqs.projectors._timers import Timer, due_timers, set_timers
 from ceqs.testing import eventually
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -189,3 +193,20 @@ async def test_an_unreachable_database_is_named() -> None:
         async with reader.session():
             pass
     await reader.close()
+
+
+async def test_timers_fire_on_postgresql_and_are_found_by_the_index(world: Any, served: Context) -> None:
+    now = dt.datetime.now(dt.UTC)
+    async with Store.open(place_of(world.models_url, "library", "times"), "library") as store:
+        call = Outgoing(request_id="ceqs:a:1", path="/p", request=b"")
+        for due in (now + dt.timedelta(days=2), now + dt.timedelta(days=1)):
+            async with store.amend(paused="") as session:
+                await set_timers(session, [Timer("a", "ceqs:a:", call, due), Timer("b", "ceqs:b:")])
+        assert await store.timers.claim(now) == (0, now + dt.timedelta(days=1))
+        async with store.begin() as connection:
+            await connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
+            query = due_timers(now).compile(connection.engine.sync_engine, compile_kwargs={"literal_binds": True})
+            plan = (await connection.execute(sa.text(f"EXPLAIN {query}"))).scalars().all()
+        assert any("Index Scan" in line and "ix_ceqs_timers_due" in line for line in plan)
+        assert await store.timers.claim(now + dt.timedelta(days=1)) == (1, None)
+        assert [call.request_id for _, call in await store.outbox.calls(0, 9)] == ["ceqs:a:1"]

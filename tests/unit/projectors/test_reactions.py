@@ -232,7 +232,7 @@ async def test_what_a_handler_yields_must_be_what_it_may_yield(
     private, foreign, nothing = (status.reason for status in projector.status()[1:])
     assert "BookAcquired, which is no public event" in private
     assert "NoteOfferRequest is no command of the context 'library'" in foreign
-    assert "nothing returned None" in nothing
+    assert "Nothing.on_book_acquired returned None" in nothing
 
 
 class _Sends:

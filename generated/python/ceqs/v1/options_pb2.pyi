@@ -117,7 +117,7 @@ Global___ContextOptions: _TypeAlias = ContextOptions  # noqa: Y015
 
 @_typing.final
 class StateOptions(_message.Message):
-    """A state: what a command decides on."""
+    """A state: what a command decides on, or what a process manager remembers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -126,12 +126,17 @@ class StateOptions(_message.Message):
     LOCKING_FIELD_NUMBER: _builtins.int
     PERSISTENCE_FIELD_NUMBER: _builtins.int
     SNAPSHOT_EVERY_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
     locking: Global___Locking.ValueType
     """How decisions of one boundary are kept apart."""
     persistence: Global___Persistence.ValueType
     """How the state is kept between commands."""
     snapshot_every: _builtins.int
     """Store a snapshot whenever this many events were folded since the last; 0 stores none. Single-key boundaries only."""
+    process: _builtins.bool
+    """The state is a process manager's: kept beside its checkpoint under the value of the one boundary key, and changed by
+    the manager as it hears the private events that `folds` lists. No command and no query reads it.
+    """
     @_builtins.property
     def boundary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tag keys. One is the classic aggregate, several a dynamic consistency boundary, none a type-level boundary."""
@@ -148,10 +153,11 @@ class StateOptions(_message.Message):
         locking: Global___Locking.ValueType = ...,
         persistence: Global___Persistence.ValueType = ...,
         snapshot_every: _builtins.int = ...,
+        process: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundary", b"boundary", "folds", b"folds", "locking", b"locking", "persistence", b"persistence", "snapshot_every", b"snapshot_every"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundary", b"boundary", "folds", b"folds", "locking", b"locking", "persistence", b"persistence", "process", b"process", "snapshot_every", b"snapshot_every"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
