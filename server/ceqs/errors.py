@@ -9,8 +9,9 @@
     ├── OutOfRange        OUT_OF_RANGE          ErrorInfo
     ├── Expired           DEADLINE_EXCEEDED     ErrorInfo
     ├── Unavailable       UNAVAILABLE           RetryInfo
-    │   ├── Behind
-    │   └── LogUnavailable
+    │   ├── LogUnavailable
+    │   │   └── LogReplaced
+    │   └── Behind
     ├── Overloaded        RESOURCE_EXHAUSTED    RetryInfo
     │   └── TooLarge                            never RetryInfo
     ├── Unauthenticated   UNAUTHENTICATED       ErrorInfo
@@ -41,6 +42,7 @@ __all__ = [
     "Expired",
     "Internal",
     "Invalid",
+    "LogReplaced",
     "LogUnavailable",
     "Misconfigured",
     "NotFound",
@@ -150,6 +152,10 @@ class LogUnavailable(Unavailable):
     """The event log cannot be reached. Try again."""
 
 
+class LogReplaced(LogUnavailable):
+    """The log is another one than before: it was restored from a backup, or renewed. Positions in it start anew."""
+
+
 class Overloaded(CeqsError):
     """Too many commands are waiting. Try again later."""
 
@@ -209,6 +215,7 @@ _BY_REASON: dict[str, type[CeqsError]] = {
     "BEHIND": Behind,
     "LOG_UNAVAILABLE": LogUnavailable,
     "TOO_LARGE": TooLarge,
+    "LOG_REPLACED": LogReplaced,
 }
 
 

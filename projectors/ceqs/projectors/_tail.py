@@ -22,7 +22,7 @@ from typing import Protocol
 
 import structlog
 
-from ceqs.errors import CeqsError, Internal, Unavailable
+from ceqs.errors import Internal, LogReplaced, Unavailable
 from ceqs.projectors._calls import LogLink
 from ceqs.projectors._retry import backoff, said
 from ceqs.streams import heed_cancellation
@@ -35,10 +35,6 @@ LOOK_LIVE, LOOK_DEAF = 1.0, 0.1
 LOOK_LIMIT = 2000
 
 _process_log = structlog.get_logger("ceqs.projectors")
-
-
-class LogReplaced(CeqsError):
-    """The log is not the one that the handler followed: it was restored from a backup, or is another database."""
 
 
 class Listening(Protocol):

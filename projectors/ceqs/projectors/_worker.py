@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import structlog
 
-from ceqs.errors import CeqsError
+from ceqs.errors import CeqsError, LogReplaced
 from ceqs.projectors._blame import Blame, Full, Unreadable, blame
 from ceqs.projectors._handlers import Endless, Handler
 from ceqs.projectors._lock import held
@@ -22,7 +22,7 @@ from ceqs.projectors._reader import Checkpoint
 from ceqs.projectors._retry import backoff, said
 from ceqs.projectors._status import CATCHING_UP, LIVE, PAUSED, STAND_BY, STOPPED, HandlerStatus
 from ceqs.projectors._store import Store, Superseded
-from ceqs.projectors._tail import LogReplaced, Tail
+from ceqs.projectors._tail import Tail
 from ceqs.v1.events_pb2 import RecordedEvent
 
 BATCH = 500

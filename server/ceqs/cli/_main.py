@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 # Everything heavier is imported by the command that needs it: `ceqs --help` answers at once.
-from ceqs.cli import _log, _parked
+from ceqs.cli import _log, _parked, _relay
 from ceqs.cli._output import Output, OutputOption, reporting, show
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ app = typer.Typer(
 
 Contexts = Annotated[list[str] | None, typer.Argument(metavar="[CONTEXT]...", help="Contexts by name; all by default.")]
 
+app.add_typer(_relay.app)
 app.add_typer(_log.app)
 app.add_typer(_parked.app)
 
@@ -145,17 +146,6 @@ def serve(
         return _roles.serve(wanted, names, announce, roles=roles, shared=shared_port)
 
     _role(work, contexts, output)
-
-
-@app.command()
-def relay(contexts: Contexts = None, output: OutputOption = Output.TEXT) -> None:
-    """Carry recorded events from the log to NATS JetStream.
-
-    Examples:  `ceqs relay`,  `CEQS_NATS_URL=nats://nats:4222 ceqs relay orders`
-    """
-    from ceqs.cli import _roles
-
-    _role(_roles.relay, contexts, output)
 
 
 @app.command()

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from functools import partial
-from typing import ClassVar
 
-from google.protobuf.message import Message
-
-from ceqs.cli._contexts import addresses_of, choose, load_contexts
+from ceqs.cli._admin import admin_clients, opened
+from ceqs.cli._contexts import choose, load_contexts
 from ceqs.cli._output import Output, show
-from ceqs.cli._running import find_running
 from ceqs.cli._settings import Settings
-from ceqs.client import ContextClient
 from ceqs.errors import Misconfigured, Unavailable
-from ceqs.log import Log, Purged, open_log, open_reader
-from ceqs.v1.admin_pb2 import PurgeCommandsRequest, PurgeCommandsResponse
+from ceqs.log import open_reader
 
-PATIENCE = 2.0
-"""Seconds that a server has to answer at all."""
 STEP = 60.0
-"""Seconds that it has to look at a thousand commands."""
-
-
-class AdminClient(ContextClient):
-    """A client of AdminService."""
-
-    ceqs_context: ClassVar[str] = ""
-    ceqs_events: ClassVar[Mapping[str, type[Message]]] = {}
-
-    async def purge(self, context: str, after: str, *, dry_run: bool) -> Purged:
-        """Purge through the server; see Log.purge."""
-        path, request = (
-            "/ceqs.v1.AdminService/PurgeCommands",
-            PurgeCommandsRequest(context=context, after=after, dry_run=dry_run),
-        )
-        done = (await self._query(path, request, PurgeCommandsResponse)).message
-        return Purged(done.examined, done.forgotten, done.next)
+"""Seconds that a server has to look at a thousand commands."""
 
 
 async def remember(
@@ -51,7 +28,7 @@ async def remember(
     reader = await open_reader(settings.log_url(name), name)
     try:
         if days is not None or forever:
-            async with _opened(settings, name) as log:
+            async with opened(settings, name) as log:
                 await log.remember(days, shorten=shorten)
         promised = await reader.remembers()
     finally:
@@ -62,19 +39,15 @@ async def remember(
 
 async def purge(settings: Settings, names: Iterable[str], *, dry_run: bool, output: Output) -> None:
     """Forget what the logs of contexts no longer promise to remember, through their servers where these run."""
-    contexts = load_contexts(settings)
-    running = find_running(settings)
-    addresses = running.addresses if running else addresses_of(settings, list(contexts))
-    key = settings.key or (running.key if running else "")
-    for name in choose(contexts, names):
+    for name, client in admin_clients(settings, names).items():
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(AdminClient(addresses[name], key=key, timeout=PATIENCE))
+            await stack.enter_async_context(client)
             step = partial(client.purge, name, dry_run=dry_run)
             try:
                 done = await step("")
             except Unavailable:  # No server runs.
                 await (await open_reader(settings.log_url(name), name)).close()
-                log = await stack.enter_async_context(_opened(settings, name))
+                log = await stack.enter_async_context(opened(settings, name))
                 step = partial(log.purge, dry_run=dry_run)
                 done = await step("")
             examined, forgotten = done.examined, done.forgotten
@@ -84,12 +57,3 @@ async def purge(settings: Settings, names: Iterable[str], *, dry_run: bool, outp
                 examined, forgotten = examined + done.examined, forgotten + done.forgotten
         text = f"{name}: {'would forget' if dry_run else 'forgot'} {forgotten} of {examined} commands"
         show(output, text, {"purged": name, "examined": examined, "forgotten": forgotten, "dry_run": dry_run})
-
-
-@asynccontextmanager
-async def _opened(settings: Settings, name: str) -> AsyncGenerator[Log]:
-    log = await open_log(settings.log_url(name), name)
-    try:
-        yield log
-    finally:
-        await log.close()

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import structlog
 
 from ceqs.cli._contexts import RoleName, addresses_of, choose, load_contexts
 from ceqs.cli._settings import Settings
 from ceqs.cli._signals import together
-from ceqs.errors import LogUnavailable, Misconfigured
+from ceqs.errors import LogReplaced, LogUnavailable, Misconfigured
 from ceqs.log import LogReader, open_log, open_reader
 from ceqs.model import Context
 from ceqs.projectors import ModelReader, Past, PastLimits, Projector, ProjectorSettings, place_of, places_of
-from ceqs.relay import Relay
+from ceqs.relay import Relay, StreamLimits
 from ceqs.server import EVERY_ROLE, Role, Served, Server, ServerSettings
 
 Announce = Callable[[str, Mapping[str, Any]], None]
 """Takes a line for people and the same for programs."""
+
+LOOK = 1.0
+"""Seconds between two looks whether a served log is still the one that was opened."""
 
 _process_log = structlog.get_logger("ceqs.cli")
 
@@ -50,15 +54,23 @@ async def serve(
     Without commands, neither logs nor query models are ever written. The addresses may be `shared` with sibling
     processes.
     """
+    await _anew(partial(_serve, settings, names, announce, roles=roles, shared=shared))
+
+
+async def _serve(
+    settings: Settings, names: Iterable[str], announce: Announce, *, roles: frozenset[Role], shared: bool
+) -> None:
     contexts, writing = load_contexts(settings), Role.COMMANDS in roles
     addresses = serving_addresses(settings, list(contexts), roles)
     settings = settings if writing else settings.reading()
     if not settings.key:
         _process_log.warning("no key: private events are closed to everyone, projectors too; set CEQS_KEY")
     servers: list[Server] = []
+    logs: list[LogReader] = []
     async with AsyncExitStack() as stack:
         for name, context in choose(contexts, names).items():
             log: LogReader = await (open_log(settings.log_url(name), name) if writing else _reader(settings, name))
+            logs.append(log)
             stack.push_async_callback(log.close)
             models = _models(settings, context)
             past = _past(settings, context, log)
@@ -77,23 +89,51 @@ async def serve(
             what = name if roles == EVERY_ROLE else f"{name} ({', '.join(parts)})"
             announce(f"{what} is served at {server.address} by process {os.getpid()}", value)
         try:
-            await asyncio.Event().wait()
+            await together(map(_until_replaced, logs))
         finally:
             await _stop(servers)
 
 
 async def relay(settings: Settings, names: Iterable[str], announce: Announce) -> None:
     """Carry the events of contexts to JetStream until cancelled."""
+    limits = StreamLimits(
+        days=settings.stream_days,
+        messages=settings.stream_messages,
+        megabytes=settings.stream_megabytes,
+        replicas=settings.stream_replicas,
+    )
 
-    async def one(name: str, context: Context) -> None:
+    async def once(name: str, context: Context) -> None:
         reader = await _reader(settings, name)
         try:
             announce(f"{name} is relayed to {settings.nats_url}", {"relays": name, "nats_url": settings.nats_url})
-            await Relay(reader, context.contract, settings.nats_url).run()
+            await Relay(reader, context.contract, settings.nats_url, limits).run()
         finally:
             await reader.close()
 
-    await together(one(*item) for item in choose(load_contexts(settings), names).items())
+    await together(_anew(partial(once, *item)) for item in choose(load_contexts(settings), names).items())
+
+
+async def _anew(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Work, and begin anew whenever the log is another one: what was opened and remembered belongs to the old one."""
+    while True:
+        try:
+            return await work()
+        except LogReplaced as error:
+            _process_log.warning("beginning anew", why=error.message)
+
+
+async def _until_replaced(log: LogReader) -> NoReturn:
+    """Raise LogReplaced once the log is another one."""
+    while True:
+        await asyncio.sleep(LOOK)
+        try:
+            await log.head()
+        except LogReplaced:
+            raise
+        except LogUnavailable:
+            # Whoever asks is told.
+            continue
 
 
 async def project(settings: Settings, names: Iterable[str], announce: Announce) -> None:

@@ -64,6 +64,13 @@ class Settings(BaseSettings):
     scratch_minutes: Annotated[float, Field(gt=0)] = 10.0
     """How long a model of the past is kept that nobody asks."""
     nats_url: str = "nats://127.0.0.1:4222"
+    """The nats-server, or several of a cluster: `nats://one:4222,nats://two:4222`."""
+    stream_days: Annotated[float, Field(ge=0)] = 0
+    stream_messages: Annotated[int, Field(ge=0)] = 0
+    stream_megabytes: Annotated[int, Field(ge=0)] = 0
+    """What each stream keeps at most; 0 is no limit. The log keeps everything: who needs more reads it."""
+    stream_replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    """On how many servers of a cluster each stream lies."""
     processes: Annotated[int, Field(ge=1)] = 1
     """How many processes `ceqs serve` runs behind each address; more than one where the store is postgres."""
     key: str = ""

@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 from sqlalchemy import Connection, Table, TextClause, text
 from sqlalchemy.dialects import postgresql
 
+from ceqs.log._identity import refuse_another
 from ceqs.log._judge import CommandRow, Verdict
 from ceqs.log._kept import REPLACE
 from ceqs.log._retention import NOW_POSTGRES, NOW_SQLITE
@@ -193,11 +194,18 @@ POSTGRES = Dialect(
 class SqlLedger(Generic[C]):
     """Reads and writes the tables on a connection whose transaction holds the log's lock."""
 
-    def __init__(self, connection: C, dialect: Dialect[C], tagging: Tagging | None = None) -> None:
-        """Raise Unavailable where the log is indexed by other rules than those of the tagging."""
+    def __init__(
+        self, connection: C, dialect: Dialect[C], name: str, log_id: str = "", tagging: Tagging | None = None
+    ) -> None:
+        """Raise LogReplaced where the log is not the one that is expected, Unavailable where it is indexed otherwise.
+
+        `log_id` is the log that was opened; `tagging` has the rules that this process tags by.
+        """
         self._connection = connection
         self._dialect = dialect
         self._head, index = dialect.head(connection)
+        if log_id:
+            refuse_another(name, log_id, self._head)
         self._generation = index.generation
         if tagging is not None and not tagging.fits(index.tagging):
             tagging.judge(index.tagging, read_rules(connection, dialect))
@@ -208,8 +216,7 @@ class SqlLedger(Generic[C]):
 
     def commands(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Give those of the commands that were accepted before."""
-        found = self._dialect.rows(self._connection, self._dialect.commands, {"ids": json.dumps(list(command_ids))})
-        return {row[0]: to_command(row) for row in found}
+        return stored(self._connection, self._dialect, command_ids=command_ids)
 
     def moved(self, conditions: Mapping[int, Condition]) -> Collection[int]:
         """Give the keys of the conditions that a stored event fails: one statement for all of them."""
@@ -238,7 +245,8 @@ class SqlLedger(Generic[C]):
 
 def stored(connection: C, dialect: Dialect[C], *, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
     """Give those of the commands that are stored."""
-    return SqlLedger(connection, dialect).commands(command_ids)
+    ids = json.dumps(list(command_ids))
+    return {row[0]: to_command(row) for row in dialect.rows(connection, dialect.commands, {"ids": ids})}
 
 
 def to_command(row: Any) -> CommandRow:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-import uuid
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from itertools import islice
 
 from ceqs.contract import Contract
 from ceqs.errors import DuplicateCommand
 from ceqs.log._follower import Follower
+from ceqs.log._identity import new_log_id, next_epoch, refuse_another
 from ceqs.log._judge import CommandRow, Outcome, Verdict, repeated, settle
 from ceqs.log._kept import KeptRow, to_kept
 from ceqs.log._prepare import Prepared
@@ -44,7 +45,8 @@ class MemoryLog:
     def __init__(self, name: str, *, clock: Callable[[], dt.datetime], max_waiting: int) -> None:
         self._name = name
         self._clock = clock
-        self._ledger = _MemoryLedger(uuid.uuid4().hex)
+        self._log_id = new_log_id()
+        self._ledger = _MemoryLedger(self._log_id)
         self._follower = Follower(0)
         self._writer = Writer(self._commit, max_waiting=max_waiting)
 
@@ -56,11 +58,11 @@ class MemoryLog:
     @property
     def log_id(self) -> str:
         """Made when the log is created."""
-        return self._ledger.head().log_id
+        return self._log_id
 
     async def head(self) -> Head:
         """Say where the log stands."""
-        return self._ledger.head()
+        return refuse_another(self._name, self._log_id, self._ledger.head())
 
     async def read(
         self,
@@ -131,6 +133,10 @@ class MemoryLog:
         """Forget commands that nothing is promised to any more; see Log."""
         return self._ledger.purge(after, to_micros(self._clock()), dry_run=dry_run)
 
+    async def begin_epoch(self, *, after: int = 0, renew: bool = False) -> Head:
+        """Begin the next epoch of the log's streams; see Log."""
+        return self._ledger.begin_epoch(after, renew=renew)
+
     async def find(self, command_id: str, content_hash: bytes, *, derived: bool = False) -> Appended | None:
         """Give what the command id was accepted with; see Log."""
         first = self._ledger.commands([command_id]).get(command_id)
@@ -147,6 +153,7 @@ class MemoryLog:
         await self._follower.close()
 
     async def _commit(self, batch: Sequence[Prepared]) -> Sequence[Outcome]:
+        refuse_another(self._name, self._log_id, self._ledger.head())
         verdict = settle(self._ledger, batch, now=self._clock(), monotonic=time.monotonic())
         self._follower.advance(verdict.head.position)
         return verdict.outcomes
@@ -166,6 +173,11 @@ class _MemoryLedger:
         self._states: dict[tuple[str, str], KeptRow] = {}
 
     def head(self) -> Head:
+        return self._head
+
+    def begin_epoch(self, after: int, *, renew: bool) -> Head:
+        log_id = new_log_id() if renew else self._head.log_id
+        self._head = replace(self._head, epoch=next_epoch(self._head, after), log_id=log_id)
         return self._head
 
     def commands(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:

@@ -113,6 +113,7 @@ class _PostgresStore:
         self._key = lock_key(name)
         self._clock = clock
         self.tagging = Tagging(name)
+        self._log_id = ""
         self._connection: AsyncConnection | None = None
 
     async def open(self) -> Head:
@@ -128,6 +129,7 @@ class _PostgresStore:
             connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {schema(self._name)}")
             create(connection, self._name, _guards.POSTGRES)
             head = to_head(connection.execute(HEAD).one())
+        self._log_id = head.log_id
         return head
 
     async def attempt(self, batch: Sequence[Prepared]) -> Verdict:
@@ -141,9 +143,8 @@ class _PostgresStore:
         return verdict
 
     def _settle(self, connection: Connection, batch: Sequence[Prepared]) -> Verdict:
-        return settle(
-            SqlLedger(connection, POSTGRES, self.tagging), batch, now=self._clock(), monotonic=time.monotonic()
-        )
+        ledger = SqlLedger(connection, POSTGRES, self._name, self._log_id, self.tagging)
+        return settle(ledger, batch, now=self._clock(), monotonic=time.monotonic())
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Give those of the commands that are stored; see Store."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import sqlite3
-import uuid
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
@@ -18,10 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ceqs.contract import Contract
-from ceqs.errors import DuplicateCommand, LogUnavailable, Misconfigured
+from ceqs.errors import DuplicateCommand, LogReplaced, LogUnavailable, Misconfigured
 from ceqs.log._follower import Follower
 from ceqs.log._fresh import Fresh
 from ceqs.log._histories import Found, Histories, shareable
+from ceqs.log._identity import begin_epoch, new_log_id, refuse_another
 from ceqs.log._judge import CommandRow, Outcome, Verdict, repeated
 from ceqs.log._ledger import HEAD, Dialect, to_command, to_head
 from ceqs.log._prepare import Prepared
@@ -52,6 +52,10 @@ _RESOLVE_PAUSE = 0.5
 T = TypeVar("T")
 Step: TypeAlias = Callable[[Any, Dialect[Any]], T]
 """Works with a connection to a database of either dialect."""
+
+
+def _always() -> bool:
+    return True
 
 
 class OutcomeUnknown(Exception):
@@ -103,9 +107,13 @@ class SqlReader:
         histories: Histories,
         reads: Reads,
         tagging: Tagging | None = None,
+        *,
+        in_place: Callable[[], bool] = _always,
     ) -> None:
+        """`in_place` says whether what was opened is still where it was found."""
         self._name = name
         self._tagging = tagging or Tagging(name)
+        self._in_place = in_place
         self._log_id = head.log_id
         self._engine = engine
         self._follower = follower
@@ -196,7 +204,10 @@ class SqlReader:
     async def _read_heads(self, asked: Sequence[None]) -> Sequence[Head]:
         with self._reading():
             async with self._engine.connect() as connection:
-                return [to_head((await connection.execute(HEAD)).one())] * len(asked)
+                head = to_head((await connection.execute(HEAD)).one())
+        if not self._in_place():
+            raise LogReplaced(f"the log of {self._name} has been replaced by another file")
+        return [refuse_another(self._name, self._log_id, head)] * len(asked)
 
     async def wait(self, after: int, timeout: float) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
         """Wait until the head's position is beyond `after`; see LogReader."""
@@ -342,6 +353,14 @@ class SqlLog(SqlReader):
         """Forget commands that nothing is promised to any more; see Log."""
         return await self._work(partial(purge, after=after, dry_run=dry_run))
 
+    async def begin_epoch(self, *, after: int = 0, renew: bool = False) -> Head:
+        """Begin the next epoch of the log's streams; see Log."""
+        head = await self._work(partial(begin_epoch, after=after, renew=renew))
+        if self._known_head is not None:
+            # Of another log, this object knows nothing: whoever asks next is told so.
+            self._known_head = None if renew else replace(self._known_head, epoch=head.epoch)
+        return head
+
     async def _work(self, step: Step[T]) -> T:
         with self._reading():
             async with self._storing:
@@ -407,7 +426,7 @@ def create(connection: Connection, name: str, guards: Sequence[str]) -> None:
     metadata.create_all(connection, checkfirst=False)
     for guard in guards:
         connection.exec_driver_sql(guard)
-    values = {"one": 1, "name": name, "log_id": uuid.uuid4().hex, "epoch": 1, "tag_generation": 1, "tagging": 1}
+    values = {"one": 1, "name": name, "log_id": new_log_id(), "epoch": 1, "tag_generation": 1, "tagging": 1}
     connection.execute(insert(meta), {**values, "schema_version": SCHEMA_VERSION})
 
 

@@ -74,7 +74,16 @@ async def open_sqlite_reader(path: Path, name: str) -> SqlReader:
         raise LogUnavailable(f"there is no log in {path} yet: start the server of {name!r}")
     histories = SqliteHistories(_uri(path))
     follower = Follower(head.position, _poll(histories))
-    return SqlReader(name, head, engine, follower, histories, SqliteReads(_uri(path)))
+    found = path.stat().st_ino  # noqa: ASYNC240  # once, at start-up
+    reads = SqliteReads(_uri(path))
+    return SqlReader(name, head, engine, follower, histories, reads, in_place=lambda: _inode(path) == found)
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 class SqliteStore:
@@ -90,6 +99,7 @@ class SqliteStore:
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
         self.tagging = Tagging(name)
+        self._log_id = ""
         self._connection: Connection | None = None
         self._lock: int | None = None
 
@@ -138,6 +148,7 @@ class SqliteStore:
                         raise Misconfigured(f"{self._path} is a database of something else")
                     create(self._connected(), self._name, _guards.SQLITE)
                     head = to_head(self._connected().execute(HEAD).one())
+                self._log_id = head.log_id
                 return head
         except SQLAlchemyError as error:
             raise _unfit(self._path, error) from error
@@ -146,7 +157,8 @@ class SqliteStore:
         try:
             driver = self._driver()
             driver.execute(_BEGIN)
-            return settle(SqlLedger(driver, SQLITE, self.tagging), batch, now=self._clock(), monotonic=time.monotonic())
+            ledger = SqlLedger(driver, SQLITE, self._name, self._log_id, self.tagging)
+            return settle(ledger, batch, now=self._clock(), monotonic=time.monotonic())
         except BaseException:
             self._disconnect()
             raise

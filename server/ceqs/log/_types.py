@@ -348,3 +348,11 @@ class Log(LogReader, Protocol):
         Ids that the platform derived are never forgotten. With `dry_run`, it only counts. Go on after `Purged.next`.
         """
         ...
+
+    async def begin_epoch(self, *, after: int = 0, renew: bool = False) -> Head:
+        """Begin the next epoch of the log's streams, beyond the log's own and `after`; give the head then.
+
+        With `renew`, the log gets a new id: whoever knows it by the old one begins anew. This object is one of them:
+        it raises LogReplaced from then on.
+        """
+        ...

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from ceqs.contract import Contract
 from ceqs.log import LogReader
-from ceqs.relay._lane import Fork, Lane, StreamStatus
-
-__all__ = ["Fork", "Relay", "StreamStatus"]
+from ceqs.relay._lane import Lane, StreamStatus
+from ceqs.relay._limits import StreamLimits
 
 
 class Relay:
@@ -20,13 +19,18 @@ class Relay:
     once are harmless, and a crash at any point neither loses, repeats nor reorders.
     """
 
-    def __init__(self, reader: LogReader, contract: Contract, nats_url: str) -> None:
-        self._lanes = [Lane(reader, contract, nats_url, public=public) for public in (False, True)]
+    def __init__(
+        self, reader: LogReader, contract: Contract, nats_url: str, limits: StreamLimits | None = None
+    ) -> None:
+        limits = limits or StreamLimits()
+        self._lanes = [Lane(reader, contract, nats_url, limits, public=public) for public in (False, True)]
 
     async def run(self) -> None:
         """Relay until cancelled; whatever is unreachable meanwhile is tried again.
 
-        Raises Fork where a stream holds what the log does not, Misconfigured where the nats-server is unfit.
+        Where a stream holds what the log does not, that stream stands still, with an alarm, until a new epoch begins.
+
+        Raises LogReplaced where the reader's log is another one by now, Misconfigured where the nats-server is unfit.
         """
         try:
             async with asyncio.TaskGroup() as lanes:

@@ -13,7 +13,13 @@ from ceqs.server._decode import Decoder
 from ceqs.server._events import Events, head_message, is_private
 from ceqs.server._handlers import GrpcContext, Handlers
 from ceqs.server._served import Served
-from ceqs.v1.admin_pb2 import AppendPublicRequest, PurgeCommandsRequest, PurgeCommandsResponse
+from ceqs.v1.admin_pb2 import (
+    AppendPublicRequest,
+    BeginEpochRequest,
+    BeginEpochResponse,
+    PurgeCommandsRequest,
+    PurgeCommandsResponse,
+)
 from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse, ReadRequest, SubscribeRequest
 
 DOMAIN = "ceqs"
@@ -53,6 +59,7 @@ def add_admin(handlers: Handlers, served: Mapping[str, Served], calls: Calls, lo
     """Serve AdminService for all contexts."""
     decode_append = Decoder(AppendPublicRequest, strict=True)
     decode_purge = Decoder(PurgeCommandsRequest, strict=True)
+    decode_begin = Decoder(BeginEpochRequest, strict=True)
 
     async def append(raw: bytes, context: GrpcContext) -> bytes:
         # The key comes first: who lacks it learns nothing about the contract.
@@ -72,8 +79,16 @@ def add_admin(handlers: Handlers, served: Mapping[str, Served], calls: Calls, lo
             examined=done.examined, forgotten=done.forgotten, next=done.next
         ).SerializeToString()
 
+    async def begin_epoch(raw: bytes, context: GrpcContext) -> bytes:
+        calls.require_key(metadata_of(context))
+        request: Any = decode_begin(raw)
+        log = logs[_chosen(served, request).context.name]
+        head = await log.begin_epoch(after=request.after, renew=request.renew_log)
+        return BeginEpochResponse(epoch=head.epoch, log_id=head.log_id).SerializeToString()
+
     handlers.unary(f"/{ADMIN}/AppendPublic", DOMAIN, append)
     handlers.unary(f"/{ADMIN}/PurgeCommands", DOMAIN, purge)
+    handlers.unary(f"/{ADMIN}/BeginEpoch", DOMAIN, begin_epoch)
 
 
 def _chosen(served: Mapping[str, Served], request: Any) -> Served:

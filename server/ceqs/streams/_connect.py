@@ -66,6 +66,8 @@ def heed_cancellation() -> None:
 async def connect(url: str, *, name: str = "ceqs", closed: Callable[[], Awaitable[None]] | None = None) -> StreamClient:
     """Connect to the nats-server at a url such as `nats://127.0.0.1:4222`; its JetStream is ready to be used.
 
+    Several urls of one cluster are separated by commas: whichever server answers is taken.
+
     The client does not reconnect: once the connection is lost it is closed, and whatever is called on it raises. (The
     client's own reconnecting would send what it had buffered, half batches too, long after it was given up.) Connect
     again, with a backoff, and find your place anew. `closed` is called when the connection has ended.
@@ -91,7 +93,7 @@ async def _open(client: StreamClient, url: str, name: str, closed: Callable[[], 
 
     try:
         await client.connect(
-            url,
+            [one.strip() for one in url.split(",")],
             name=name,
             error_cb=note,
             closed_cb=closed,

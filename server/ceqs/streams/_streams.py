@@ -12,6 +12,8 @@ from ceqs.streams._names import subjects
 
 LOG_ID = "ceqs-log-id"
 EPOCH = "ceqs-epoch"
+RETIRED = "ceqs-retired."
+"""Begins the subject that a stream has instead of the log's when a later epoch has begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class Stream:
     """Its last sequence; 0 while it is empty."""
     deleted: int = 0
     """How many messages between the first and the last are missing."""
+    retired: bool = False
+    """Whether it hears no subjects of the log any more, for a stream of a later epoch does."""
+    messages: int = 0
+    size: int = 0
+    """In bytes."""
 
     @classmethod
     def of(cls, info: StreamInfo) -> Stream:
@@ -40,6 +47,9 @@ class Stream:
             first=state.first_seq,
             last=state.last_seq,
             deleted=state.num_deleted or 0,
+            retired=any(subject.startswith(RETIRED) for subject in info.config.subjects or ()),
+            messages=state.messages,
+            size=state.bytes,
         )
 
 

@@ -19,6 +19,7 @@ from ceqs.errors import (
     Expired,
     Internal,
     Invalid,
+    LogReplaced,
     LogUnavailable,
     Misconfigured,
     NotFound,
@@ -45,6 +46,7 @@ TABLE: dict[type[CeqsError], str] = {
     Expired: "DEADLINE_EXCEEDED",
     Unavailable: "UNAVAILABLE",
     Behind: "UNAVAILABLE",
+    LogReplaced: "UNAVAILABLE",
     LogUnavailable: "UNAVAILABLE",
     Overloaded: "RESOURCE_EXHAUSTED",
     TooLarge: "RESOURCE_EXHAUSTED",
@@ -53,7 +55,7 @@ TABLE: dict[type[CeqsError], str] = {
     Unimplemented: "UNIMPLEMENTED",
     Internal: "INTERNAL",
 }
-RETRIED = {Conflict, Unavailable, Behind, LogUnavailable, Overloaded}
+RETRIED = {Conflict, Unavailable, Behind, LogReplaced, LogUnavailable, Overloaded}
 SENT = sorted(TABLE, key=lambda cls: cls.__name__)
 
 
@@ -103,6 +105,7 @@ def test_all_is_pinned() -> None:
         "Expired",
         "Internal",
         "Invalid",
+        "LogReplaced",
         "LogUnavailable",
         "Misconfigured",
         "NotFound",

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from ceqs.contract import new_id, tags_of
-from ceqs.errors import Misconfigured
+from ceqs.embedded import NatsServer
+from ceqs.errors import LogReplaced, Misconfigured
 from ceqs.log import Entry, Log, NewEvent, open_log
-from ceqs.relay import Relay
+from ceqs.relay import Relay, StreamLimits, differences
 
 Append = Callable[..., Awaitable[None]]
 
@@ -55,19 +56,58 @@ class Running:
         self.task = asyncio.create_task(relay.run())
         self.status = relay.status
 
+    def caught_up(self, log: Log) -> Callable[[], Awaitable[bool]]:
+        """Say whether both streams have everything that the log has."""
+
+        async def caught_up() -> bool:
+            head = await log.head()
+            private, public = self.status()
+            return (private.position, public.position) == (head.position, head.public_position)
+
+        return caught_up
+
+    @property
+    def alarms(self) -> list[str]:
+        return [alarm for status in self.status() for alarm in status.alarms]
+
+    @property
+    def repairs(self) -> list[str]:
+        return [repair for status in self.status() for repair in status.repairs]
+
+
+class Streams:
+    """The streams of a nats-server, compared with a log."""
+
+    def __init__(self, contract: Any, url: str) -> None:
+        self._contract, self._url = contract, url
+
+    async def differing(self, log: Any) -> list[str]:
+        return await differences(log, self._contract, self._url)
+
+    def equal(self, log: Any) -> Callable[[], Awaitable[bool]]:
+        async def equal() -> bool:
+            return await self.differing(log) == []
+
+        return equal
+
+
+@pytest.fixture
+def streams(library: Any, nats_server: NatsServer) -> Streams:
+    return Streams(library.contract, nats_server.url)
+
 
 @pytest.fixture
 async def relay(library: Any) -> AsyncIterator[Callable[..., Running]]:
     """Start a relay in the background; what it raises is the test's to await at `relay.task`."""
     tasks: list[asyncio.Task[None]] = []
 
-    def start(reader: Any, nats_url: str) -> Running:
-        running = Running(Relay(reader, library.contract, nats_url))
+    def start(reader: Any, nats_url: str, **limits: Any) -> Running:
+        running = Running(Relay(reader, library.contract, nats_url, StreamLimits(**limits)))
         tasks.append(running.task)
         return running
 
     yield start
     for task in tasks:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Misconfigured):
+        with contextlib.suppress(asyncio.CancelledError, LogReplaced, Misconfigured):
             await task

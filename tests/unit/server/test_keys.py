@@ -27,6 +27,10 @@ async def purge_commands(served: Any, metadata: dict[str, str]) -> Any:
     return [await served.raw("/ceqs.v1.AdminService/PurgeCommands", b"", **metadata)]
 
 
+async def begin_epoch(served: Any, metadata: dict[str, str]) -> Any:
+    return [await served.raw("/ceqs.v1.AdminService/BeginEpoch", b"", **metadata)]
+
+
 async def read_private(served: Any, metadata: dict[str, str]) -> Any:
     return await served.events("Read", events_pb2.ReadRequest(scope=events_pb2.SCOPE_PRIVATE), **metadata).read()
 
@@ -59,6 +63,7 @@ async def causation_depth(served: Any, metadata: dict[str, str]) -> Any:
 PRIVATE = [
     append_public,
     purge_commands,
+    begin_epoch,
     read_private,
     subscribe_private,
     derived_command_id,
@@ -75,6 +80,7 @@ async def test_a_private_call_without_the_key_is_unauthenticated(served: Any, re
             await call(served, metadata)
         assert "CEQS_KEY" in found[0].message
     assert (await served.log.head()).position == 0
+    assert (await served.log.head()).epoch == 1
 
 
 @pytest.mark.parametrize("call", PRIVATE)

@@ -176,3 +176,61 @@ class PurgeCommandsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PurgeCommandsResponse: _TypeAlias = PurgeCommandsResponse  # noqa: Y015
+
+@_typing.final
+class BeginEpochRequest(_message.Message):
+    """Which epoch to begin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    RENEW_LOG_FIELD_NUMBER: _builtins.int
+    context: _builtins.str
+    """The context; may be empty where the server serves one."""
+    after: _builtins.int
+    """An epoch that streams are of already: the next one comes after it, and after the log's own."""
+    renew_log: _builtins.bool
+    """Gives the log a new id too, for whoever followed the streams of the earlier epoch has seen events that it does not
+    have. Those consumers notice and begin anew.
+    """
+    def __init__(
+        self,
+        *,
+        context: _builtins.str = ...,
+        after: _builtins.int = ...,
+        renew_log: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "context", b"context", "renew_log", b"renew_log"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginEpochRequest: _TypeAlias = BeginEpochRequest  # noqa: Y015
+
+@_typing.final
+class BeginEpochResponse(_message.Message):
+    """The epoch that has begun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch."""
+    log_id: _builtins.str
+    """The id of the log."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        log_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "log_id", b"log_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginEpochResponse: _TypeAlias = BeginEpochResponse  # noqa: Y015

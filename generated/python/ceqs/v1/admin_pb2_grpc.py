@@ -45,6 +45,11 @@ class AdminServiceStub:
                 request_serializer=ceqs_dot_v1_dot_admin__pb2.PurgeCommandsRequest.SerializeToString,
                 response_deserializer=ceqs_dot_v1_dot_admin__pb2.PurgeCommandsResponse.FromString,
                 _registered_method=True)
+        self.BeginEpoch = channel.unary_unary(
+                '/ceqs.v1.AdminService/BeginEpoch',
+                request_serializer=ceqs_dot_v1_dot_admin__pb2.BeginEpochRequest.SerializeToString,
+                response_deserializer=ceqs_dot_v1_dot_admin__pb2.BeginEpochResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -65,6 +70,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BeginEpoch(self, request, context):
+        """Begins the next epoch of the log's streams: the relay makes new ones and fills them from the log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.PurgeCommands,
                     request_deserializer=ceqs_dot_v1_dot_admin__pb2.PurgeCommandsRequest.FromString,
                     response_serializer=ceqs_dot_v1_dot_admin__pb2.PurgeCommandsResponse.SerializeToString,
+            ),
+            'BeginEpoch': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginEpoch,
+                    request_deserializer=ceqs_dot_v1_dot_admin__pb2.BeginEpochRequest.FromString,
+                    response_serializer=ceqs_dot_v1_dot_admin__pb2.BeginEpochResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class AdminService:
             '/ceqs.v1.AdminService/PurgeCommands',
             ceqs_dot_v1_dot_admin__pb2.PurgeCommandsRequest.SerializeToString,
             ceqs_dot_v1_dot_admin__pb2.PurgeCommandsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginEpoch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ceqs.v1.AdminService/BeginEpoch',
+            ceqs_dot_v1_dot_admin__pb2.BeginEpochRequest.SerializeToString,
+            ceqs_dot_v1_dot_admin__pb2.BeginEpochResponse.FromString,
             options,
             channel_credentials,
             insecure,

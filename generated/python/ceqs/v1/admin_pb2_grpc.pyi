@@ -20,6 +20,8 @@ class AdminServiceStub:
     """Appends public events that a publisher derived. The same append id always gets the same receipt."""
     PurgeCommands: _aio.UnaryUnaryMultiCallable[_admin_pb2.PurgeCommandsRequest, _admin_pb2.PurgeCommandsResponse]
     """Forgets commands that the log no longer promises to remember, a thousand at most in one call."""
+    BeginEpoch: _aio.UnaryUnaryMultiCallable[_admin_pb2.BeginEpochRequest, _admin_pb2.BeginEpochResponse]
+    """Begins the next epoch of the log's streams: the relay makes new ones and fills them from the log."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Writes to a context's log what no command rpc carries."""
@@ -39,5 +41,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_pb2.PurgeCommandsRequest, _abc.Awaitable[_admin_pb2.PurgeCommandsResponse]],
     ) -> _abc.Awaitable[_admin_pb2.PurgeCommandsResponse]:
         """Forgets commands that the log no longer promises to remember, a thousand at most in one call."""
+
+    @_abc_1.abstractmethod
+    def BeginEpoch(
+        self,
+        request: _admin_pb2.BeginEpochRequest,
+        context: _aio.ServicerContext[_admin_pb2.BeginEpochRequest, _abc.Awaitable[_admin_pb2.BeginEpochResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.BeginEpochResponse]:
+        """Begins the next epoch of the log's streams: the relay makes new ones and fills them from the log."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _aio.Server) -> None: ...

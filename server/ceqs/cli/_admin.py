@@ -1,0 +1,58 @@
+"""Talking to a context's server as its administrator, or to its log where no server runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import ClassVar
+
+from google.protobuf.message import Message
+
+from ceqs.cli._contexts import addresses_of, choose, load_contexts
+from ceqs.cli._running import find_running
+from ceqs.cli._settings import Settings
+from ceqs.client import ContextClient
+from ceqs.log import Log, Purged, open_log
+from ceqs.v1.admin_pb2 import BeginEpochRequest, BeginEpochResponse, PurgeCommandsRequest, PurgeCommandsResponse
+
+PATIENCE = 2.0
+"""Seconds that a server has to answer at all."""
+
+
+class AdminClient(ContextClient):
+    """A client of AdminService."""
+
+    ceqs_context: ClassVar[str] = ""
+    ceqs_events: ClassVar[Mapping[str, type[Message]]] = {}
+
+    async def purge(self, context: str, after: str, *, dry_run: bool) -> Purged:
+        """Purge through the server; see Log.purge."""
+        path = "/ceqs.v1.AdminService/PurgeCommands"
+        request = PurgeCommandsRequest(context=context, after=after, dry_run=dry_run)
+        done = (await self._query(path, request, PurgeCommandsResponse)).message
+        return Purged(done.examined, done.forgotten, done.next)
+
+    async def begin_epoch(self, context: str, after: int, *, renew: bool) -> int:
+        """Begin the next epoch through the server; see Log.begin_epoch."""
+        path = "/ceqs.v1.AdminService/BeginEpoch"
+        request = BeginEpochRequest(context=context, after=after, renew_log=renew)
+        return (await self._query(path, request, BeginEpochResponse)).message.epoch
+
+
+def admin_clients(settings: Settings, names: Iterable[str]) -> dict[str, AdminClient]:
+    """Give clients of contexts, wherever `ceqs dev` or the settings say that they are served. They are to be closed."""
+    contexts = load_contexts(settings)
+    running = find_running(settings)
+    addresses = running.addresses if running else addresses_of(settings, list(contexts))
+    key = settings.key or (running.key if running else "")
+    return {name: AdminClient(addresses[name], key=key, timeout=PATIENCE) for name in choose(contexts, names)}
+
+
+@asynccontextmanager
+async def opened(settings: Settings, name: str) -> AsyncGenerator[Log]:
+    """Open a log for as long as a block runs."""
+    log = await open_log(settings.log_url(name), name)
+    try:
+        yield log
+    finally:
+        await log.close()
