@@ -253,6 +253,31 @@ def tail(
 
 
 @app.command()
+def history(
+    tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="`order:536365`; several: events with all.")],
+    context: Annotated[list[str] | None, typer.Option(help="Look in this context; repeatable, all by default.")] = None,
+    last: Annotated[int | None, typer.Option(min=1, help="Only the last so many events of each context.")] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Show the fields of events at any length.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Print everything that happened to something: events under the commands that brought them, and what followed.
+
+    Under each event stands what reactions to it have done, in whichever of the contexts: a publisher's public events,
+    a subscriber's commands and their outcome. A star marks public events. Needs the contexts' key (CEQS_KEY). With
+    `--output json`, one event a line, each with its `causation_id`, `command_id` and `handler`.
+
+    Examples:  `ceqs history order:536365`,  `ceqs history product:85123A --last 20`,
+    `ceqs history order:536365 product:85123A --context inventory --output json`
+    """
+    from ceqs.cli import _history
+    from ceqs.cli._settings import load_settings
+    from ceqs.cli._signals import run
+
+    with reporting(output):
+        run(_history.history(load_settings(), tags, context or [], last=last, whole=whole, output=output))
+
+
+@app.command()
 def version(output: OutputOption = Output.TEXT) -> None:
     """Print the version of ceqs."""
     number = installed_version("ceqs")

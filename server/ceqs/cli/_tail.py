@@ -6,42 +6,20 @@ import contextlib
 import datetime as dt
 import difflib
 import itertools
-import json
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, ClassVar, Literal
-
-from google.protobuf.json_format import MessageToDict
+from typing import Literal
 
 from ceqs.cli._contexts import addresses_of, choose, load_contexts
+from ceqs.cli._events import EventsClient, as_value, fields_of
 from ceqs.cli._output import Output, show
 from ceqs.cli._running import find_running
 from ceqs.cli._settings import Settings
 from ceqs.cli._signals import together
 from ceqs.cli._times import time_of
-from ceqs.client import ContextClient, Event
+from ceqs.client import Event
 from ceqs.contract import Contract
 from ceqs.errors import Misconfigured
-from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse, Head
-
-
-class TailClient(ContextClient):
-    """A client of any context; `of` makes one that knows a contract's events."""
-
-    ceqs_context: ClassVar[str] = ""
-
-    @classmethod
-    def of(cls, contract: Contract, address: str, key: str) -> TailClient:
-        """Give a client of the contract's context."""
-        known = {name: event.message for name, event in contract.events.items()}
-        client: type[TailClient] = type("TailClient", (cls,), {"ceqs_context": contract.context, "ceqs_events": known})
-        return client(address, key=key)
-
-    async def head(self) -> Head:
-        """Say where the log stands."""
-        request = GetHeadRequest(context=self.ceqs_context)
-        answer = await self._query("/ceqs.v1.EventsService/GetHead", request, GetHeadResponse)
-        return answer.message.head
 
 
 async def tail(
@@ -85,7 +63,7 @@ async def tail(
         mine = [name for name in wanted if name in contract.events]
         if wanted and not mine:
             return
-        async with TailClient.of(contract, addresses[contract.context], key) as client:
+        async with EventsClient.of(contract, addresses[contract.context], key) as client:
             scope: Literal["private", "public"] = "private" if scope_private else "public"
             events_of = partial(client.events, scope=scope, types=mine, tags=tags)
             start = after or 0
@@ -120,27 +98,11 @@ def _event_type(name: str, known: dict[str, str]) -> str:
 
 
 def _show(contract: Contract, event: Event, output: Output) -> None:
-    decoded: dict[str, Any] | None = (
-        MessageToDict(event.message, preserving_proto_field_name=True) if event.message is not None else None
-    )
     short = event.type.rpartition(".")[2]
-    fields = "  ".join(
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in (decoded or {}).items()
-    )
+    fields = fields_of(event)
     visibility = "*" if event.public_position else " "
     show(
         output,
         f"{event.recorded_at:%H:%M:%S} {contract.context:<10} {event.position:>6}{visibility} {short:<20} {fields}",
-        {
-            "context": contract.context,
-            "position": event.position,
-            "public_position": event.public_position,
-            "type": event.type,
-            "id": event.id,
-            "recorded_at": event.recorded_at.isoformat(),
-            "command_id": event.command_id,
-            "correlation_id": event.correlation_id,
-            "causation_id": event.causation_id,
-            "event": decoded,
-        },
+        as_value(contract.context, event),
     )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.errors import Invalid, OutOfRange, Violation
-from ceqs.log import ALL, BEYOND, Batch, Head, LogReader, Query, QueryItem, Span
+from ceqs.log import ALL, BEYOND, Batch, Head, LogReader, Query, QueryItem, Span, splice
 from ceqs.server._pages import Pages
 from ceqs.server._tail import Tail
 from ceqs.v1 import events_pb2
@@ -21,6 +21,7 @@ from ceqs.v1.events_pb2 import (
     FellBehind,
     ReadRequest,
     ReadResponse,
+    RecordedEvent,
     Resume,
     SubscribeRequest,
     SubscribeResponse,
@@ -68,7 +69,9 @@ class Events:
         head = await self._log.head()
         span = await _span(self._log, head, request)
         position = span.until + 1 if span.backwards else span.after
-        async with aclosing(_batches(self._pages, span)) as batches:
+        correlated = frozenset(request.correlation_ids)
+        found = _correlated(self._log, span, correlated) if correlated else _batches(self._pages, span)
+        async with aclosing(found) as batches:
             async for batch in batches:
                 if batch.events:
                     yield batch.data
@@ -127,6 +130,23 @@ async def _batches(pages: Pages, span: Span) -> AsyncGenerator[Batch, None]:
         if ahead is not None:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
+
+
+async def _correlated(log: LogReader, span: Span, correlation_ids: frozenset[str]) -> AsyncGenerator[Batch, None]:
+    """Read a span, and give those of its events that follow from certain first commands."""
+    while span.limit and not span.is_empty:
+        part = await log.read(
+            after=span.after, until=span.until, query=span.query, public=span.public, backwards=span.backwards
+        )
+        if not part.events:
+            return
+        envelopes = [event.envelope for event in part.events]
+        chosen = [one for one in envelopes if RecordedEvent.FromString(one).correlation_id in correlation_ids]
+        chosen = chosen[: span.limit]
+        yield Batch(splice(chosen), len(chosen), part.through)
+        span = replace(span.beyond(part.through), limit=span.limit - len(chosen))
+        # Memory and SQLite answer at once; others get a turn.
+        await asyncio.sleep(0)
 
 
 async def _span(log: LogReader, head: Head, request: ReadRequest) -> Span:

@@ -2,7 +2,20 @@
 
 from ceqs.client._answers import Answer, Event
 from ceqs.client._client import ContextClient
+from ceqs.client._history import History, HistoryCommand, HistoryEvent, read_history
 from ceqs.client._outcomes import Outcome
 from ceqs.client._stream import Commands, CommandStream, Sent
 
-__all__ = ["Answer", "CommandStream", "Commands", "ContextClient", "Event", "Outcome", "Sent"]
+__all__ = [
+    "Answer",
+    "CommandStream",
+    "Commands",
+    "ContextClient",
+    "Event",
+    "History",
+    "HistoryCommand",
+    "HistoryEvent",
+    "Outcome",
+    "Sent",
+    "read_history",
+]

@@ -110,6 +110,7 @@ class ContextClient:
         scope: Literal["public", "private"] = "public",
         types: Iterable[type[Message] | str] = (),
         tags: Iterable[str] = (),
+        correlation_ids: Iterable[str] = (),
         live: bool = True,
     ) -> AsyncGenerator[Event, None]:
         """Give recorded events, each once and in order, then (`live`) those to come.
@@ -119,8 +120,10 @@ class ContextClient:
         scope; times have a time zone. `types` are any of which, `tags` all of which an event has.
 
         Reconnects by itself and goes on after the last position seen. The first connection must come within the
-        client's timeout; later outages are waited out. Raises Invalid for bounds that cannot be, Denied or
-        Unauthenticated for private events without the context's key, OutOfRange where the log was restored meanwhile.
+        client's timeout; later outages are waited out. With `live=False` and `correlation_ids`, what follows from first
+        commands is looked for, by a walk through all that is within the bounds. Raises Invalid for bounds that cannot
+        be, Denied or Unauthenticated for private events without the context's key, OutOfRange where the log was
+        restored meanwhile.
         """
         reader = EventsReader(
             channel=self._events,
@@ -138,6 +141,7 @@ class ContextClient:
                 before_time=before_time,
                 limit=limit,
                 backwards=backwards,
+                correlation_ids=tuple(correlation_ids),
                 live=live,
             ),
         )

@@ -45,6 +45,7 @@ class Bounds:
     before_time: dt.datetime | None = None
     limit: int | None = None
     backwards: bool = False
+    correlation_ids: tuple[str, ...] = ()
     live: bool = True
 
     def __post_init__(self) -> None:
@@ -56,6 +57,8 @@ class Bounds:
         ]
         if self.live and (self.before or self.before_time or self.backwards):
             wrong.append(Violation("live", "has no end: events before something, or backwards, are read live=False"))
+        if self.live and self.correlation_ids:
+            wrong.append(Violation("live", "has no end: what follows from a command is looked for live=False"))
         if self.limit is not None and self.limit < 1:
             wrong.append(Violation("limit", "must be at least 1"))
         if wrong:
@@ -128,6 +131,7 @@ class EventsReader:
             limit=(bounds.limit or self._given) - self._given,
             filter=chosen,
             backwards=bounds.backwards,
+            correlation_ids=bounds.correlation_ids,
         )
         return open_stream(self.channel, READ, read, ReadResponse, self.metadata)
 
@@ -141,7 +145,7 @@ class EventsReader:
         if at is not None:
             if (position - at) * step <= 0:
                 return False
-            if position != at + step and not (self.types or self.tags):
+            if position != at + step and not (self.types or self.tags or self.bounds.correlation_ids):
                 raise Internal(f"{self.context} sent position {position} after {at}; positions have no gaps")
         self._at = position
         self._given += 1

@@ -263,6 +263,7 @@ class ReadRequest(_message.Message):
     FROM_TIME_FIELD_NUMBER: _builtins.int
     BEFORE_TIME_FIELD_NUMBER: _builtins.int
     BACKWARDS_FIELD_NUMBER: _builtins.int
+    CORRELATION_IDS_FIELD_NUMBER: _builtins.int
     context: _builtins.str
     """The context; may be empty where the server serves one."""
     scope: Global___Scope.ValueType
@@ -287,6 +288,12 @@ class ReadRequest(_message.Message):
     def before_time(self) -> _timestamp_pb2.Timestamp:
         """Read what was recorded before this time, instead of what comes before a position."""
 
+    @_builtins.property
+    def correlation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Read what has one of these correlation ids; empty means all. No index finds it, so that recording pays for none:
+        what lies within the other bounds is examined.
+        """
+
     def __init__(
         self,
         *,
@@ -299,10 +306,11 @@ class ReadRequest(_message.Message):
         from_time: _timestamp_pb2.Timestamp | None = ...,
         before_time: _timestamp_pb2.Timestamp | None = ...,
         backwards: _builtins.bool = ...,
+        correlation_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["before_time", b"before_time", "filter", b"filter", "from_time", b"from_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "backwards", b"backwards", "before", b"before", "before_time", b"before_time", "context", b"context", "filter", b"filter", "from_time", b"from_time", "limit", b"limit", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "backwards", b"backwards", "before", b"before", "before_time", b"before_time", "context", b"context", "correlation_ids", b"correlation_ids", "filter", b"filter", "from_time", b"from_time", "limit", b"limit", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
