@@ -354,6 +354,7 @@ async def test_a_live_reading_ends_at_its_limit(client: Any, server: Any) -> Non
         ({"before_time": dt.datetime(2010, 12, 1, tzinfo=dt.UTC)}, "live"),
         ({"from_time": dt.datetime(2010, 12, 1)}, "from_time"),  # that is what is refused
         ({"before_time": dt.datetime(2010, 12, 1), "live": False}, "before_time"),
+        ({"correlation_ids": ["a"]}, "live"),
         ({"limit": 0}, "limit"),
     ],
 )
