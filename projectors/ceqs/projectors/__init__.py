@@ -5,10 +5,12 @@ from ceqs.projectors._parking import GivenUp, Parked, read_given_up, read_parked
 from ceqs.projectors._past import Past, PastLimits
 from ceqs.projectors._place import Place, place_of
 from ceqs.projectors._places import Places, places_of
+from ceqs.projectors._progress import Progress
 from ceqs.projectors._projector import Projector, ProjectorSettings
 from ceqs.projectors._reader import Checkpoint, ModelReader
 from ceqs.projectors._requests import Request, ask
 from ceqs.projectors._status import HandlerStatus, read_status
+from ceqs.projectors._upstream import Upstream
 
 __all__ = [
     "Checkpoint",
@@ -20,9 +22,11 @@ __all__ = [
     "PastLimits",
     "Place",
     "Places",
+    "Progress",
     "Projector",
     "ProjectorSettings",
     "Request",
+    "Upstream",
     "ask",
     "fill",
     "place_of",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -19,9 +18,7 @@ from ceqs.projectors._place import Place, dispose
 from ceqs.projectors._places import Places, serving_label
 from ceqs.projectors._retry import said
 from ceqs.projectors._tables import CHECKPOINT, aware
-
-FASTEST, SLOWEST = 0.002, 0.02
-"""Seconds between two looks at the checkpoint while somebody waits."""
+from ceqs.projectors._waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +59,7 @@ class ModelReader:
     def __init__(self, where: Place | Places) -> None:
         self._where = where
         self._open: _Open | None = None
-        self._seen = 0
-        self._waiting: dict[asyncio.Future[None], int] = {}
-        self._follower: asyncio.Task[None] | None = None
+        self._waiting = Waiting(self._look, str(where))
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[tuple[AsyncSession, Checkpoint]]:
@@ -80,7 +75,7 @@ class ModelReader:
                 async with AsyncSession(current.engine, expire_on_commit=False) as session:
                     checkpoint = await self._checkpoint(current.place, await self._connect(session))
                     if checkpoint is not None:
-                        self._advance(checkpoint.position)
+                        self._waiting.advance(checkpoint.position)
                         yield session, checkpoint
                         return
             finally:
@@ -90,47 +85,19 @@ class ModelReader:
 
     async def wait(self, position: int, timeout: float) -> bool:  # noqa: ASYNC109  # a bound, not a cancellation
         """Wait until the model includes the position, at most `timeout` seconds. Say whether it does."""
-        if self._seen >= position:
-            return True
-        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[reached] = position
-        if self._follower is None or self._follower.done():
-            self._follower = asyncio.create_task(self._follow(), name=f"follow {self._where}")
-        try:
-            async with asyncio.timeout(timeout):
-                await reached
-        except TimeoutError:
-            return False
-        finally:
-            self._waiting.pop(reached, None)
-        return True
+        return await self._waiting.reach(position, timeout)
 
     async def close(self) -> None:
         """Close every connection. Those who wait are told Unavailable."""
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.gather(self._follower, return_exceptions=True)
-        for reached in self._waiting:
-            if not reached.done():
-                reached.set_exception(Unavailable(f"the reader of {self._label} is closed"))
+        await self._waiting.close()
         if self._open is not None:
             await dispose(self._open.engine)
         if isinstance(self._where, Places):
             await self._where.close()
 
-    async def _follow(self) -> None:
-        """Look at the checkpoint for all who wait, until nobody does."""
-        pause = FASTEST
-        while self._waiting:
-            before = self._seen
-            try:
-                async with self.session():
-                    pass
-            except Unavailable:
-                # Also a place that is yet to be made. Those who wait have a bound.
-                pause = SLOWEST
-            pause = FASTEST if self._seen > before else min(pause * 1.5, SLOWEST)
-            await asyncio.sleep(pause)
+    async def _look(self) -> int:
+        async with self.session() as (_, checkpoint):
+            return checkpoint.position
 
     async def _current(self) -> _Open:
         """Give what is to be read now."""
@@ -186,12 +153,6 @@ class ModelReader:
         if moved and self._open is not None and self._open.place == place:
             self._open = None
         return moved
-
-    def _advance(self, position: int) -> None:
-        self._seen = max(self._seen, position)
-        for reached, wanted in list(self._waiting.items()):
-            if wanted <= self._seen and not reached.done():
-                reached.set_result(None)
 
     async def _filling(self) -> Behind:
         """Say how far the newest place is, where none answers yet."""

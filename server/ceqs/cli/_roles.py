@@ -17,7 +17,18 @@ from ceqs.cli._signals import together
 from ceqs.errors import LogReplaced, LogUnavailable, Misconfigured
 from ceqs.log import LogReader, open_log, open_reader
 from ceqs.model import Context
-from ceqs.projectors import ModelReader, Past, PastLimits, Projector, ProjectorSettings, place_of, places_of
+from ceqs.projectors import (
+    ModelReader,
+    Past,
+    PastLimits,
+    Progress,
+    Projector,
+    ProjectorSettings,
+    Upstream,
+    place_of,
+    places_of,
+)
+from ceqs.queries import Around, Hearing
 from ceqs.relay import Relay, StreamLimits
 from ceqs.server import EVERY_ROLE, Role, Served, Server, ServerSettings
 
@@ -76,8 +87,9 @@ async def _serve(
             past = _past(settings, context, log)
             for close in (*(model.close for model in models.values()), *(one.close for one in past.values())):
                 stack.push_async_callback(close)
+            around = _around(settings, context, addresses_of(settings, list(contexts), "events"), stack)
             listening = server_settings(settings, name, addresses[name], roles=roles, shared=shared)
-            server = Server([Served(context, log, models, past)], listening)
+            server = Server([Served(context, log, models, past, around)], listening)
             servers.append(server)
             try:
                 await server.start()
@@ -173,6 +185,27 @@ def _past(settings: Settings, context: Context, log: LogReader) -> dict[str, Pas
         for name, projection in context.projections.items()
         if projection.ceqs_contract.package == context.contract.package
     }
+
+
+def _around(settings: Settings, context: Context, addresses: Mapping[str, str], stack: AsyncExitStack) -> Around:
+    """Give who carries on what a context records, and whom it hears; the stack closes what they are asked by."""
+
+    def progress(name: str) -> Progress:
+        found = Progress(place_of(settings.models_url, context.name, name))
+        stack.push_async_callback(found.close)
+        return found
+
+    hearers: dict[str, list[Progress]] = {}
+    for name, subscriber in context.subscribers.items():
+        if (source := subscriber.ceqs_contract.context) != context.name:
+            hearers.setdefault(source, []).append(progress(name))
+    heard: dict[str, Hearing] = {}
+    for source, subscribers in hearers.items():
+        if source in addresses:
+            upstream = Upstream(source, addresses[source])
+            stack.push_async_callback(upstream.close)
+            heard[source] = Hearing(upstream, subscribers)
+    return Around([progress(name) for name in context.publishers], heard)
 
 
 def server_settings(

@@ -1,6 +1,7 @@
 """Answering queries from a state or from a projection, once or live, with the age of every answer."""
 
-from ceqs.queries._answers import Answer, Answers, QueryCall
+from ceqs.queries._answers import Answer, Answers, QueryCall, patience
+from ceqs.queries._hops import Around, Hearing, Hops
 from ceqs.queries._models import Checkpoint, ModelReader, PastReader
 from ceqs.queries._states import Known, States
 from ceqs.queries._stop import Stop
@@ -8,11 +9,15 @@ from ceqs.queries._stop import Stop
 __all__ = [
     "Answer",
     "Answers",
+    "Around",
     "Checkpoint",
+    "Hearing",
+    "Hops",
     "Known",
     "ModelReader",
     "PastReader",
     "QueryCall",
     "States",
     "Stop",
+    "patience",
 ]

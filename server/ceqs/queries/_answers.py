@@ -16,6 +16,7 @@ from ceqs.log import Head, LogReader
 from ceqs.model import Boundary, Context, boundary_of
 from ceqs.queries._ages import age_of
 from ceqs.queries._changes import Changes
+from ceqs.queries._hops import Around, Hops
 from ceqs.queries._live import LiveQueries, Source
 from ceqs.queries._models import ModelReader, PastReader
 from ceqs.queries._moments import position_of, recorded_at
@@ -62,12 +63,14 @@ class Answers:
         log: LogReader,
         states: States,
         models: Mapping[str, ModelReader],
+        *,
         past: Mapping[str, PastReader] | None = None,
+        hops: Hops | None = None,
         stop: Stop | None = None,
     ) -> None:
         """Take a reader for each projection, and one of its `past` where that can be asked for.
 
-        Live queries end when the `stop` is asked for.
+        The `hops` follow tokens of other contexts. Live queries end when the `stop` is asked for.
         """
         for query in context.contract.queries.values():
             if query.projection and query.projection not in models:
@@ -77,6 +80,7 @@ class Answers:
         self._states = states
         self._models = models
         self._past = past or {}
+        self._hops = hops or Hops(context.name, log, Around())
         self._changes = Changes(log)
         self._live: LiveQueries[Answer] = LiveQueries(stop or Stop())
 
@@ -176,11 +180,14 @@ class Answers:
     async def _from_projection(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
         if call.as_of is not None:
             return await self._from_past(rpc, request, call, call.as_of)
-        model, least = self._models[rpc.projection], call.at_least.get(self._log.log_id, 0)
-        reached = not least or await model.wait(least, _patience(call))
+        model = self._models[rpc.projection]
+        least = await self._hops.arrived(call.at_least, patience(call.expires)) if call.at_least else 0
+        if least:
+            # The model cannot be where the log is not yet: so nobody looks at it in vain.
+            await self._log.wait(least - 1, patience(call.expires))
+            await model.wait(least, patience(call.expires))
         async with model.session() as (session, checkpoint):
-            if not reached:
-                _require(rpc.projection, checkpoint.position, least)
+            _require(rpc.projection, checkpoint.position, least)
             response = await self._ask(rpc, request, session)
         # Read after the snapshot, the head is never behind the answer.
         head, at = await self._log.head(), checkpoint
@@ -192,16 +199,17 @@ class Answers:
         if past is None:
             raise Unimplemented(f"this server keeps no models of the past of {rpc.projection}: set scratch_url")
         position = await position_of(moment, self._log, await self._head(call))
-        async with past.session(position, _patience(call)) as (session, checkpoint):
+        async with past.session(position, patience(call.expires)) as (session, checkpoint):
             response = await self._ask(rpc, request, session)
         age = await age_of(self._log, await self._log.head(), checkpoint.position, checkpoint.recorded_at)
         return Answer(response, checkpoint.position, age)
 
     async def _head(self, call: QueryCall) -> Head:
         """Give the head, as soon as it is where the call wants it."""
-        least, head = call.at_least.get(self._log.log_id, 0), await self._log.head()
+        least = await self._hops.arrived(call.at_least, patience(call.expires)) if call.at_least else 0
+        head = await self._log.head()
         if head.position < least:
-            await self._log.wait(least - 1, _patience(call))
+            await self._log.wait(least - 1, patience(call.expires))
             head = await self._log.head()
             _require(self._context.name, head.position, least)
         return head
@@ -216,10 +224,11 @@ class Answers:
         return response
 
 
-def _patience(call: QueryCall) -> float:
-    if call.expires is None:
+def patience(expires: float | None) -> float:
+    """Give how long, in seconds, a call with this deadline waits, so that its caller still hears why in vain."""
+    if expires is None:
         return PATIENCE
-    return max(0.0, min(PATIENCE, call.expires - time.monotonic() - MARGIN))
+    return max(0.0, min(PATIENCE, expires - time.monotonic() - MARGIN))
 
 
 def _require(model: str, position: int, least: int) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+from ceqs.contract import decode_token
 from ceqs.errors import Invalid, NotFound, Violation
 from ceqs.log import Log
+from ceqs.queries import Hops, patience
 from ceqs.server._admin import append_public
 from ceqs.server._calls import Calls, expires_of, metadata_of
 from ceqs.server._decode import Decoder
@@ -20,22 +22,46 @@ from ceqs.v1.admin_pb2 import (
     PurgeCommandsRequest,
     PurgeCommandsResponse,
 )
-from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse, ReadRequest, SubscribeRequest
+from ceqs.v1.events_pb2 import (
+    GetHeadRequest,
+    GetHeadResponse,
+    ReadRequest,
+    ResolveTokenRequest,
+    ResolveTokenResponse,
+    SubscribeRequest,
+)
 
 DOMAIN = "ceqs"
 EVENTS = "ceqs.v1.EventsService"
 ADMIN = "ceqs.v1.AdminService"
 
 
-def add_events(handlers: Handlers, served: Mapping[str, Served], calls: Calls, events: Mapping[str, Events]) -> None:
+def add_events(
+    handlers: Handlers,
+    served: Mapping[str, Served],
+    calls: Calls,
+    events: Mapping[str, Events],
+    hops: Mapping[str, Hops],
+) -> None:
     """Serve EventsService for all contexts."""
-    decode_head, decode_read, decode_subscribe = (
-        Decoder(request, strict=False) for request in (GetHeadRequest, ReadRequest, SubscribeRequest)
+    decode_head, decode_read, decode_subscribe, decode_resolve = (
+        Decoder(request, strict=False)
+        for request in (GetHeadRequest, ReadRequest, SubscribeRequest, ResolveTokenRequest)
     )
 
     async def get_head(raw: bytes, context: GrpcContext) -> bytes:
         log = _chosen(served, decode_head(raw)).log
         return GetHeadResponse(head=head_message(log, await log.head())).SerializeToString()
+
+    async def resolve(raw: bytes, context: GrpcContext) -> bytes:
+        request: Any = decode_resolve(raw)
+        following = hops[_chosen(served, request).context.name]
+        token = decode_token(request.token, "token")
+        head = await following.public(token, patience(expires_of(context)), request.asked)
+        response = ResolveTokenResponse()
+        if head is not None:
+            response.log_id, response.public_position = head.log_id, head.public_position
+        return response.SerializeToString()
 
     def readable(request: Any, context: GrpcContext) -> Events:
         if is_private(request.scope):
@@ -51,6 +77,7 @@ def add_events(handlers: Handlers, served: Mapping[str, Served], calls: Calls, e
         return readable(request, context).subscribe(request)
 
     handlers.unary(f"/{EVENTS}/GetHead", DOMAIN, get_head)
+    handlers.unary(f"/{EVENTS}/ResolveToken", DOMAIN, resolve)
     handlers.streaming(f"/{EVENTS}/Read", DOMAIN, read_events)
     handlers.streaming(f"/{EVENTS}/Subscribe", DOMAIN, subscribe_to_events)
 

@@ -9,7 +9,7 @@ from typing import cast
 from ceqs.errors import Misconfigured
 from ceqs.log import Log, LogReader
 from ceqs.model import Context
-from ceqs.queries import ModelReader, PastReader
+from ceqs.queries import Around, ModelReader, PastReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Served:
     log: LogReader
     models: Mapping[str, ModelReader] = field(default_factory=dict[str, ModelReader])
     past: Mapping[str, PastReader] = field(default_factory=dict[str, PastReader])
+    around: Around = field(default_factory=Around)
+    """Who carries on what is recorded, and whom this context hears."""
 
     @property
     def writable(self) -> Log:

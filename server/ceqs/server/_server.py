@@ -9,7 +9,7 @@ import grpc
 import structlog
 
 from ceqs.errors import Misconfigured
-from ceqs.queries import Answers, States, Stop
+from ceqs.queries import Answers, Hops, States, Stop
 from ceqs.server._calls import Calls
 from ceqs.server._command_stream import Streamed, add_command_stream, streamed
 from ceqs.server._commands import CommandExecutor
@@ -35,6 +35,7 @@ class Server:
         self._served = {one.context.name: one for one in served}
         self._stop = Stop()
         self._events = {name: Events(one.log) for name, one in self._served.items()}
+        self._hops = {name: Hops(name, one.log, one.around) for name, one in self._served.items()}
         self._health = Health(self._stop)
         self._server: grpc.aio.Server | None = None
         if not served or len(self._served) != len(served):
@@ -114,14 +115,16 @@ class Server:
                     add_command(handlers, name, command, executor, calls)
                 commands += streamed(one.context, executor)
             if Role.QUERIES in roles:
-                answers = Answers(one.context, one.log, states, one.models, one.past, self._stop)
+                answers = Answers(
+                    one.context, one.log, states, one.models, past=one.past, hops=self._hops[name], stop=self._stop
+                )
                 for query in one.context.contract.queries.values():
                     add_query(handlers, name, query, answers, calls)
         if Role.COMMANDS in roles:
             add_command_stream(handlers, commands, calls, self._stop)
             add_admin(handlers, self._served, calls, self._logs)
         if Role.EVENTS in roles:
-            add_events(handlers, self._served, calls, self._events)
+            add_events(handlers, self._served, calls, self._events, self._hops)
         return handlers
 
 

@@ -114,6 +114,9 @@ async def test_a_projection_that_has_caught_up_does_not_lag(asking: Any) -> None
 async def test_a_projection_waits_for_what_the_call_asks_for(asking: Any) -> None:
     asked = asyncio.ensure_future(asking.ask("GetTotal", QueryCall(at_least={asking.log.log_id: 2})))
     await asyncio.sleep(0.01)
+    assert not asking.model.patience, "a model cannot be where the log is not yet"
+    for _ in range(2):
+        await asking.record(asking.bank.MoneyDeposited(account_id="a", amount=1))
     asking.model.move(1, 1)
     await asyncio.sleep(0.01)
     assert not asked.done()

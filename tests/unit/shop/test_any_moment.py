@@ -142,7 +142,7 @@ async def test_every_query_answers_as_of_any_moment_as_a_fresh_system_does(name:
     past = {name: Past(projection, log, url) for name, projection in context.projections.items()}
     # The present is not asked: without a model of it, nothing can come from there.
     absent = {name: ModelReader(place_of(url, "absent", name)) for name in context.projections}
-    answers = Answers(context, log, States(context, log), absent, past)
+    answers = Answers(context, log, States(context, log), absent, past=past)
     try:
         for position in [0, *dice.sample(range(1, events), moments), events]:
             async with fresh(context, log, url, position) as seen_as_much:

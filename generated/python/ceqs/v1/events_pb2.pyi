@@ -205,6 +205,64 @@ class GetHeadResponse(_message.Message):
 Global___GetHeadResponse: _TypeAlias = GetHeadResponse  # noqa: Y015
 
 @_typing.final
+class ResolveTokenRequest(_message.Message):
+    """Asks when what a token says is public."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    context: _builtins.str
+    """The context; may be empty where the server serves one."""
+    token: _builtins.str
+    """A consistency token."""
+    @_builtins.property
+    def asked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The contexts that wait for the answer themselves: they are not asked again."""
+
+    def __init__(
+        self,
+        *,
+        context: _builtins.str = ...,
+        token: _builtins.str = ...,
+        asked: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "context", b"context", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveTokenRequest: _TypeAlias = ResolveTokenRequest  # noqa: Y015
+
+@_typing.final
+class ResolveTokenResponse(_message.Message):
+    """When it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_POSITION_FIELD_NUMBER: _builtins.int
+    log_id: _builtins.str
+    """The log that the position belongs to; empty where the token says nothing of it, or of those that the context hears."""
+    public_position: _builtins.int
+    """Whoever has heard the public events up to here has heard everything."""
+    def __init__(
+        self,
+        *,
+        log_id: _builtins.str = ...,
+        public_position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_id", b"log_id", "public_position", b"public_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveTokenResponse: _TypeAlias = ResolveTokenResponse  # noqa: Y015
+
+@_typing.final
 class Head(_message.Message):
     """Where a log stands."""
 

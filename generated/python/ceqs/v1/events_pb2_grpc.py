@@ -40,6 +40,11 @@ class EventsServiceStub:
                 request_serializer=ceqs_dot_v1_dot_events__pb2.GetHeadRequest.SerializeToString,
                 response_deserializer=ceqs_dot_v1_dot_events__pb2.GetHeadResponse.FromString,
                 _registered_method=True)
+        self.ResolveToken = channel.unary_unary(
+                '/ceqs.v1.EventsService/ResolveToken',
+                request_serializer=ceqs_dot_v1_dot_events__pb2.ResolveTokenRequest.SerializeToString,
+                response_deserializer=ceqs_dot_v1_dot_events__pb2.ResolveTokenResponse.FromString,
+                _registered_method=True)
         self.Read = channel.unary_stream(
                 '/ceqs.v1.EventsService/Read',
                 request_serializer=ceqs_dot_v1_dot_events__pb2.ReadRequest.SerializeToString,
@@ -58,6 +63,14 @@ class EventsServiceServicer:
 
     def GetHead(self, request, context):
         """Says where the log stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveToken(self, request, context):
+        """Waits until what a token says of this context, and of those that it hears, has become public: until every
+        publisher has told the rest of the world.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +97,11 @@ def add_EventsServiceServicer_to_server(servicer, server):
                     servicer.GetHead,
                     request_deserializer=ceqs_dot_v1_dot_events__pb2.GetHeadRequest.FromString,
                     response_serializer=ceqs_dot_v1_dot_events__pb2.GetHeadResponse.SerializeToString,
+            ),
+            'ResolveToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveToken,
+                    request_deserializer=ceqs_dot_v1_dot_events__pb2.ResolveTokenRequest.FromString,
+                    response_serializer=ceqs_dot_v1_dot_events__pb2.ResolveTokenResponse.SerializeToString,
             ),
             'Read': grpc.unary_stream_rpc_method_handler(
                     servicer.Read,
@@ -124,6 +142,33 @@ class EventsService:
             '/ceqs.v1.EventsService/GetHead',
             ceqs_dot_v1_dot_events__pb2.GetHeadRequest.SerializeToString,
             ceqs_dot_v1_dot_events__pb2.GetHeadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ceqs.v1.EventsService/ResolveToken',
+            ceqs_dot_v1_dot_events__pb2.ResolveTokenRequest.SerializeToString,
+            ceqs_dot_v1_dot_events__pb2.ResolveTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

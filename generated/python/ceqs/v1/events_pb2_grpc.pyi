@@ -18,6 +18,10 @@ class EventsServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHead: _aio.UnaryUnaryMultiCallable[_events_pb2.GetHeadRequest, _events_pb2.GetHeadResponse]
     """Says where the log stands."""
+    ResolveToken: _aio.UnaryUnaryMultiCallable[_events_pb2.ResolveTokenRequest, _events_pb2.ResolveTokenResponse]
+    """Waits until what a token says of this context, and of those that it hears, has become public: until every
+    publisher has told the rest of the world.
+    """
     Read: _aio.UnaryStreamMultiCallable[_events_pb2.ReadRequest, _events_pb2.ReadResponse]
     """Reads recorded events once, to the head that the log has when the call starts, in batches."""
     Subscribe: _aio.UnaryStreamMultiCallable[_events_pb2.SubscribeRequest, _events_pb2.SubscribeResponse]
@@ -33,6 +37,16 @@ class EventsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_events_pb2.GetHeadRequest, _abc.Awaitable[_events_pb2.GetHeadResponse]],
     ) -> _abc.Awaitable[_events_pb2.GetHeadResponse]:
         """Says where the log stands."""
+
+    @_abc_1.abstractmethod
+    def ResolveToken(
+        self,
+        request: _events_pb2.ResolveTokenRequest,
+        context: _aio.ServicerContext[_events_pb2.ResolveTokenRequest, _abc.Awaitable[_events_pb2.ResolveTokenResponse]],
+    ) -> _abc.Awaitable[_events_pb2.ResolveTokenResponse]:
+        """Waits until what a token says of this context, and of those that it hears, has become public: until every
+        publisher has told the rest of the world.
+        """
 
     @_abc_1.abstractmethod
     def Read(

@@ -1,0 +1,122 @@
+"""Tokens of other contexts: the own position at which what they say has arrived.
+
+token of orders ──► orders: every publisher has passed it ──► its public position
+                    inventory: every subscriber has passed that, and its commands are receipted ──► the own head
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ceqs.contract import encode_token
+from ceqs.log import Head, LogReader
+
+STRANGE = 10.0
+"""For how many seconds a context is not asked again about logs that it knows nothing of."""
+
+
+class Handled(Protocol):
+    """A publisher or subscriber."""
+
+    async def reach(self, position: int, timeout: float) -> None:  # noqa: ASYNC109  # a bound, not a cancellation
+        """Wait until it has passed a position of the log that it hears. Raises Behind after `timeout` seconds."""
+        ...
+
+
+class Source(Protocol):
+    """A context whose public events are heard here."""
+
+    async def public_position(self, token: str, asked: Collection[str], timeout: float) -> int | None:  # noqa: ASYNC109  # as above
+        """Wait until all that a token says is public there; give the public position, None if it says nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """A source, and those who hear it here."""
+
+    source: Source
+    subscribers: Sequence[Handled] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What is around the log of a context: who hears it for others, and what others it hears, by their names."""
+
+    publishers: Sequence[Handled] = ()
+    heard: Mapping[str, Hearing] = field(default_factory=dict[str, Hearing])
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was found out about the tokens of a source."""
+
+    asked: Mapping[str, int] = field(default_factory=dict[str, int])
+    arrived: int = 0
+    """The own position that includes what was asked."""
+    strange: dict[frozenset[str], float] = field(default_factory=dict[frozenset[str], float])
+    """The logs that it knows nothing of, and until when that is believed."""
+
+
+class Hops:
+    """Follows tokens across the contexts around one log."""
+
+    def __init__(self, name: str, log: LogReader, around: Around) -> None:
+        self._name = name
+        self._log = log
+        self._around = around
+        self._known = {name: _Known() for name in around.heard}
+
+    async def arrived(self, token: Mapping[str, int], patience: float, asked: Collection[str] = ()) -> int:
+        """Give the own position that includes all that a token says, of other logs too; 0 if it says nothing of them.
+
+        Waits for it at most `patience` seconds, as far as it is others who have to get there. Raises Behind, naming who
+        has not, Unavailable where one cannot be asked.
+        """
+        foreign = {log_id: position for log_id, position in token.items() if log_id != self._log.log_id}
+        own = token.get(self._log.log_id, 0)
+        if not foreign:
+            return own
+        until = time.monotonic() + patience
+        sources = [name for name in self._around.heard if name not in asked]
+        found = await asyncio.gather(*(self._heard(name, foreign, until, asked) for name in sources))
+        return max([own, *found])
+
+    async def public(self, token: Mapping[str, int], patience: float, asked: Collection[str] = ()) -> Head | None:
+        """Wait until all that a token says is public; give a head whose public position includes it.
+
+        None where it says nothing of this log, or of those that it hears. Raises as `arrived` does.
+        """
+        until = time.monotonic() + patience
+        position = await self.arrived(token, patience, asked)
+        if not position:
+            return None
+        await self._log.wait(position - 1, _left(until))
+        for publisher in self._around.publishers:
+            await publisher.reach(position, _left(until))
+        return await self._log.head()
+
+    async def _heard(self, name: str, foreign: Mapping[str, int], until: float, asked: Collection[str]) -> int:
+        known, hearing, logs = self._known[name], self._around.heard[name], frozenset(foreign)
+        if all(known.asked.get(log_id, 0) >= position for log_id, position in foreign.items()):
+            return known.arrived
+        if known.strange.get(logs, 0.0) > time.monotonic():
+            return 0
+        position = await hearing.source.public_position(encode_token(foreign), [*asked, self._name], _left(until))
+        if position is None:
+            known.strange[logs] = time.monotonic() + STRANGE
+            return 0
+        for subscriber in hearing.subscribers:
+            await subscriber.reach(position, _left(until))
+        arrived = (await self._log.head()).position
+        if all(foreign.get(log_id, 0) >= position for log_id, position in known.asked.items()):
+            known.asked, known.arrived = dict(foreign), arrived
+        return arrived
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())
