@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,7 +16,17 @@ import pytest
 from ceqs.codegen import generate
 from ceqs.embedded import NatsServer, PostgresServer
 
-CONTEXTS = Path(__file__).parent / "unit"
+HERE = Path(__file__).parent
+CONTEXTS = HERE / "unit"
+LONG = {HERE / "flow", HERE / "torture"}
+
+# Where it is set, each of the many processes that are started would compile everything again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests come first: workers that take from each other's rest are done at the same time with short ones."""
+    items.sort(key=lambda item: LONG.isdisjoint(item.path.parents))
 
 
 @pytest.fixture

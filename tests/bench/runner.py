@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -73,7 +73,8 @@ async def bench(measures: Sequence[Measure], stores: Sequence[str], runs: int) -
             taken = _Runs(process, progress, runs, {"floor": floor})
             results += [result async for result in taken.results(storeless, "-")]
             for store in stores if stored else ():
-                async with _targets(environment, store, Path(directory)) as targets:
+                names = {load.target for measure in stored for load in (measure.value, measure.floor)} - {"floor"}
+                async with _targets(environment, store, sorted(names), Path(directory)) as targets:
                     taken = _Runs(process, progress, runs, {"floor": floor, **targets})
                     results += [result async for result in taken.results(stored, store)]
     return results
@@ -169,23 +170,17 @@ def _distinct(needs: Iterator[Load]) -> Iterator[Load]:
 
 
 @asynccontextmanager
-async def _targets(environment: Mapping[str, str], store: str, directory: Path) -> AsyncGenerator[dict[str, str], None]:
-    if store == "sqlite":
-        urls = {name: f"sqlite:///{directory}/{name}.db" for name in STATES}
-        async with _served(environment, urls) as addresses:
-            yield addresses
-    else:
-        async with PostgresServer() as server, _served(environment, dict.fromkeys(STATES, server.url)) as addresses:
-            yield addresses
-
-
-@asynccontextmanager
-async def _served(environment: Mapping[str, str], urls: Mapping[str, str]) -> AsyncGenerator[dict[str, str], None]:
-    async with (
-        _target(environment, "meters", urls["meters"], "meters", str(STATES["meters"])) as meters,
-        _target(environment, "meters", urls["cold"], "cold", str(STATES["cold"])) as cold,
-    ):
-        yield {"meters": meters, "cold": cold}
+async def _targets(
+    environment: Mapping[str, str], store: str, names: Sequence[str], directory: Path
+) -> AsyncGenerator[dict[str, str], None]:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(PostgresServer()) if store == "postgres" else None
+        addresses: dict[str, str] = {}
+        for name in names:
+            url = server.url if server else f"sqlite:///{directory}/{name}.db"
+            target = _target(environment, "meters", url, name, str(STATES[name]))
+            addresses[name] = await stack.enter_async_context(target)
+        yield addresses
 
 
 @asynccontextmanager
