@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
 from ceqs.codegen._package import Package, is_command, is_process, is_query, nearest
 from ceqs.contract import AGE, field_of_type, tag_fields
@@ -81,6 +81,28 @@ def check_queries(package: Package) -> None:
             )
         if options.state:
             _check_state(package, rpc, options.state)
+        _check_pages(package, rpc)
+
+
+def _check_pages(package: Package, rpc: MethodDescriptor) -> None:
+    """Check that a list that comes in pages has all that takes (https://google.aip.dev/158)."""
+    request, response = rpc.input_type, rpc.output_type
+    wanted = (
+        (request, "page_size", "int32", FieldDescriptor.TYPE_INT32),
+        (request, "page_token", "string", FieldDescriptor.TYPE_STRING),
+        (response, "next_page_token", "string", FieldDescriptor.TYPE_STRING),
+    )
+    if not any(name in message.fields_by_name for message, name, _, _ in wanted):
+        return
+    for message, name, kind, number in wanted:
+        one = message.fields_by_name.get(name)
+        if one is None:
+            package.at(
+                message.full_name,
+                f"{rpc.name} comes in pages, and {message.name} lacks what that takes; add a field: {kind} {name}",
+            )
+        elif one.type != number or one.is_repeated:
+            package.at_field(one, f"{name} of {message.name} asks for a page, or names the next; make it {kind} {name}")
 
 
 def _check_state(package: Package, rpc: MethodDescriptor, name: str) -> None:

@@ -3,6 +3,7 @@
 from ceqs.queries._answers import Answer, Answers, QueryCall, patience
 from ceqs.queries._hops import Around, Hearing, Hops
 from ceqs.queries._models import Checkpoint, ModelReader, PastReader
+from ceqs.queries._pages import Page, read_page
 from ceqs.queries._states import Known, States
 from ceqs.queries._stop import Stop
 
@@ -15,9 +16,11 @@ __all__ = [
     "Hops",
     "Known",
     "ModelReader",
+    "Page",
     "PastReader",
     "QueryCall",
     "States",
     "Stop",
     "patience",
+    "read_page",
 ]

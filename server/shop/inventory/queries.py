@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import case, func, select
 
+from ceqs.queries import read_page
 from shop.inventory.stock_levels import StockRow
 from shop.inventory.v1.inventory_ceqs import InventoryQueries
 from shop.inventory.v1.queries_pb2 import (
@@ -19,7 +20,6 @@ from shop.inventory.v1.queries_pb2 import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-PAGE = 100
 SUMMED = (
     StockRow.received,
     StockRow.moved,
@@ -35,17 +35,12 @@ class Queries(InventoryQueries):
     """Reads the stock levels."""
 
     async def list_stock(self, request: ListStockRequest, session: AsyncSession) -> ListStockResponse:
-        """Give one page. Its token is the last code of the page before."""
-        size = request.page_size or PAGE
-        page = (
-            select(StockRow)
-            .where(StockRow.product_code > request.page_token)
-            .order_by(StockRow.product_code)
-            .limit(size + 1)
-        )
-        levels = [_level(row) for row in await session.scalars(page)]
-        more = len(levels) > size
-        return ListStockResponse(levels=levels[:size], next_page_token=levels[size - 1].product_code if more else "")
+        """Give one page."""
+        stock = select(StockRow)
+        if request.HasField("depleted"):
+            stock = stock.where(StockRow.on_hand == 0 if request.depleted else StockRow.on_hand > 0)
+        page = await read_page(session, stock, request, by=[StockRow.product_code])
+        return ListStockResponse(levels=map(_level, page.rows), next_page_token=page.next_page_token)
 
     async def get_stock_totals(self, request: GetStockTotalsRequest, session: AsyncSession) -> GetStockTotalsResponse:
         """Sum up all products."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from ceqs.queries import read_page
 from shop.orders.customer_history import HistoryRow
 from shop.orders.sales import CountryRow, ProductRow
 from shop.orders.v1.orders_ceqs import OrderQueries
@@ -20,6 +21,7 @@ from shop.orders.v1.queries_pb2 import (
     ListProductSalesRequest,
     ListProductSalesResponse,
     ProductSales,
+    ProductSalesOrder,
     SalesSums,
 )
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 TOP = 10
-PAGE = 100
 
 
 class Queries(OrderQueries):
@@ -57,36 +58,22 @@ class Queries(OrderQueries):
     async def list_product_sales(
         self, request: ListProductSalesRequest, session: AsyncSession
     ) -> ListProductSalesResponse:
-        """Give one page. Its token is the last code of the page before."""
-        size = request.page_size or PAGE
-        page = (
-            select(ProductRow)
-            .where(ProductRow.product_code > request.page_token)
-            .order_by(ProductRow.product_code)
-            .limit(size + 1)
-        )
-        products = [_product(row) for row in await session.scalars(page)]
-        more = len(products) > size
-        return ListProductSalesResponse(
-            products=products[:size], next_page_token=products[size - 1].product_code if more else ""
-        )
+        """Give one page."""
+        products = select(ProductRow)
+        if request.HasField("charge"):
+            products = products.where(ProductRow.charge == request.charge)
+        best_first = request.order == ProductSalesOrder.PRODUCT_SALES_ORDER_SOLD
+        by = [ProductRow.sold_micros.desc()] if best_first else []
+        page = await read_page(session, products, request, by=[*by, ProductRow.product_code])
+        return ListProductSalesResponse(products=map(_product, page.rows), next_page_token=page.next_page_token)
 
     async def list_customer_history(
         self, request: ListCustomerHistoryRequest, session: AsyncSession
     ) -> ListCustomerHistoryResponse:
-        """Give one page. Its token is the position of the last entry of the page before."""
-        size = request.page_size or PAGE
-        page = (
-            select(HistoryRow)
-            .where(HistoryRow.customer_id == request.customer_id, HistoryRow.position > int(request.page_token or 0))
-            .order_by(HistoryRow.position)
-            .limit(size + 1)
-        )
-        rows = list(await session.scalars(page))
-        more = len(rows) > size
-        return ListCustomerHistoryResponse(
-            entries=[_entry(row) for row in rows[:size]], next_page_token=str(rows[size - 1].position) if more else ""
-        )
+        """Give one page."""
+        history = select(HistoryRow).where(HistoryRow.customer_id == request.customer_id)
+        page = await read_page(session, history, request, by=[HistoryRow.position])
+        return ListCustomerHistoryResponse(entries=map(_entry, page.rows), next_page_token=page.next_page_token)
 
 
 def _sums(row: CountryRow) -> SalesSums:

@@ -68,6 +68,15 @@ async def test_the_stock_list_comes_in_pages(session: AsyncSession) -> None:
     assert last.next_page_token == ""
 
 
+@pytest.mark.parametrize(("depleted", "codes"), [(None, ["A", "B"]), (True, ["B"]), (False, ["A"])])
+async def test_the_stock_list_may_be_of_what_is_left_or_of_what_is_not(
+    session: AsyncSession, depleted: bool | None, codes: list[str]
+) -> None:
+    await project(session, *EVENTS)
+    answer = await Queries().list_stock(ListStockRequest(depleted=depleted), session)
+    assert [level.product_code for level in answer.levels] == codes
+
+
 async def test_the_totals_sum_up_all_products(session: AsyncSession) -> None:
     await project(session, *EVENTS)
     assert await Queries().get_stock_totals(GetStockTotalsRequest(), session) == GetStockTotalsResponse(

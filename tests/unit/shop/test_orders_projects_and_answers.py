@@ -21,6 +21,7 @@ from shop.orders.v1.queries_pb2 import (
     ListCustomerHistoryRequest,
     ListProductSalesRequest,
     ProductSales,
+    ProductSalesOrder,
     SalesSums,
 )
 from shop.orders.v1.types_pb2 import Line
@@ -158,6 +159,18 @@ async def test_sales_by_product_come_in_pages(session: AsyncSession) -> None:
     )
     assert [product.product_code for product in last.products] == ["C"]
     assert last.next_page_token == ""
+
+
+async def test_sales_by_product_come_in_the_order_that_is_asked_for_and_with_charges_or_without(
+    session: AsyncSession,
+) -> None:
+    post = Line(product_code="POST", quantity=1, unit_price_micros=9, charge=True)
+    await project(session, Sales(), placed("1", line("A", 1, 1), line("B", 1, 3), line("C", 1, 3), post))
+    best_first = ProductSalesOrder.PRODUCT_SALES_ORDER_SOLD
+    answer = await Queries().list_product_sales(ListProductSalesRequest(order=best_first, charge=False), session)
+    assert [product.product_code for product in answer.products] == ["B", "C", "A"]
+    answer = await Queries().list_product_sales(ListProductSalesRequest(charge=True), session)
+    assert [product.product_code for product in answer.products] == ["POST"]
 
 
 async def test_a_page_that_ends_with_the_last_product_is_the_last_page(session: AsyncSession) -> None:

@@ -234,7 +234,7 @@ class InventoryQueries(QueryHandler, ABC):
 
     @abstractmethod
     async def list_stock(self, request: ListStockRequest, session: AsyncSession) -> ListStockResponse:
-        """Gives the stock of every product, in the order of their codes."""
+        """Gives the stock of products, in the order of their codes."""
 
     @abstractmethod
     async def get_stock_totals(self, request: GetStockTotalsRequest, session: AsyncSession) -> GetStockTotalsResponse:

@@ -162,7 +162,7 @@ class InventoryClient(ContextClient):
         as_of: str | datetime | None = None,
         timeout: float | None = None,
     ) -> Answer[ListStockResponse]:
-        """Gives the stock of every product, in the order of their codes."""
+        """Gives the stock of products, in the order of their codes."""
         return await self._query(
             "/shop.inventory.v1.InventoryQueriesService/ListStock",
             request,

@@ -64,7 +64,7 @@ class InventoryQueriesServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListStock(self, request, context):
-        """Gives the stock of every product, in the order of their codes.
+        """Gives the stock of products, in the order of their codes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

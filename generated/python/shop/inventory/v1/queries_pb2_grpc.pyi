@@ -19,7 +19,7 @@ class InventoryQueriesServiceStub:
     GetStock: _aio.UnaryUnaryMultiCallable[_queries_pb2.GetStockRequest, _queries_pb2.GetStockResponse]
     """Gives the stock of a product."""
     ListStock: _aio.UnaryUnaryMultiCallable[_queries_pb2.ListStockRequest, _queries_pb2.ListStockResponse]
-    """Gives the stock of every product, in the order of their codes."""
+    """Gives the stock of products, in the order of their codes."""
     GetStockTotals: _aio.UnaryUnaryMultiCallable[_queries_pb2.GetStockTotalsRequest, _queries_pb2.GetStockTotalsResponse]
     """Sums up the warehouse."""
 
@@ -40,7 +40,7 @@ class InventoryQueriesServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queries_pb2.ListStockRequest,
         context: _aio.ServicerContext[_queries_pb2.ListStockRequest, _abc.Awaitable[_queries_pb2.ListStockResponse]],
     ) -> _abc.Awaitable[_queries_pb2.ListStockResponse]:
-        """Gives the stock of every product, in the order of their codes."""
+        """Gives the stock of products, in the order of their codes."""
 
     @_abc_1.abstractmethod
     def GetStockTotals(

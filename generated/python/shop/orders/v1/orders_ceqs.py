@@ -320,7 +320,7 @@ class OrderQueries(QueryHandler, ABC):
     async def list_product_sales(
         self, request: ListProductSalesRequest, session: AsyncSession
     ) -> ListProductSalesResponse:
-        """Gives what was sold and credited of each product and charge, in the order of their codes."""
+        """Gives what was sold and credited of products and charges."""
 
     @abstractmethod
     async def list_customer_history(

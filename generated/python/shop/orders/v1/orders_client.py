@@ -251,7 +251,7 @@ class OrdersClient(ContextClient):
         as_of: str | datetime | None = None,
         timeout: float | None = None,
     ) -> Answer[ListProductSalesResponse]:
-        """Gives what was sold and credited of each product and charge, in the order of their codes."""
+        """Gives what was sold and credited of products and charges."""
         return await self._query(
             "/shop.orders.v1.OrderQueriesService/ListProductSales",
             request,

@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from shop.orders.v1 import states_pb2 as _states_pb2
 import builtins as _builtins
 import sys
@@ -20,6 +21,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ProductSalesOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProductSalesOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProductSalesOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRODUCT_SALES_ORDER_UNSPECIFIED: _ProductSalesOrder.ValueType  # 0
+    """By code."""
+    PRODUCT_SALES_ORDER_CODE: _ProductSalesOrder.ValueType  # 1
+    """By code."""
+    PRODUCT_SALES_ORDER_SOLD: _ProductSalesOrder.ValueType  # 2
+    """The highest sale first, equal ones by code."""
+
+class ProductSalesOrder(_ProductSalesOrder, metaclass=_ProductSalesOrderEnumTypeWrapper):
+    """In which order the sales by product come."""
+
+PRODUCT_SALES_ORDER_UNSPECIFIED: ProductSalesOrder.ValueType  # 0
+"""By code."""
+PRODUCT_SALES_ORDER_CODE: ProductSalesOrder.ValueType  # 1
+"""By code."""
+PRODUCT_SALES_ORDER_SOLD: ProductSalesOrder.ValueType  # 2
+"""The highest sale first, equal ones by code."""
+Global___ProductSalesOrder: _TypeAlias = ProductSalesOrder  # noqa: Y015
 
 @_typing.final
 class GetOrderRequest(_message.Message):
@@ -393,21 +418,31 @@ class ListProductSalesRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CHARGE_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many to give, at most 1,000; 0 means 100."""
     page_token: _builtins.str
     """The `next_page_token` of the page before; empty gives the first page."""
+    charge: _builtins.bool
+    """Only charges, or only products; unset gives both."""
+    order: Global___ProductSalesOrder.ValueType
+    """In which order."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        charge: _builtins.bool | None = ...,
+        order: Global___ProductSalesOrder.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_charge", b"_charge", "charge", b"charge"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_charge", b"_charge", "charge", b"charge", "order", b"order", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__charge: _TypeAlias = _typing.Literal["charge"]  # noqa: Y015
+    _WhichOneofArgType__charge: _TypeAlias = _typing.Literal["_charge", b"_charge"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__charge) -> _WhichOneofReturnType__charge | None: ...
 
 Global___ListProductSalesRequest: _TypeAlias = ListProductSalesRequest  # noqa: Y015
 
@@ -423,7 +458,7 @@ class ListProductSalesResponse(_message.Message):
     """Asks for the next page; empty on the last one."""
     @_builtins.property
     def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProductSales]:
-        """In the order of their codes."""
+        """In the order that was asked for."""
 
     def __init__(
         self,

@@ -112,7 +112,7 @@ class OrderQueriesServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListProductSales(self, request, context):
-        """Gives what was sold and credited of each product and charge, in the order of their codes.
+        """Gives what was sold and credited of products and charges.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,7 +27,7 @@ class OrderQueriesServiceStub:
     GetSales: _aio.UnaryUnaryMultiCallable[_queries_pb2.GetSalesRequest, _queries_pb2.GetSalesResponse]
     """Gives what was sold and credited: in total, by country, and the products that sold best."""
     ListProductSales: _aio.UnaryUnaryMultiCallable[_queries_pb2.ListProductSalesRequest, _queries_pb2.ListProductSalesResponse]
-    """Gives what was sold and credited of each product and charge, in the order of their codes."""
+    """Gives what was sold and credited of products and charges."""
     ListCustomerHistory: _aio.UnaryUnaryMultiCallable[_queries_pb2.ListCustomerHistoryRequest, _queries_pb2.ListCustomerHistoryResponse]
     """Gives the orders and credit notes of one customer, oldest first."""
 
@@ -80,7 +80,7 @@ class OrderQueriesServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queries_pb2.ListProductSalesRequest,
         context: _aio.ServicerContext[_queries_pb2.ListProductSalesRequest, _abc.Awaitable[_queries_pb2.ListProductSalesResponse]],
     ) -> _abc.Awaitable[_queries_pb2.ListProductSalesResponse]:
-        """Gives what was sold and credited of each product and charge, in the order of their codes."""
+        """Gives what was sold and credited of products and charges."""
 
     @_abc_1.abstractmethod
     def ListCustomerHistory(
