@@ -28,6 +28,7 @@ from bench.v1.bench_pb2 import (  # type: ignore[import-not-found]
     ReadOftenRequest,
 )
 from tests.bench.measures import Failed
+from tests.bench.projecting import inserted, projected, visible
 from tests.bench.wire import Wire, drive
 
 from ceqs.v1.commands_pb2 import Command, ExecuteStreamRequest, ExecuteStreamResponse
@@ -348,7 +349,11 @@ async def _received(address: str, path: str, request: bytes) -> tuple[list[bytes
 
 
 LOADS: dict[str, Callable[..., Figures]] = {
-    load.__name__: load for load in (closed, once, fill, paced, overload, watched, streamed, h2load, read, ready)
+    load.__name__: load
+    for load in (
+        *(closed, once, fill, paced, overload, watched, streamed, h2load, read, ready),
+        *(projected, inserted, visible),
+    )
 }
 
 

@@ -7,9 +7,10 @@ import shutil
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-WIRE, GRPC, H2LOAD = "wire", "grpc.aio", "h2load"
+WIRE, GRPC, H2LOAD, ROWS = "wire", "grpc.aio", "h2load", "rows"
 GENERATORS = {
     WIRE: "tests/bench/wire.py, HTTP/2 on bare sockets, one process; h2load sends one body only, so no two boundaries",
+    ROWS: "none: what is measured is the projector itself, and at the floor SQLAlchemy, in this process",
     GRPC: "grpc.aio on raw bytes, one process; many commands or events to a message",
 }
 Target = Literal["floor", "meters", "cold"]
@@ -48,19 +49,24 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the ratio of value and floor is to reach, and perhaps the value."""
+    """What the ratio of value and floor is to reach, and perhaps the value; or the value alone."""
 
     at_least: float = 0
     at_most: float = math.inf
     value: float = 0
+    value_at_most: float = math.inf
     store: str = ""
     """The only store that it is for; empty for every."""
 
     def reached(self, ratio: float, value: float) -> bool:
         """Whether it is reached."""
-        return self.at_least <= ratio <= self.at_most and value >= self.value
+        return self.at_least <= ratio <= self.at_most and self.value <= value <= self.value_at_most
 
     def __str__(self) -> str:
+        if self.value_at_most < math.inf:
+            return f"<= {1000 * self.value_at_most:g} ms"
+        if not self.at_least and self.at_most == math.inf:
+            return f">= {self.value:,.0f}"
         ratio = f">= {self.at_least:g}" if self.at_least else f"<= {self.at_most:g}"
         return f"{ratio}, {self.value:,.0f}" if self.value else ratio
 
@@ -78,6 +84,11 @@ class Measure:
     generator: str = WIRE
     storeless: bool = False
     """Whether no log has to do with it."""
+
+    def like(self, other: Measure | None) -> bool:
+        """Whether it is another figure of the same loads."""
+        mine = [(load.target, load.name, load.options) for load in (self.floor, self.value)]
+        return other is not None and mine == [(o.target, o.name, o.options) for o in (other.floor, other.value)]
 
 
 def measures(scale: Scale, seconds: float) -> list[Measure]:
@@ -199,7 +210,51 @@ def measures(scale: Scale, seconds: float) -> list[Measure]:
             needs=(known("read"),),
         ),
     ]
+    found += _of_projections(scale, seconds, filled("meters", "filler", 8, scale.events // 8))
     if shutil.which(H2LOAD):
         by_h2load = Load("floor", "h2load", "rate", {"clients": 64, "seconds": seconds})
         found.append(Measure("echo by wire beside h2load", "calls/s", echo, by_h2load, storeless=True))
     return found
+
+
+def _of_projections(scale: Scale, seconds: float, history: Load) -> list[Measure]:
+    """Give the measures of what follows the log."""
+
+    def rows(load: str, events: int) -> Load:
+        return Load("meters", load, "rate", {"events": events, "url": "{models}"})
+
+    def seen(figure: str, most: float) -> Measure:
+        where = {"url": "{models}", "log_url": "{log}", "log": "meters"}
+        rate = {"rate": 500, "seconds": seconds, "rpc": "read", "prefix": "meter", "meters": scale.boundaries}
+        return Measure(
+            f"seen in a projection at 500 commands/s, {figure}",
+            "s",
+            Load("meters", "visible", figure, {"rate": 500, "seconds": seconds, **where}),
+            Load("floor", "paced", figure, {**rate, "rpc": "echo"}),
+            Goal(value_at_most=most),
+            generator=GRPC,
+        )
+
+    fewer = scale.events // 10
+    return [
+        Measure(
+            f"a projection catches up, {scale.events:,} events",
+            "events/s",
+            rows("projected", scale.events),
+            rows("inserted", scale.events),
+            Goal(value=20_000),
+            (history,),
+            ROWS,
+        ),
+        Measure(
+            f"the same beside {fewer:,} events",
+            "events/s",
+            rows("projected", scale.events),
+            rows("projected", fewer),
+            Goal(at_least=0.8),
+            (history,),
+            ROWS,
+        ),
+        seen("p50", 0.010),
+        seen("p99", 0.060),
+    ]

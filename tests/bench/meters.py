@@ -5,8 +5,18 @@
 
 from __future__ import annotations
 
-from bench.v1.bench_ceqs import BenchCommands, BenchContext, HotMeterFoldBase, MeterFoldBase, OldMeterFoldBase
-from bench.v1.bench_pb2 import MeterRead
+import sqlalchemy as sa
+from bench.v1.bench_ceqs import (
+    BenchCommands,
+    BenchContext,
+    BenchQueries,
+    HotMeterFoldBase,
+    MeterFoldBase,
+    OldMeterFoldBase,
+    ReadingsProjection,
+)
+from bench.v1.bench_pb2 import CountReadingsResponse, MeterRead
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 from ceqs.errors import Rejected
 
@@ -67,4 +77,49 @@ def _reading(request, meter):
     return MeterRead(meter_id=request.meter_id, shows=shows, used=request.used, reader=request.reader)
 
 
-meters = BenchContext(commands=Meters(), folds=[MeterFold(), HotMeterFold(), OldMeterFold()])
+class Base(MappedAsDataclass, DeclarativeBase):
+    """The table of the projection."""
+
+    type_annotation_map = {int: sa.BigInteger}  # noqa: RUF012  # SQLAlchemy reads it from the class
+
+
+class ReadingRow(Base):
+    """A reading."""
+
+    __tablename__ = "readings"
+
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    meter_id: Mapped[str]
+    shows: Mapped[int]
+    used: Mapped[int]
+    reader: Mapped[str]
+
+
+READINGS = ReadingRow.__table__
+
+
+class Readings(ReadingsProjection):
+    """Enters every reading into one table."""
+
+    metadata = Base.metadata
+
+    async def on_meter_read(self, session, event, meta) -> None:
+        """Enter the reading."""
+        session.add(ReadingRow(meta.position, event.meter_id, event.shows, event.used, event.reader))
+
+
+class Queries(BenchQueries):
+    """Answers about readings."""
+
+    async def count_readings(self, request, session):
+        """Count those of a meter."""
+        counted = sa.select(sa.func.count()).where(READINGS.c.meter_id == request.meter_id)
+        return CountReadingsResponse(readings=(await session.execute(counted)).scalar_one())
+
+
+meters = BenchContext(
+    commands=Meters(),
+    folds=[MeterFold(), HotMeterFold(), OldMeterFold()],
+    projections=[Readings()],
+    queries=Queries(),
+)

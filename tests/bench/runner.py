@@ -15,10 +15,11 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from tests.bench.measures import Failed, Load, Measure
 
 from ceqs.codegen import generate
@@ -68,53 +69,67 @@ async def bench(measures: Sequence[Measure], stores: Sequence[str], runs: int) -
         generate(ROOT / "tests/bench/proto", generated)
         path = os.pathsep.join(filter(None, (str(generated), os.environ.get("PYTHONPATH"))))
         environment = {**os.environ, "PYTHONPATH": path}
+        os.environ["PYTHONPATH"] = path  # for what the loads start
         process = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), _see, (str(generated),)))
         async with _target(environment, "floor") as floor:
             taken = _Runs(process, progress, runs, {"floor": floor})
             results += [result async for result in taken.results(storeless, "-")]
             for store in stores if stored else ():
                 names = {load.target for measure in stored for load in (measure.value, measure.floor)} - {"floor"}
-                async with _targets(environment, store, sorted(names), Path(directory)) as targets:
-                    taken = _Runs(process, progress, runs, {"floor": floor, **targets})
+                async with _targets(environment, store, sorted(names), Path(directory)) as (targets, urls):
+                    taken = _Runs(process, progress, runs, {"floor": floor, **targets}, urls)
                     results += [result async for result in taken.results(stored, store)]
     return results
 
 
 class _Runs:
     def __init__(
-        self, process: ProcessPoolExecutor, progress: Progress, runs: int, addresses: Mapping[str, str]
+        self,
+        process: ProcessPoolExecutor,
+        progress: Progress,
+        runs: int,
+        addresses: Mapping[str, str],
+        urls: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._process, self._progress, self._runs, self._addresses = process, progress, runs, addresses
+        self._urls = urls
 
     async def results(self, measures: Sequence[Measure], store: str) -> AsyncGenerator[Result, None]:
         """Take the measures, one by one."""
         needs = list(_distinct(need for measure in measures for need in measure.needs))
-        task = self._progress.add_task("", total=2 * self._runs * len(measures) + len(needs))
+        task = self._progress.add_task(
+            "",
+            total=2 * self._runs * sum(not measure.like(before) for before, measure in _after(measures)) + len(needs),
+        )
         for need in needs:
             self._progress.update(task, description=f"{store}: preparing")
             await self._load(need)
             self._progress.advance(task)
-        for measure in measures:
+        taken: list[dict[str, dict[str, float]]] = []
+        for before, measure in _after(measures):
             self._progress.update(task, description=f"{store}: {measure.name}")
-            pairs: list[tuple[float, float]] = []
-            notes: list[str] = []
-            for _ in range(self._runs):
-                figures: list[float] = []
-                for load in (measure.floor, measure.value):
-                    found = await self._load(load)
-                    figures.append(found[load.figure])
-                    notes += _notes(load, found)
-                    self._progress.advance(task)
-                pairs.append((figures[0], figures[1]))
+            if not measure.like(before):
+                taken = [await self._turn(measure, task) for _ in range(self._runs)]
+            pairs = [(turn["floor"][measure.floor.figure], turn["value"][measure.value.figure]) for turn in taken]
+            sides = {"floor": measure.floor, "value": measure.value}
+            notes = [note for turn in taken for side, load in sides.items() for note in _notes(load, turn[side])]
             yield self._result(measure, store, pairs, "; ".join(dict.fromkeys(notes)))
         self._progress.remove_task(task)
+
+    async def _turn(self, measure: Measure, task: TaskID) -> dict[str, dict[str, float]]:
+        """Let floor and measure run once."""
+        found: dict[str, dict[str, float]] = {}
+        for side, load in (("floor", measure.floor), ("value", measure.value)):
+            found[side] = await self._load(load)
+            self._progress.advance(task)
+        return found
 
     async def _load(self, load: Load) -> dict[str, float]:
         options: dict[str, Any] = {"address": self._addresses[load.target], **load.options}
         if "like" in options:
             options["like"] = self._addresses[options["like"]]
-        if "prefix" in options:
-            options["prefix"] = options["prefix"].format(time=time.time_ns())
+        for name in options.keys() & {"prefix", "url", "log_url"}:
+            options[name] = options[name].format(time=time.time_ns(), **self._urls)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._process, _run, load.name, options)
         except Failed as error:
@@ -161,6 +176,11 @@ def _notes(load: Load, found: Mapping[str, float]) -> Iterator[str]:
         yield f"beyond this machine: of {wanted:,} calls/s to the {load.target}, {found['rate']:,.0f} were answered"
 
 
+def _after(measures: Sequence[Measure]) -> Iterator[tuple[Measure | None, Measure]]:
+    """Give each measure with the one before it."""
+    return zip([None, *measures], measures, strict=False)
+
+
 def _distinct(needs: Iterator[Load]) -> Iterator[Load]:
     seen: list[Load] = []
     for need in needs:
@@ -172,7 +192,8 @@ def _distinct(needs: Iterator[Load]) -> Iterator[Load]:
 @asynccontextmanager
 async def _targets(
     environment: Mapping[str, str], store: str, names: Sequence[str], directory: Path
-) -> AsyncGenerator[dict[str, str], None]:
+) -> AsyncGenerator[tuple[dict[str, str], dict[str, str]], None]:
+    """Run targets on a store; give their addresses, and where the log of the meters and models are."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(PostgresServer()) if store == "postgres" else None
         addresses: dict[str, str] = {}
@@ -180,7 +201,8 @@ async def _targets(
             url = server.url if server else f"sqlite:///{directory}/{name}.db"
             target = _target(environment, "meters", url, name, str(STATES[name]))
             addresses[name] = await stack.enter_async_context(target)
-        yield addresses
+        url = server.url if server else f"sqlite:///{directory}/meters.db"
+        yield addresses, {"log": url, "models": url}
 
 
 @asynccontextmanager

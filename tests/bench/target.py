@@ -2,6 +2,8 @@
 
 python -m tests.bench.target floor
 python -m tests.bench.target meters LOG_URL LOG_NAME STATES
+python -m tests.bench.target relay LOG_URL LOG_NAME NATS_URL
+python -m tests.bench.target project ADDRESS MODELS_URL NATS_URL VERSION
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import grpc
 import uvloop
 
-from ceqs.log import open_log
+from ceqs.log import open_log, open_reader
+from ceqs.projectors import ModelReader, Projector, ProjectorSettings, place_of
+from ceqs.relay import Relay
 from ceqs.server import Served, Server, ServerSettings
 
 
@@ -49,7 +53,9 @@ async def meters(stop: asyncio.Event, url: str, name: str, states: int) -> None:
     from tests.bench.meters import meters as context
 
     log = await open_log(url, name)
-    server = Server([Served(context, log, {})], ServerSettings(key="bench", states=states))
+    # Nobody asks for readings.
+    unread = ModelReader(place_of("sqlite:////nowhere", "bench", "Readings"))
+    server = Server([Served(context, log, {"Readings": unread})], ServerSettings(key="bench", states=states))
     await server.start()
     print(server.address, flush=True)
     await stop.wait()
@@ -57,15 +63,48 @@ async def meters(stop: asyncio.Event, url: str, name: str, states: int) -> None:
     await log.close()
 
 
+async def relay(stop: asyncio.Event, url: str, name: str, nats_url: str) -> None:
+    """Carry the log to JetStream."""
+    from tests.bench.meters import meters as context
+
+    reader = await open_reader(url, name)
+    await _until(stop, Relay(reader, context.contract, nats_url).run())
+    await reader.close()
+
+
+async def project(stop: asyncio.Event, address: str, models_url: str, nats_url: str, version: int) -> None:
+    """Run the projection of the readings."""
+    from tests.bench.meters import Readings
+    from tests.bench.meters import meters as context
+
+    Readings.version = version
+    settings = ProjectorSettings(addresses={"bench": address}, models_url=models_url, nats_url=nats_url, key="bench")
+    await _until(stop, Projector(context, settings).run())
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    running = asyncio.create_task(work)
+    print("ready", flush=True)
+    await stop.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def main() -> None:
     """Serve until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    if sys.argv[1] == "floor":
-        await floor(stop)
-    else:
-        url, name, states = sys.argv[2:]
-        await meters(stop, url, name, int(states))
+    match sys.argv[1:]:
+        case ["floor"]:
+            await floor(stop)
+        case ["meters", url, name, states]:
+            await meters(stop, url, name, int(states))
+        case ["relay", url, name, nats_url]:
+            await relay(stop, url, name, nats_url)
+        case ["project", address, models_url, nats_url, version]:
+            await project(stop, address, models_url, nats_url, int(version))
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":

@@ -165,10 +165,10 @@ class Worker:
         began = False
         try:
             async with store.advance(self._after(store, events[-1]), skipped=heard.count(False)) as session:
-                began = True
+                began, blocking = True, lot.keys
                 for index, event in enumerate(events):
                     if heard[index]:
-                        if lot.keys and lot.blocks(key := self.handler.key(event)):
+                        if blocking and lot.blocks(key := self.handler.key(event)):
                             lot.check_room(len(waiting), f"{self._named(event)} waits for {key}")
                             waiting.append(self._set_aside(event, key))
                         else:

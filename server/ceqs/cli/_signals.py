@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Coroutine, Iterable
@@ -15,7 +16,10 @@ else:
 
 
 def run(work: Coroutine[Any, Any, None], *, fast: bool = False) -> None:
-    """Run a command's work; SIGINT and SIGTERM cancel it, and it ends in order. `fast` runs it on uvloop."""
+    """Run a command's work; SIGINT and SIGTERM cancel it, and it ends in order. `fast` is for work that lasts."""
+    if fast:
+        # Batches make many objects that all go with them: looking through them every 700 costs a fifth of the time.
+        gc.set_threshold(50_000, 20, 100)
 
     async def until_signalled() -> None:
         task = asyncio.ensure_future(work)

@@ -1,0 +1,188 @@
+"""Loads on projections: filling one from the log, and how soon a command's event is to be seen in one.
+
+They run as those of `load` do, in a process of their own, which is the projector's process while one catches up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import sqlalchemy as sa
+import uvloop
+from bench.v1.bench_pb2 import ReadMeterRequest, ReadMeterResponse  # type: ignore[import-not-found]  # generated
+from tests.bench.measures import Failed
+from tests.bench.meters import READINGS, Readings, meters
+
+from ceqs.embedded import NatsServer
+from ceqs.projectors import ModelReader, Place, Projector, ProjectorSettings, place_of
+
+ROOT = Path(__file__).parents[2]
+BATCH = 500
+"""How many rows the floor inserts in one transaction: as many as a projector applies events."""
+PATIENCE = 120.0
+
+TABLE: Any = READINGS
+clock = time.perf_counter
+Figures = dict[str, float]
+
+
+def projected(*, address: str, url: str, events: int) -> Figures:
+    """Let a new version of the one-table projection catch up with so many events."""
+    return uvloop.run(_projected(address, url, events))
+
+
+async def _projected(address: str, url: str, events: int) -> Figures:
+    gc.set_threshold(50_000, 20, 100)  # as `ceqs project` does
+    async with _models(url) as models:
+        Readings.version = _unused()
+        projector = Projector(meters, ProjectorSettings(addresses={"bench": address}, models_url=models, key="bench"))
+        began = clock()
+        running = asyncio.create_task(projector.run())
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while projector.status()[0].position < events:
+                    await asyncio.sleep(0.005)
+            seconds = clock() - began
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        place = place_of(models, "bench", "Readings", Readings.version)
+        if (found := await _count(place)) < events:
+            raise Failed(f"{found} rows were projected from {events} events")
+    return {"rate": events / seconds}
+
+
+def inserted(*, address: str, url: str, events: int) -> Figures:
+    """Insert as many rows of the same table by bare SQLAlchemy, in transactions of the same size."""
+    return uvloop.run(_inserted(url, events))
+
+
+async def _inserted(url: str, events: int) -> Figures:
+    rows = [
+        {"position": n, "meter_id": f"filler-{n % 8}", "shows": n, "used": 1, "reader": "a reader of many meters"}
+        for n in range(1, events + 1)
+    ]
+    async with _models(url) as models:
+        place = place_of(models, "bench", "Inserted", _unused())
+        if place.path is not None:
+            place.path.parent.mkdir(parents=True)
+        engine = place.writing_engine()
+        async with engine.begin() as connection:
+            if place.schema:
+                await connection.execute(sa.schema.CreateSchema(place.schema))
+            await connection.run_sync(TABLE.metadata.create_all)
+        began = clock()
+        for first in range(0, events, BATCH):
+            async with engine.begin() as connection:
+                await connection.execute(sa.insert(TABLE), rows[first : first + BATCH])
+        seconds = clock() - began
+        await engine.dispose()
+    return {"rate": events / seconds}
+
+
+def visible(*, address: str, url: str, log_url: str, log: str, rate: float, seconds: float) -> Figures:
+    """Send commands at a fixed rate; measure from each reply until its event is in a projection, through JetStream."""
+    return uvloop.run(_visible(address, url, log_url, log, rate, seconds))
+
+
+async def _visible(address: str, url: str, log_url: str, log: str, rate: float, seconds: float) -> Figures:
+    version = _unused()
+    async with AsyncExitStack() as stack:
+        models = await stack.enter_async_context(_models(url))
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="ceqs-bench-nats-"))
+        nats = await stack.enter_async_context(NatsServer(Path(directory)))
+        await stack.enter_async_context(_role("relay", log_url, log, nats.url))
+        await stack.enter_async_context(_role("project", address, models, nats.url, str(version)))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+        read: Any = channel.unary_unary("/bench.v1.BenchCommandsService/ReadMeter")
+        reader = ModelReader(place_of(models, "bench", "Readings", version))
+        stack.push_async_callback(reader.close)
+
+        async def send(number: int) -> int:
+            request = ReadMeterRequest(meter_id=f"seen-{number % 1000}", used=7, reader="a reader of many meters")
+            return int(ReadMeterResponse.FromString(await read(request.SerializeToString())).receipt.position)
+
+        # The projection has caught up, and hears of what comes by JetStream.
+        for _ in range(3):
+            if not await reader.wait(await send(0), PATIENCE):
+                raise Failed(f"the projection was not there within {PATIENCE} s")
+        accepted: dict[int, float] = {}
+        seen: dict[int, float] = {}
+        last = await send(0)
+
+        async def watch() -> None:
+            at = last
+            while True:
+                async with reader.session() as (_, checkpoint):
+                    now = clock()
+                    seen.update(dict.fromkeys(range(at + 1, checkpoint.position + 1), now))
+                    at = max(at, checkpoint.position)
+                await asyncio.sleep(0.001)
+
+        async def one(number: int) -> None:
+            accepted[await send(number)] = clock()
+
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(watch())
+            begin, tasks = clock(), list[asyncio.Task[None]]()
+            for number in itertools.takewhile(lambda n: n < rate * seconds, itertools.count()):
+                await asyncio.sleep(max(0.0, begin + number / rate - clock()))
+                tasks.append(group.create_task(one(number)))
+            await asyncio.wait(tasks)
+            took = clock() - begin
+            async with asyncio.timeout(PATIENCE):
+                while not accepted.keys() <= seen.keys():
+                    await asyncio.sleep(0.01)
+            watching.cancel()
+    times = sorted(max(0.0, seen[position] - time) for position, time in accepted.items())
+    percentiles = statistics.quantiles(times, n=100)
+    return {"rate": len(times) / took, "p50": percentiles[49], "p99": percentiles[98]}
+
+
+@asynccontextmanager
+async def _models(url: str) -> AsyncGenerator[str]:
+    """Give where models are kept: the database, or a directory that is gone afterwards."""
+    if url.startswith("sqlite"):
+        with tempfile.TemporaryDirectory(prefix="ceqs-bench-models-") as directory:
+            yield f"sqlite:///{directory}"
+    else:
+        yield url
+
+
+@asynccontextmanager
+async def _role(*arguments: str) -> AsyncGenerator[None]:
+    command = [sys.executable, "-m", "tests.bench.target", *arguments]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        await process.stdout.readline()
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def _count(place: Place) -> int:
+    engine = place.reading_engine()
+    async with engine.connect() as connection:
+        found = (await connection.execute(sa.select(sa.func.count()).select_from(TABLE))).scalar_one()
+    await engine.dispose()
+    return found
+
+
+def _unused() -> int:
+    """Give a version that no place has yet."""
+    return time.time_ns() // 1_000_000
