@@ -26,7 +26,9 @@ from ceqs.log._ledger import HEAD, POSTGRES, SqlLedger, stored, to_head
 from ceqs.log._prepare import Prepared
 from ceqs.log._select_postgres import PostgresReads
 from ceqs.log._shared import Shared
-from ceqs.log._sql import FAILURES, OutcomeUnknown, SqlLog, SqlReader, Step, create, identify
+from ceqs.log._sql import OutcomeUnknown, SqlLog, Step
+from ceqs.log._sql_reader import FAILURES, SqlReader
+from ceqs.log._tables import create, identify
 from ceqs.log._tagging import Tagging
 from ceqs.log._types import Head, Kept, StateKey, Wanted
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ceqs.log._ledger import HEAD, to_head
 from ceqs.log._select import GENERATION, Form, T, number_of, order_of, position_before
 from ceqs.log._span import FRAME, is_filter, up_to
-from ceqs.log._sql import FAILURES
+from ceqs.log._sql_reader import FAILURES
 from ceqs.log._types import MAX_SLICE_BYTES, Span
 
 TAGGED = f"""

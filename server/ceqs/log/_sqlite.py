@@ -29,7 +29,9 @@ from ceqs.log._judge import CommandRow, Verdict, settle
 from ceqs.log._ledger import HEAD, SQLITE, SqlLedger, stored, to_head
 from ceqs.log._prepare import Prepared
 from ceqs.log._select_sqlite import SqliteReads
-from ceqs.log._sql import FAILURES, OutcomeUnknown, SqlLog, SqlReader, Step, create, identify
+from ceqs.log._sql import OutcomeUnknown, SqlLog, Step
+from ceqs.log._sql_reader import FAILURES, SqlReader
+from ceqs.log._tables import create, identify
 from ceqs.log._tagging import Tagging
 from ceqs.log._types import Head
 
