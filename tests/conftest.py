@@ -68,6 +68,15 @@ def vessels(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return _imported("vessels", _made("vessels", tmp_path_factory))
 
 
+@pytest.fixture(scope="session")
+def parcels(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The messages of parcels.v1 by name, and `make_context(**handlers)` and `ParcelsClient`.
+
+    Its events were recorded otherwise once.
+    """
+    return _imported("parcels", _made("parcels", tmp_path_factory))
+
+
 def _made(context: str, places: pytest.TempPathFactory) -> list[str]:
     generated = places.mktemp("generated")
     generate(CONTEXTS / context / "proto", generated)

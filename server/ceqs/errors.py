@@ -11,6 +11,7 @@
     ├── Unavailable       UNAVAILABLE           RetryInfo
     │   ├── LogUnavailable
     │   │   └── LogReplaced
+    │   ├── Unreadable
     │   └── Behind
     ├── Overloaded        RESOURCE_EXHAUSTED    RetryInfo
     │   └── TooLarge                            never RetryInfo
@@ -53,6 +54,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Unreadable",
     "Violation",
     "as_json",
     "from_status",
@@ -156,6 +158,10 @@ class LogReplaced(LogUnavailable):
     """The log is another one than before: it was restored from a backup, or renewed. Positions in it start anew."""
 
 
+class Unreadable(Unavailable):
+    """The log holds an event that this build cannot read. Deploy the one that can; what waits goes on by itself."""
+
+
 class Overloaded(CeqsError):
     """Too many commands are waiting. Try again later."""
 
@@ -216,6 +222,7 @@ _BY_REASON: dict[str, type[CeqsError]] = {
     "LOG_UNAVAILABLE": LogUnavailable,
     "TOO_LARGE": TooLarge,
     "LOG_REPLACED": LogReplaced,
+    "UNREADABLE": Unreadable,
 }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import signal
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,13 +24,15 @@ from ceqs.log import (
     NewEvent,
     Query,
     QueryItem,
+    Retagged,
     StoredEvent,
     Wanted,
     _retag,
     open_log,
     open_reader,
-    retag_log,
 )
+from ceqs.log import retag_log as retag_by
+from ceqs.model import EventDecoder
 
 PROTO = """
 syntax = "proto3";
@@ -84,6 +87,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/log.db"
     return str(request.getfixturevalue("postgres"))
+
+
+async def retag_log(url: str, name: str, contract: Contract, **settings: Any) -> Retagged:
+    return await retag_by(url, name, EventDecoder(contract), **settings)
 
 
 def event(contract: Contract, name: str, **fields: Any) -> NewEvent:
@@ -371,6 +378,7 @@ from pathlib import Path
 from ceqs.codegen._image import build_image
 from ceqs.contract import read_contract
 from ceqs.log import _retag, retag_log
+from ceqs.model import EventDecoder
 url, name, directory, after = sys.argv[1:]
 pool = DescriptorPool()
 for file in build_image(Path(directory), ["orders/v1/orders.proto"]).file:
@@ -387,7 +395,7 @@ def tags_of(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*arguments)
 _retag.tags_of = tags_of
-asyncio.run(retag_log(url, name, contract))
+asyncio.run(retag_log(url, name, EventDecoder(contract)))
 """
 
 
@@ -486,3 +494,18 @@ class TestBesideServers:
         await place(second, other, 1)
         await first.close()
         await second.close()
+
+
+async def test_events_that_were_replaced_are_tagged_as_what_they_are_today(url: str, name: str, parcels: Any) -> None:
+    context = parcels.make_context()
+    log = await open_log(url, name)
+    payload = parcels.ParcelDispatched(parcel_id="p").SerializeToString()
+    kind = "parcels.v1.ParcelDispatched"
+    await log.append(Entry(command_id="1", events=(NewEvent(id=str(uuid.uuid4()), type=kind, payload=payload),)))
+    await log.close()
+    assert (await retag_by(url, name, context.decoder, anew=True)).events == 1
+    log = await open_log(url, name)
+    await log.declare(context.contract)
+    found = (await log.read(query=Query((QueryItem(frozenset({kind}), frozenset({"parcel:p"})),)))).events
+    assert [event.type for event in found] == [kind]
+    await log.close()

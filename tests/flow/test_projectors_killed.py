@@ -144,7 +144,7 @@ async def shop(tmp_path: Path, nats_server: NatsServer) -> AsyncIterator[Shop]:
         servers.append((Server([Served(context, logs[name], models)], ServerSettings(key=KEY, grace=1)), models))
         await servers[-1][0].start()
         addresses[name] = servers[-1][0].address
-        relays.append(asyncio.create_task(Relay(logs[name], context.contract, nats_server.url).run()))
+        relays.append(asyncio.create_task(Relay(logs[name], context.decoder, nats_server.url).run()))
     shop = Shop(f"sqlite:///{tmp_path}/models", nats_server.url, logs, addresses)
     yield shop
     for name in list(shop.running):

@@ -16,6 +16,7 @@ import pytest
 from ceqs.contract import new_id, tags_of
 from ceqs.embedded import NatsServer
 from ceqs.log import Entry, Log, NewEvent, open_log
+from ceqs.model import EventDecoder
 from ceqs.relay import differences
 from ceqs.streams import connected, find_stream
 from ceqs.testing import eventually
@@ -25,12 +26,13 @@ from shop.orders.v1.orders_ceqs import CONTRACT
 RELAY = """
 import asyncio, sys
 from ceqs.log import open_reader
+from ceqs.model import EventDecoder
 from ceqs.relay import Relay
 from shop.orders.v1.orders_ceqs import CONTRACT
 
 async def main():
     reader = await open_reader(sys.argv[1], "orders")
-    await Relay(reader, CONTRACT, sys.argv[2]).run()
+    await Relay(reader, EventDecoder(CONTRACT), sys.argv[2]).run()
 
 asyncio.run(main())
 """
@@ -123,7 +125,7 @@ async def test_a_relay_killed_in_the_middle_of_a_batch_has_published_none_of_it(
     for _ in range(3):
         async with relay_process(log_url(tmp_path), nats_server.url, prelude=KILLED_IN_ITS_THIRD_BATCH) as process:
             assert await asyncio.wait_for(process.wait(), 30) == -signal.SIGKILL
-        found = await differences(log, CONTRACT, nats_server.url)
+        found = await differences(log, EventDecoder(CONTRACT), nats_server.url)
         assert [difference for difference in found if "it ends at" not in difference] == []
     async with relay_process(log_url(tmp_path), nats_server.url):
         await eventually(lambda: equal(log, nats_server.url), within=30)
@@ -150,4 +152,4 @@ async def moved(nats_url: str, before: int) -> bool:
 
 
 async def equal(log: Log, nats_url: str) -> bool:
-    return await differences(log, CONTRACT, nats_url) == []
+    return await differences(log, EventDecoder(CONTRACT), nats_url) == []

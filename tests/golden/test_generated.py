@@ -18,6 +18,7 @@ from ceqs.client import ContextClient
 from ceqs.codegen._client import RESERVED
 from ceqs.errors import Misconfigured
 from ceqs.model import Decision, Reaction, Rejected, decide
+from ceqs.v1.events_pb2 import RecordedEvent
 
 CTX = Decision(now=Timestamp(seconds=1), new_id=lambda: "id")
 
@@ -81,6 +82,17 @@ def lending(load: Any) -> tuple[ModuleType, ModuleType, Any]:
         def on_book_returned(self, event: Any, ctx: Reaction) -> Iterator[Any]:
             yield pb.BookAvailable(book_id=event.book_id)
 
+    class Earlier(bases.LendingUpcasters):  # type: ignore[misc, name-defined]
+        def book_lent_v1(self, earlier: Any) -> Any:
+            return pb.BookLent(member_id=earlier.member_id)
+
+        def book_taken(self, earlier: Any) -> Any:
+            return pb.BookLent(book_id=earlier.card)
+
+    class EarlierNews(bases.LendingPublicUpcasters):  # type: ignore[misc, name-defined]
+        def book_available_v1(self, earlier: Any) -> Any:
+            return pb.BookAvailable(shelf_ids=[earlier.shelf_id])
+
     class Answers(bases.LoanQueries):  # type: ignore[misc, name-defined]
         async def describe_loan(self, request: Any, loan: Any) -> Any: ...
         async def follow_loan(self, request: Any, loan: Any) -> Any: ...
@@ -96,6 +108,7 @@ def lending(load: Any) -> tuple[ModuleType, ModuleType, Any]:
         folds=[Loans(), Reservations(), Register()],
         projections=[Borrowed(), Readers()],
         publishers=[Telling()],
+        upcasters=[Earlier(), EarlierNews()],
         queries=[Answers(), Reports()],
     )
     return pb, bases, context
@@ -113,6 +126,32 @@ def test_a_context_decides_and_folds_with_the_generated_bases(load: Any) -> None
     assert loan == pb.Loan(book_id="b", member_id="m")
     with pytest.raises(Rejected, match="BOOK_LENT"):
         decide(context.contract, rpc, context.method(rpc), request, loan, CTX)
+
+
+def test_the_generated_upcasters_are_those_that_the_context_reads_by(load: Any) -> None:
+    pb, _, context = lending(load)
+    found = context.decoder
+    assert found.newest(pb.BookLent.V1(member_id="m")) == pb.BookLent(member_id="m")
+    assert found.newest(pb.BookTaken(card="b")) == pb.BookLent(book_id="b")
+    assert found.newest(pb.BookAvailable.V1(shelf_id="s")) == pb.BookAvailable(shelf_ids=["s"])
+    assert set(context.contract.recorded) - set(context.contract.events) == {"golden.lending.v1.BookTaken"}
+
+
+def test_a_package_may_hand_its_context_on_to_the_next_one(load: Any) -> None:
+    old, pb = load("golden.moved.v1.first_pb2"), load("golden.moved.v2.in_pb2")
+    bases = load("golden.moved.v2.moved_ceqs")
+
+    class Earlier(bases.MovedUpcasters):  # type: ignore[misc, name-defined]
+        def v1_order_placed_v1(self, earlier: Any) -> Any:
+            return old.OrderPlaced(order_id=str(earlier.number))
+
+        def v1_order_placed(self, earlier: Any) -> Any:
+            return pb.OrderPlaced(order_id=earlier.order_id, currency="GBP")
+
+    decoder = bases.MovedContext(upcasters=[Earlier()]).decoder
+    payload = old.OrderPlaced.V1(number=7).SerializeToString()
+    recorded = RecordedEvent(type="golden.moved.v1.OrderPlaced", schema_version=1, payload=payload)
+    assert decoder.decode(recorded) == pb.OrderPlaced(order_id="7", currency="GBP")
 
 
 def test_the_context_finds_the_method_of_each_rpc_that_needs_code(load: Any) -> None:

@@ -11,6 +11,7 @@ from golden.lending.v1.in_pb2 import (
     BookRegistered,
     BookReserved,
     BookReturned,
+    BookTaken,
     DescribeLoanRequest,
     DescribeLoanResponse,
     FollowLoanRequest,
@@ -41,8 +42,10 @@ from golden.lending.v1.lending_ceqs import (
     LendingEvent,
     LendingPrivateSubscriber,
     LendingPublicEvent,
+    LendingPublicUpcasters,
     LendingPublisher,
     LendingSubscriber,
+    LendingUpcasters,
     LoanCommands,
     LoanFoldBase,
     LoanGatekeeper,
@@ -161,6 +164,19 @@ class Hearing(LendingSubscriber):
         yield ReserveBookRequest(book_id=event.book_id)
 
 
+class Earlier(LendingUpcasters):
+    def book_lent_v1(self, earlier: BookLent.V1) -> BookLent:
+        return BookLent(book_id=earlier.book_id, member_id=earlier.member_id)
+
+    def book_taken(self, earlier: BookTaken) -> BookLent:
+        return BookLent(book_id=earlier.card)
+
+
+class EarlierNews(LendingPublicUpcasters):
+    def book_available_v1(self, earlier: BookAvailable.V1) -> BookAvailable:
+        return BookAvailable(book_id=earlier.book_id, shelf_ids=[earlier.shelf_id])
+
+
 class Answers(LoanQueries):
     async def describe_loan(self, request: DescribeLoanRequest, loan: Loan) -> DescribeLoanResponse:
         return DescribeLoanResponse(text=loan.member_id)
@@ -190,6 +206,7 @@ lending = LendingContext(
     projections=[Borrowed(), Readers()],
     publishers=[Telling()],
     subscribers=[Reminding(), Hearing()],
+    upcasters=[Earlier(), EarlierNews()],
     queries=[Answers(), Reports()],
 )
 

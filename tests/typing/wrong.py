@@ -9,6 +9,7 @@ from golden.lending.v1.in_pb2 import (
     BookLent,
     BookRegistered,
     BookReturned,
+    BookTaken,
     DescribeLoanRequest,
     DescribeLoanResponse,
     FollowLoanRequest,
@@ -32,6 +33,7 @@ from golden.lending.v1.lending_ceqs import (
     LendingPublicEvent,
     LendingPublisher,
     LendingSubscriber,
+    LendingUpcasters,
     LoanCommands,
     LoanFoldBase,
     LoanGatekeeper,
@@ -149,6 +151,17 @@ class WrongHearing(LendingSubscriber):
     def on_book_available(self, event: BookLent, ctx: Reaction) -> Iterator[ReturnBookRequest]: ...  # wrong: event
 
 
+class WrongUpcasters(LendingUpcasters):
+    def book_lent_v1(self, earlier: BookLent) -> BookLent: ...  # wrong: an earlier form
+
+    def book_taken(self, earlier: BookTaken) -> BookTaken: ...  # wrong: what it becomes
+
+
+class MissingUpcasters(LendingUpcasters):
+    def book_lent_v1(self, earlier: BookLent.V1) -> BookLent:
+        return BookLent(days=earlier.days)  # wrong: there is no such field today
+
+
 class WrongQueries(LoanQueries):
     async def describe_loan(self, request: DescribeLoanRequest, loan: Loan) -> DescribeLoanResponse:
         return loan  # wrong: response
@@ -161,13 +174,14 @@ class MissingQueries(LoanQueries):
         return DescribeLoanResponse(txt="")  # wrong: there is no such field
 
 
+MissingUpcasters()  # wrong: book_taken is missing
 MissingFold()  # wrong: on_book_returned is missing
 MissingQueries()  # wrong: follow_loan is missing
 MissingProcess()  # wrong: on_thing_taken_in is missing
 
 
 def build(loans: LoanFoldBase, commands: LoanCommands, queries: LoanQueries) -> None:
-    LendingContext(  # wrong: projections and queries are missing
+    LendingContext(  # wrong: projections, upcasters and queries are missing
         commands=[commands],
         folds=[loans],
     )
@@ -178,6 +192,7 @@ def build(loans: LoanFoldBase, commands: LoanCommands, queries: LoanQueries) -> 
         projections=[loans],  # wrong: no projection
         publishers=[WrongSubscriber()],  # wrong: no publisher
         subscribers=[WrongPublisher()],  # wrong: no subscriber
+        upcasters=[loans],  # wrong: no upcasters
         queries=[commands],  # wrong: no queries
     )
 

@@ -14,7 +14,7 @@ import grpc.aio
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ceqs.errors import CeqsError, Misconfigured, Overloaded, Unavailable
+from ceqs.errors import CeqsError, Misconfigured, Overloaded, Unavailable, Unreadable
 
 
 class Blame(enum.Enum):
@@ -26,10 +26,6 @@ class Blame(enum.Enum):
     """No other event would fare better before another build is deployed, or parked events are seen to."""
     CIRCUMSTANCES = "circumstances"
     """A database or a service that is down, a lost connection, a deadlock: it passes."""
-
-
-class Unreadable(CeqsError):
-    """An event of the own log is beyond this build. Deploy the one that can read it; the handler goes on by itself."""
 
 
 class Full(CeqsError):

@@ -7,7 +7,7 @@ import datetime as dt
 
 from ceqs.errors import Internal, OutOfRange
 from ceqs.log import LogReader
-from ceqs.model import Projection
+from ceqs.model import EventDecoder, Projection
 from ceqs.projectors._handlers import ProjectionHandler
 from ceqs.projectors._place import Place
 from ceqs.projectors._reader import Checkpoint
@@ -18,7 +18,7 @@ BATCH = 500
 """How many events one transaction takes at most."""
 
 
-async def fill(place: Place, projection: Projection, log: LogReader, upto: int) -> Checkpoint:
+async def fill(place: Place, projection: Projection, decoder: EventDecoder, log: LogReader, upto: int) -> Checkpoint:
     """Fold the log of the projection's own context into a place, from where it stands up to a position.
 
     Killed and called again it goes on, and a later position continues from an earlier one. `upto`: 1-based, inclusive.
@@ -26,7 +26,7 @@ async def fill(place: Place, projection: Projection, log: LogReader, upto: int) 
     or the log is not there yet, Superseded where another process writes the place, and what the projection raises: no
     event is skipped.
     """
-    handler = ProjectionHandler(projection)
+    handler = ProjectionHandler(projection, decoder)
     async with Store.open(place, log.name, handler.metadata) as store:
         if not store.at.log_id:
             await store.adopt(log.log_id)

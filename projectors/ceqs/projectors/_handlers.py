@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ceqs.contract import tags_of
@@ -17,6 +17,7 @@ from ceqs.errors import CeqsError, Misconfigured
 from ceqs.model import (
     Cancelled,
     Context,
+    EventDecoder,
     NamedHandler,
     ProcessManager,
     Projection,
@@ -28,7 +29,6 @@ from ceqs.model import (
     Subscriber,
     react,
 )
-from ceqs.projectors._blame import Unreadable
 from ceqs.projectors._outbox import Outgoing, enqueue
 from ceqs.projectors._process_states import load_state, save_state
 from ceqs.projectors._timers import Timer, set_timers
@@ -58,15 +58,17 @@ class Handler(ABC):
     metadata: sa.MetaData | None = None
     """The tables of its own."""
 
-    def __init__(self, handler: NamedHandler) -> None:
+    def __init__(self, handler: NamedHandler, decoder: EventDecoder) -> None:
         self.name = handler.ceqs_name()
         self.contract = handler.ceqs_contract
         self.max_parked = handler.max_parked
+        self._decode = decoder.decode
         self._methods = handler.ceqs_heard()
 
     def hears(self, event: RecordedEvent) -> bool:
-        """Say whether the handler has a method for the event."""
-        return event.type in self._methods
+        """Say whether the handler has a method for the event, as today's type."""
+        kind = self.contract.recorded.get(event.type)
+        return kind is not None and kind.full_name in self._methods
 
     @abstractmethod
     async def apply(self, session: AsyncSession, event: RecordedEvent) -> None:
@@ -77,17 +79,10 @@ class Handler(ABC):
 
         Raises Unreadable.
         """
-        declared = self.contract.events[event.type]
+        message = self._decode(event)
+        declared = self.contract.event(message)
         fields = [tag for tag in declared.tags if tag.key == declared.partition_by]
-        return next(iter(tags_of(self._message(event), fields)), "")
-
-    def _message(self, event: RecordedEvent) -> Message:
-        if event.codec or event.key_ref:
-            raise Unreadable(f"{event.type} at position {event.position} is encoded in a way unknown to this build")
-        try:
-            return self.contract.events[event.type].message.FromString(event.payload)
-        except DecodeError as error:
-            raise Unreadable(f"{event.type} at position {event.position} cannot be decoded: {error}") from error
+        return next(iter(tags_of(message, fields)), "")
 
 
 class ProjectionHandler(Handler):
@@ -95,16 +90,17 @@ class ProjectionHandler(Handler):
 
     kind = "projection"
 
-    def __init__(self, projection: Projection) -> None:
-        super().__init__(projection)
+    def __init__(self, projection: Projection, decoder: EventDecoder) -> None:
+        super().__init__(projection, decoder)
         self.version = projection.version
         self.metadata = projection.metadata
 
     async def apply(self, session: AsyncSession, event: RecordedEvent) -> None:
         """Write the rows that the event means."""
+        message = self._decode(event)
         meta = Recorded(
             event_id=event.id,
-            type=event.type,
+            type=message.DESCRIPTOR.full_name,
             position=event.position,
             public_position=event.public_position,
             recorded_at=event.recorded_at.ToDatetime(dt.UTC),
@@ -113,7 +109,7 @@ class ProjectionHandler(Handler):
             correlation_id=event.correlation_id,
             actor=event.actor,
         )
-        await self._methods[event.type](session, self._message(event), meta)
+        await self._methods[meta.type](session, message, meta)
 
 
 class ReactionHandler(Handler):
@@ -122,14 +118,14 @@ class ReactionHandler(Handler):
     kind = "subscriber"
 
     def __init__(self, handler: Publisher | Subscriber, context: Context) -> None:
-        super().__init__(handler)
+        super().__init__(handler, context.decoder_of(handler.ceqs_contract))
         if isinstance(handler, Publisher):
             self.kind = "publisher"
         self._context = context
 
     async def apply(self, session: AsyncSession, event: RecordedEvent) -> None:
         """Put the calls that the event leads to into the outbox."""
-        reacted = await self._react(session, event, self._message(event))
+        reacted = await self._react(session, event, self._decode(event))
         if self.kind == "publisher":
             if reacted.timers:
                 raise Misconfigured(f"{self.name} is a publisher and sets no timers; a subscriber may")
@@ -141,7 +137,7 @@ class ReactionHandler(Handler):
             await enqueue(session, calls)
 
     async def _react(self, session: AsyncSession, event: RecordedEvent, message: Message) -> Reacted:
-        return await react(self._methods[event.type], message, ctx=_reaction(event))
+        return await react(self._methods[message.DESCRIPTOR.full_name], message, ctx=_reaction(event))
 
     def _append(self, event: RecordedEvent, messages: Iterable[Message]) -> Sequence[Outgoing]:
         append_id = self._id(event, 0)
@@ -158,7 +154,12 @@ class ReactionHandler(Handler):
             if not declared.public:
                 raise Misconfigured(f"{self.name} yielded {declared.full_name}, which is no public event")
             event_id = str(uuid.uuid5(PUBLIC_IDS, f"{append_id}:{ordinal}"))
-            request.events.add(id=event_id, type=declared.full_name, payload=message.SerializeToString())
+            request.events.add(
+                id=event_id,
+                type=declared.full_name,
+                payload=message.SerializeToString(),
+                schema_version=declared.version,
+            )
             tags = tags_of(message, [tag for tag in declared.tags if tag.key == declared.partition_by])
             keys |= dict.fromkeys(tags or [declared.full_name])
         return [self._call(event, append_id, APPEND_PUBLIC, request, keys, event.causation_depth)]
@@ -228,11 +229,11 @@ class ProcessHandler(ReactionHandler):
 
     def key(self, event: RecordedEvent) -> str:
         """Give the tag by which the process keeps its state, `order:536365`; empty where the event has none."""
-        return next(iter(self._tags(self._message(event))), "")
+        return next(iter(self._tags(self._decode(event))), "")
 
     async def _react(self, session: AsyncSession, event: RecordedEvent, message: Message) -> Reacted:
         """React for each state that the event is about, in the order of its tags."""
-        method, ctx = self._methods[event.type], _reaction(event)
+        method, ctx = self._methods[message.DESCRIPTOR.full_name], _reaction(event)
         messages: list[Message] = []
         for tag in self._tags(message):
             key = tag.partition(":")[2]

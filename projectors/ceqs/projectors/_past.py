@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ceqs.errors import Behind, TooLarge
 from ceqs.log import LogReader
-from ceqs.model import Projection
+from ceqs.model import EventDecoder, Projection
 from ceqs.projectors._fill import fill
 from ceqs.projectors._place import Place
 from ceqs.projectors._reader import Checkpoint, ModelReader
@@ -55,8 +55,10 @@ class Past:
     its first use on; `close` it there.
     """
 
-    def __init__(self, projection: Projection, log: LogReader, url: str, limits: PastLimits | None = None) -> None:
-        self._projection = projection
+    def __init__(
+        self, projection: Projection, decoder: EventDecoder, log: LogReader, url: str, limits: PastLimits | None = None
+    ) -> None:
+        self._projection, self._decoder = projection, decoder
         self._name = projection.ceqs_name()
         self._log = log
         self._url = url
@@ -159,7 +161,7 @@ class Past:
         filled = False
         while not filled or kept.position < position:
             self._reached = kept.position
-            at = await fill(kept.place, self._projection, self._log, min(position, kept.position + STEP))
+            at = await fill(kept.place, self._projection, self._decoder, self._log, min(position, kept.position + STEP))
             kept.position, filled = at.position, True
             said = f"{self._name} as of position {position} is beyond the limits: at position {at.position} it"
             if (size := await scratch.size(kept.place)) > limits.bytes:

@@ -62,7 +62,9 @@ class HandlerStatus:
 
 def handlers_of(context: Context) -> list[Handler]:
     """Give every handler of a context that follows a log."""
-    projections: list[Handler] = [ProjectionHandler(handler) for handler in context.projections.values()]
+    projections: list[Handler] = [
+        ProjectionHandler(one, context.decoder_of(one.ceqs_contract)) for one in context.projections.values()
+    ]
     reactions = (*context.publishers.values(), *context.subscribers.values())
     return projections + [_reacting(handler, context) for handler in reactions]
 

@@ -11,8 +11,8 @@ from typing import NoReturn
 
 import structlog
 
-from ceqs.errors import CeqsError, LogReplaced
-from ceqs.projectors._blame import Blame, Full, Unreadable, blame
+from ceqs.errors import CeqsError, LogReplaced, Unreadable
+from ceqs.projectors._blame import Blame, Full, blame
 from ceqs.projectors._handlers import Endless, Handler
 from ceqs.projectors._lock import held
 from ceqs.projectors._outlet import Heard, Outlet
@@ -237,7 +237,7 @@ class Worker:
                 failures = 0
 
     def _hears(self, index: int, event: RecordedEvent) -> bool:
-        if self._tail.link.private and event.type not in self.handler.contract.events:
+        if self._tail.link.private and event.type not in self.handler.contract.recorded:
             unknown = Unreadable(
                 f"{event.type} at position {event.position} is no event of this build's contract; deploy the build "
                 "that knows it"

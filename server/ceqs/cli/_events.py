@@ -48,6 +48,7 @@ def as_value(context: str, event: Event) -> dict[str, Any]:
         "position": event.position,
         "public_position": event.public_position,
         "type": event.type,
+        "version": event.version,
         "id": event.id,
         "recorded_at": event.recorded_at.isoformat(),
         "command_id": event.command_id,

@@ -15,8 +15,8 @@ from google.protobuf.json_format import MessageToDict
 from ceqs.cli._contexts import load_contexts
 from ceqs.cli._output import Output, outline, show
 from ceqs.cli._settings import Settings
-from ceqs.contract import Contract
-from ceqs.errors import Misconfigured, NotFound, Unavailable
+from ceqs.errors import Misconfigured, NotFound, Unavailable, Unreadable
+from ceqs.model import EventDecoder
 from ceqs.projectors import Parked, Place, Request, ask, places_of, read_given_up, read_parked
 from ceqs.v1.events_pb2 import RecordedEvent
 
@@ -28,8 +28,8 @@ LOOK = 0.2
 class _Handler:
     context: str
     name: str
-    contract: Contract
-    """Of the context whose events it hears."""
+    decoder: EventDecoder
+    """Reads the events that it hears."""
 
     def __str__(self) -> str:
         return f"{self.context}/{self.name}"
@@ -79,7 +79,7 @@ async def show_parked(settings: Settings, name: str, position: int, output: Outp
             value |= {"trace": row.trace.splitlines(), "waiting": [other.position for other in _behind(row, rows)]}
         else:
             value["waits_behind"] = _head(row, rows).position
-        value["event"] = _decoded(handler.contract, row.event)
+        value["event"] = _decoded(handler.decoder, row.event)
         show(output, outline(value), value)
 
 
@@ -169,7 +169,8 @@ def _chosen(settings: Settings, names: Iterable[str]) -> list[_Handler]:
     known: list[_Handler] = []
     for context in load_contexts(settings).values():
         for handlers in (context.projections, context.publishers, context.subscribers):
-            known += [_Handler(context.name, name, one.ceqs_contract) for name, one in handlers.items()]
+            for name, one in handlers.items():
+                known.append(_Handler(context.name, name, context.decoder_of(one.ceqs_contract)))
     names = list(names)
     chosen: list[_Handler] = []
     for name in names:
@@ -238,8 +239,8 @@ def _described(handler: _Handler, place: Place, row: Parked) -> dict[str, Any]:
     return _event(handler, place, row.position, row.event) | own
 
 
-def _decoded(contract: Contract, event: RecordedEvent) -> Any:
-    declared = contract.events.get(event.type)
-    if declared is None or event.codec or event.key_ref:
+def _decoded(decoder: EventDecoder, event: RecordedEvent) -> Any:
+    try:
+        return MessageToDict(decoder.decode(event), preserving_proto_field_name=True)
+    except Unreadable:
         return None
-    return MessageToDict(declared.message.FromString(event.payload), preserving_proto_field_name=True)

@@ -23,7 +23,7 @@ async def retag(settings: Settings, names: Iterable[str], *, anew: bool, output:
     """Tag the events of contexts (all where none is named) as their contracts annotate them."""
     for name, context in choose(load_contexts(settings), names).items():
         with _reporting(name, output) as report:
-            done = await retag_log(settings.log_url(name), name, context.contract, anew=anew, report=report)
+            done = await retag_log(settings.log_url(name), name, context.decoder, anew=anew, report=report)
         show(
             output,
             _summary(name, done),

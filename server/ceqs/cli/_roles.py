@@ -119,7 +119,7 @@ async def relay(settings: Settings, names: Iterable[str], announce: Announce) ->
         reader = await _reader(settings, name)
         try:
             announce(f"{name} is relayed to {settings.nats_url}", {"relays": name, "nats_url": settings.nats_url})
-            await Relay(reader, context.contract, settings.nats_url, limits).run()
+            await Relay(reader, context.decoder, settings.nats_url, limits).run()
         finally:
             await reader.close()
 
@@ -181,7 +181,7 @@ def _past(settings: Settings, context: Context, log: LogReader) -> dict[str, Pas
         bytes=settings.scratch_megabytes * 2**20, seconds=settings.scratch_seconds, idle=settings.scratch_minutes * 60
     )
     return {
-        name: Past(projection, log, settings.past_url, limits)
+        name: Past(projection, context.decoder, log, settings.past_url, limits)
         for name, projection in context.projections.items()
         if projection.ceqs_contract.package == context.contract.package
     }

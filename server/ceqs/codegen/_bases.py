@@ -49,6 +49,8 @@ class _Bases:
         self._reactions()
         for process in contract.processes.values():
             self._process(process)
+        self._upcasters("Upcasters", self.private)
+        self._upcasters("PublicUpcasters", self.public)
         self._context()
 
     def text(self) -> str:
@@ -252,6 +254,28 @@ class _Bases:
             body += self._event_doc(event)
         self.module.define(name, *body)
 
+    def _upcasters(self, suffix: str, events: Sequence[EventType]) -> None:
+        """Define the base that says what earlier forms of events are today; none where there are no such forms."""
+        forms = [form for event in events for form in event.earlier]
+        if not forms:
+            return
+        kind = "public events" if events is self.public else "events"
+        body = [
+            f"class {self._named(suffix)}({self.module.use(MODEL, 'Upcasters')}, {self.module.use('abc', 'ABC')}):",
+            *docstring(f"Says what {kind} of {self.contract.context} are today that were recorded earlier.", "    "),
+            "",
+            "    ceqs_contract = CONTRACT",
+        ]
+        for form in forms:
+            becomes = self.module.message(form.becomes)
+            parameters = ["self", f"earlier: {self.module.message(form.message)}"]
+            doc = self._comment(form.message.DESCRIPTOR.full_name)
+            what = f"Give the {becomes} that version {form.version} of {form.type_name.rpartition('.')[2]} is."
+            body += ["", f"    @{self.module.use('abc', 'abstractmethod')}"]
+            body += wrapped(f"def {form.method}", "(", parameters, f") -> {becomes}:", "    ")
+            body += docstring(_joined(what, doc), BODY)
+        self.module.define(self._named(suffix), *body)
+
     def _context(self) -> None:
         sequence = f"{self.module.use('collections.abc', 'Sequence')}[{{}}]".format
         several = {
@@ -281,6 +305,8 @@ class _Bases:
         arguments["subscribers"] = f"{sequence(self.module.use(MODEL, 'Subscriber'))}"
         if not self.contract.processes:
             arguments["subscribers"] += " = ()"
+        evolved = any(event.earlier for event in self.contract.events.values())
+        arguments["upcasters"] = sequence(self.module.use(MODEL, "Upcasters")) + ("" if evolved else " = ()")
         if self.queries:
             arguments["queries"] = sequence("AnyQueries") if self.queries[1:] else self.queries[0]
         parameters = ["self", "*", *(f"{name}: {kind}" for name, kind in arguments.items())]

@@ -190,6 +190,10 @@ def _check_folds(package: Package, state: Descriptor, options: options_pb2.State
     for index, name in enumerate(options.folds):
         if name in list(options.folds)[:index]:
             package.at_state(state, f"{state.name} folds {name} twice; keep one", _FOLDS, index)
+        elif name in events and events[name].full_name in package.replaced:
+            package.at_state(
+                state, f"{state.name} folds {name}, which another event has replaced; fold that one", _FOLDS, index
+            )
         elif name in events:
             event = events[name]
             keys = {tag.key for tag in tag_fields(event)}

@@ -92,7 +92,7 @@ def _check_files(package: Package) -> None:
 def _check_shared(package: Package) -> None:
     """Check the names of methods: those of handlers, and those of the client."""
     handlers: dict[str, Descriptor] = {}
-    for event in package.events:
+    for event in package.live:
         handler = f"on_{snake(event.name)}"
         other = handlers.setdefault(handler, event)
         if other.name == event.name and other is not event:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ceqs.codegen._check_messages import check_events, check_fields, check_states
 from ceqs.codegen._check_names import check_contexts, check_names
 from ceqs.codegen._check_rpcs import check_commands, check_queries, check_services
+from ceqs.codegen._check_versions import check_versions
 from ceqs.codegen._package import Package
 
 
@@ -19,6 +20,7 @@ def check(packages: Sequence[Package]) -> list[str]:
         check_fields(package, commands | queries, commands)
     for package in contexts:
         check_events(package)
+        check_versions(package)
         check_states(package)
         check_services(package)
         check_commands(package)

@@ -12,7 +12,8 @@ from ceqs.contract import messages
 from ceqs.v1 import options_pb2
 
 CONTEXT_SUFFIXES = (
-    *("Event", "PublicEvent", "Command", "Publisher", "Subscriber", "PrivateSubscriber", "Context", "Client", "Stream"),
+    *("Event", "PublicEvent", "Command", "Publisher", "Subscriber", "PrivateSubscriber"),
+    *("Upcasters", "PublicUpcasters", "Context", "Client", "Stream"),
 )
 UNIONS = ("AnyCommands", "AnyFold", "AnyGatekeeper", "AnyProjection", "AnyQueries")
 

@@ -23,6 +23,8 @@ class Package:
 
     files: Sequence[FileDescriptor]
     sources: Sources
+    replaced: frozenset[str] = frozenset()
+    """The full names of the events of any package that others have replaced."""
     problems: set[tuple[str, int, str]] = field(default_factory=set[tuple[str, int, str]])
 
     @property
@@ -32,8 +34,8 @@ class Package:
 
     @property
     def is_context(self) -> bool:
-        """Whether the package declares an event, a state, a command or a query."""
-        return bool(self.events or self.states or self.services)
+        """Whether the package declares an event that is still recorded, a state, a command or a query."""
+        return bool(self.live or self.states or self.services)
 
     @cached_property
     def messages(self) -> list[Descriptor]:
@@ -44,6 +46,11 @@ class Package:
     def events(self) -> list[Descriptor]:
         """Every message with the event option."""
         return [message for message in self.messages if is_event(message)]
+
+    @cached_property
+    def live(self) -> list[Descriptor]:
+        """Every event that no other has replaced."""
+        return [event for event in self.events if event.full_name not in self.replaced]
 
     @cached_property
     def states(self) -> list[Descriptor]:

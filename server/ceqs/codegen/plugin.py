@@ -19,7 +19,7 @@ from ceqs.codegen._client import client_module
 from ceqs.codegen._module import pb2_module
 from ceqs.codegen._package import Package
 from ceqs.codegen._sources import Sources
-from ceqs.contract import read_contract
+from ceqs.contract import messages, read_contract, replaced_by
 
 __all__ = ["main", "respond"]
 
@@ -46,7 +46,9 @@ def respond(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
         found = pool.FindFileByName(name)
         by_package.setdefault(found.package, []).append(found)
     sources = Sources(request.proto_file)
-    packages = [Package(files, sources) for files in by_package.values()]
+    declared = (message for files in by_package.values() for file in files for message in messages(file))
+    replaced = frozenset(name for message in declared for name in replaced_by(message))
+    packages = [Package(files, sources, replaced) for files in by_package.values()]
     if problems := check(packages):
         response.error = "\n".join(problems)
         return response

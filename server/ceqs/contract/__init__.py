@@ -13,15 +13,19 @@ from ceqs.contract._read import (
     method_name,
     own_fields,
     read_contract,
+    replaced_by,
     services,
     snake,
     tag_fields,
+    upcaster_method,
+    version_of,
 )
 from ceqs.contract._tags import BUCKETS, MAX_TAG_VALUE, bucket_of, checked_value, tags_of
 from ceqs.contract._tokens import Moment, decode_moment, decode_token, encode_moment, encode_token, merge_tokens
 from ceqs.contract._types import (
     CommandRpc,
     Contract,
+    EarlierForm,
     EventType,
     Locking,
     Persistence,
@@ -38,6 +42,7 @@ __all__ = [
     "RECEIPT",
     "CommandRpc",
     "Contract",
+    "EarlierForm",
     "EventType",
     "Locking",
     "Moment",
@@ -64,8 +69,11 @@ __all__ = [
     "own_fields",
     "prefix",
     "read_contract",
+    "replaced_by",
     "services",
     "snake",
     "tag_fields",
     "tags_of",
+    "upcaster_method",
+    "version_of",
 ]

@@ -13,6 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from ceqs.contract._types import (
     CommandRpc,
     Contract,
+    EarlierForm,
     EventType,
     Locking,
     Persistence,
@@ -35,11 +36,13 @@ def read_contract(*files: FileDescriptor) -> Contract:
     The files are expected to have passed the generator's checks; what cannot be read at all raises Misconfigured.
     """
     context, package = context_name(files), files[0].package
-    events = {event.full_name: event for event in map(_event, _messages_with(files, options_pb2.event))}
+    declared = [_event(descriptor) for descriptor in _messages_with(files, options_pb2.event)]
+    replaced = {form.type_name for event in declared for form in event.earlier if form.type_name != event.full_name}
+    events = {event.full_name: event for event in declared if event.full_name not in replaced}
     by_name = {event.name: event for event in events.values()}
-    declared = list(_messages_with(files, options_pb2.state))
+    models = list(_messages_with(files, options_pb2.state))
     states, processes = (
-        {d.name: _state(d, by_name) for d in declared if is_process(d) is process} for process in (False, True)
+        {d.name: _state(d, by_name) for d in models if is_process(d) is process} for process in (False, True)
     )
     commands: dict[str, CommandRpc] = {}
     queries: dict[str, QueryRpc] = {}
@@ -55,6 +58,7 @@ def read_contract(*files: FileDescriptor) -> Contract:
         context=context,
         package=package,
         events=events,
+        recorded={name: event for event in events.values() for name in event.recorded_as},
         states=states,
         processes=processes,
         commands=commands,
@@ -118,6 +122,28 @@ def tag_fields(descriptor: Descriptor) -> tuple[TagField, ...]:
     )
 
 
+def replaced_by(event: AnyDescriptor) -> list[str]:
+    """Give the full names of the event types that an event has replaced."""
+    package = event.file.package
+    names = event.GetOptions().Extensions[options_pb2.event].replaces
+    return [name if "." in name or not package else f"{package}.{name}" for name in names]
+
+
+def version_of(event: AnyDescriptor) -> int:
+    """Give the version of an event's schema."""
+    return event.GetOptions().Extensions[options_pb2.event].version or 1
+
+
+def upcaster_method(event: AnyDescriptor, version: int | None, package: str) -> str:
+    """Give the name of the upcaster of an event's earlier version, or of an event that was replaced (None).
+
+    `OrderPlaced` -> `order_placed_v1`, `order_placed`; `v1_order_placed` where it comes from another package.
+    """
+    own = event.file.package
+    prefix = "" if own == package else f"{own.rpartition('.')[2]}_"
+    return f"{prefix}{snake(event.name)}" + (f"_v{version}" if version else "")
+
+
 def own_fields(descriptor: Descriptor) -> list[FieldDescriptor]:
     """Give the fields of a response that the platform does not fill."""
     return [f for f in descriptor.fields if not (f.message_type and f.message_type.full_name in (RECEIPT, AGE))]
@@ -142,6 +168,34 @@ def _messages_with(files: Iterable[FileDescriptor], extension: object) -> Iterat
                 yield descriptor
 
 
+def _earlier(event: AnyDescriptor, package: str) -> Iterator[EarlierForm]:
+    """Give how an event was recorded earlier, and how those that it has replaced were."""
+    newest, nested = version_of(event), event.nested_types_by_name
+    for version in range(1, newest):
+        if f"V{version}" not in nested:
+            raise Misconfigured(f"{event.full_name} is at version {newest} and does not say what V{version} was")
+        yield EarlierForm(
+            type_name=event.full_name,
+            version=version,
+            message=GetMessageClass(nested[f"V{version}"]),
+            becomes=GetMessageClass(event if version + 1 == newest else nested[f"V{version + 1}"]),
+            method=upcaster_method(event, version, package),
+        )
+    for name in replaced_by(event):
+        try:
+            replaced = event.file.pool.FindMessageTypeByName(name)
+        except KeyError:
+            raise Misconfigured(f"{event.full_name} replaces {name}, which is not known here") from None
+        yield EarlierForm(
+            type_name=name,
+            version=version_of(replaced),
+            message=GetMessageClass(replaced),
+            becomes=GetMessageClass(event),
+            method=upcaster_method(replaced, None, package),
+        )
+        yield from _earlier(replaced, package)
+
+
 def _event(descriptor: Descriptor) -> EventType:
     options, tags = descriptor.GetOptions().Extensions[options_pb2.event], tag_fields(descriptor)
     return EventType(
@@ -150,9 +204,10 @@ def _event(descriptor: Descriptor) -> EventType:
         message=GetMessageClass(descriptor),
         handler=f"on_{snake(descriptor.name)}",
         public=options.visibility == options_pb2.VISIBILITY_PUBLIC,
-        version=options.version or 1,
+        version=version_of(descriptor),
         tags=tags,
         partition_by=options.partition_by or (tags[0].key if tags else ""),
+        earlier=tuple(_earlier(descriptor, descriptor.file.package)),
     )
 
 
@@ -167,7 +222,7 @@ def _state(descriptor: Descriptor, events: dict[str, EventType]) -> StateType:
         message=GetMessageClass(descriptor),
         boundary=tuple(options.boundary),
         folds=tuple(events[name] for name in options.folds),
-        types=frozenset(events[name].full_name for name in options.folds),
+        types=frozenset[str]().union(*(events[name].recorded_as for name in options.folds)),
         locking=Locking.PESSIMISTIC if options.locking == options_pb2.LOCKING_PESSIMISTIC else Locking.OPTIMISTIC,
         persistence=(
             Persistence.STATE_STORED

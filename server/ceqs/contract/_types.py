@@ -35,6 +35,21 @@ class TagField:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierForm:
+    """How an event was recorded once: under which type and version, in which shape, and what it becomes.
+
+    `method` is the name of the upcaster that makes one of the other: `order_placed_v1`, or `order_placed` where the
+    type was replaced.
+    """
+
+    type_name: str
+    version: int
+    message: type[Message]
+    becomes: type[Message]
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
 class EventType:
     """An event of the contract. `handler` is the name of the method that hears it: `on_order_placed`."""
 
@@ -47,6 +62,13 @@ class EventType:
     tags: tuple[TagField, ...]
     partition_by: str
     """The tag key that keeps events in order relative to each other; empty where the event has no tag."""
+    earlier: tuple[EarlierForm, ...] = ()
+    """How it was recorded before its version became what it is."""
+
+    @property
+    def recorded_as(self) -> frozenset[str]:
+        """The full names of the types under which the log may hold it: its own, and those that it has replaced."""
+        return frozenset((self.full_name, *(form.type_name for form in self.earlier)))
 
     def can_carry(self, tags: Iterable[str]) -> bool:
         """Whether one event of this type can carry all of these tags: several of a key need as many fields."""
@@ -70,7 +92,7 @@ class StateType:
     boundary: tuple[str, ...]
     folds: tuple[EventType, ...]
     types: frozenset[str]
-    """The full names of the events."""
+    """The full names of the types under which the log may hold the events."""
     locking: Locking
     persistence: Persistence
     snapshot_every: int
@@ -121,13 +143,15 @@ class QueryRpc:
 class Contract:
     """What one bounded context declares.
 
-    `events`, `commands` and `queries` are keyed by full name and by rpc path; `states` by name. `processes` are the
-    states of process managers, which are none of `states`.
+    `events`, `commands` and `queries` are keyed by full name and by rpc path; `states` by name. `recorded` has every
+    type name that the log may hold, with the event that it is read as. `processes` are the states of process managers,
+    which are none of `states`.
     """
 
     context: str
     package: str
     events: Mapping[str, EventType]
+    recorded: Mapping[str, EventType]
     states: Mapping[str, StateType]
     processes: Mapping[str, StateType]
     commands: Mapping[str, CommandRpc]

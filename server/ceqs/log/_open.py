@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ceqs.contract import Contract
 from ceqs.errors import Misconfigured
 from ceqs.log._memory import MemoryLog
 from ceqs.log._types import MAX_WAITING_ENTRIES, Log, LogReader, Retagged
+from ceqs.model import EventDecoder
 
 if TYPE_CHECKING:
     from ceqs.log._sql import Store
@@ -69,12 +69,12 @@ async def open_reader(url: str, name: str) -> LogReader:
 async def retag_log(
     url: str,
     name: str,
-    contract: Contract,
+    decoder: EventDecoder,
     *,
     anew: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Retagged:
-    """Tag the events of a log as a contract annotates them, where that has changed; or in any case `anew`.
+    """Tag the events of a log as a decoder's contract annotates them, where that has changed; or in any case `anew`.
 
     On PostgreSQL, servers may go on meanwhile; on SQLite, none may write the log. `report` hears again and again up to
     which position events are tagged, and where the head stands. Ended at any point, it goes on there the next time.
@@ -100,7 +100,7 @@ async def retag_log(
 
         store, _ = await open_postgres_store(url, name, clock=utc_now)
     try:
-        return await retag(store, contract, anew=anew, report=report)
+        return await retag(store, decoder, anew=anew, report=report)
     finally:
         await store.close()
 

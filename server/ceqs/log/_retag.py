@@ -8,17 +8,17 @@ events follow under the log's lock, together with the change. Killed at any poin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING
 
-from ceqs.contract import Contract, EventType, tags_of
+from ceqs.contract import tags_of
 from ceqs.errors import Invalid, Misconfigured
 from ceqs.log._schema import tags
 from ceqs.log._tagging import Rules, read_rules, rules_of, write_rules
 from ceqs.log._types import MAX_SLICE_BYTES, Retagged
-from ceqs.v1.events_pb2 import RecordedEvent
+from ceqs.model import EventDecoder
 
 if TYPE_CHECKING:
     from ceqs.log._ledger import C, Dialect
@@ -55,30 +55,28 @@ _SWEEPS = _SWEEP.format(side="<"), _SWEEP.format(side=">")
 
 async def retag(
     store: Store,
-    contract: Contract,
+    decoder: EventDecoder,
     *,
     anew: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Retagged:
-    """Make the log's tags those that a contract annotates, if they are not; or in any case `anew`.
+    """Make the log's tags those that the decoder's contract annotates, if they are not; or in any case `anew`.
 
     `report` hears, after each transaction, up to which position events are tagged and where the head stands.
 
     Raises Misconfigured where the log holds an event that the contract does not declare or a value that cannot be a
     tag. The tags that count are as they were then.
     """
-    rules = rules_of(contract)
+    rules = rules_of(decoder.contract)
     changed = await store.work(partial(_begin, rules=rules, anew=anew))
-    events = await _rebuild(store, rules, contract.events, report) if changed or anew else 0
+    events = await _rebuild(store, rules, decoder, report) if changed or anew else 0
     while await store.work(_sweep, locked=False):
         pass
     return Retagged(await store.work(_generation), tuple(changed), events)
 
 
-async def _rebuild(
-    store: Store, rules: Rules, types: Mapping[str, EventType], report: Callable[[int, int], None]
-) -> int:
-    step, flip = partial(_advance, rules=rules, types=types), partial(_flip, rules=rules, types=types)
+async def _rebuild(store: Store, rules: Rules, decoder: EventDecoder, report: Callable[[int, int], None]) -> int:
+    step, flip = partial(_advance, rules=rules, decoder=decoder), partial(_flip, rules=rules, decoder=decoder)
     try:
         done, head = await store.work(step, locked=False)
         while head - done >= BATCH:
@@ -121,7 +119,7 @@ def _begin(connection: C, dialect: Dialect[C], *, rules: Rules, anew: bool) -> l
     return changed
 
 
-def _advance(connection: C, dialect: Dialect[C], *, rules: Rules, types: Mapping[str, EventType]) -> tuple[int, int]:
+def _advance(connection: C, dialect: Dialect[C], *, rules: Rules, decoder: EventDecoder) -> tuple[int, int]:
     """Tag the next events; give the position up to which events are tagged now, and the head's."""
     # Locks the row: a second process that retags by the same rules takes turns with this one.
     dialect.run(connection, "UPDATE retagging SET position = position", {})
@@ -139,7 +137,7 @@ def _advance(connection: C, dialect: Dialect[C], *, rules: Rules, types: Mapping
         rows = [
             (generation, tag, position, event_type)
             for position, event_type, envelope in events
-            for tag in _tags(types, event_type, position, envelope)
+            for tag in _tags(decoder, event_type, position, envelope)
         ]
         if rows:
             dialect.insert(connection, tags, rows, "")
@@ -147,13 +145,13 @@ def _advance(connection: C, dialect: Dialect[C], *, rules: Rules, types: Mapping
     return until or after, head
 
 
-def _tags(types: Mapping[str, EventType], event_type: str, position: int, envelope: bytes) -> tuple[str, ...]:
-    event = types.get(event_type)
+def _tags(decoder: EventDecoder, event_type: str, position: int, envelope: bytes) -> tuple[str, ...]:
+    event = decoder.contract.recorded.get(event_type)
     if event is None:
         raise Misconfigured(_undeclared(event_type))
     if not event.tags:
         return ()
-    message = event.message.FromString(RecordedEvent.FromString(envelope).payload)
+    message = decoder.decode_stored(envelope)
     try:
         return tags_of(message, event.tags)
     except Invalid as error:
@@ -162,11 +160,11 @@ def _tags(types: Mapping[str, EventType], event_type: str, position: int, envelo
         ) from error
 
 
-def _flip(connection: C, dialect: Dialect[C], *, rules: Rules, types: Mapping[str, EventType]) -> int:
+def _flip(connection: C, dialect: Dialect[C], *, rules: Rules, decoder: EventDecoder) -> int:
     """Tag the last events and let the new generation count. Nothing is appended meanwhile: the log is locked."""
-    done, head = _advance(connection, dialect, rules=rules, types=types)
+    done, head = _advance(connection, dialect, rules=rules, decoder=decoder)
     while done < head:
-        done, head = _advance(connection, dialect, rules=rules, types=types)
+        done, head = _advance(connection, dialect, rules=rules, decoder=decoder)
     dialect.run(connection, "UPDATE meta SET tag_generation = (SELECT generation FROM retagging)", {})
     dialect.run(connection, "DELETE FROM retagging", {})
     dialect.run(connection, "DELETE FROM taggings", {})

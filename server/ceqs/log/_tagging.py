@@ -17,7 +17,7 @@ Rules: TypeAlias = Mapping[str, str]
 
 def rules_of(contract: Contract) -> Rules:
     """Give the rules of a contract's annotations."""
-    return {name: _rule(event) for name, event in contract.events.items()}
+    return {name: _rule(event) for name, event in contract.recorded.items()}
 
 
 def _rule(event: EventType) -> str:

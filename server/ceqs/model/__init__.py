@@ -4,6 +4,7 @@ from ceqs.errors import Rejected
 from ceqs.model._boundary import Boundary, boundary_of
 from ceqs.model._context import Context
 from ceqs.model._decide import Admission, Decided, Decision, Folder, Recorded, decide, initial
+from ceqs.model._decoding import EventDecoder
 from ceqs.model._handlers import (
     CommandHandler,
     EventHandler,
@@ -17,6 +18,7 @@ from ceqs.model._handlers import (
     Publisher,
     QueryHandler,
     Subscriber,
+    Upcasters,
     unheard,
 )
 from ceqs.model._query import ALL, Query, QueryItem, item_matches, matches
@@ -31,6 +33,7 @@ __all__ = [
     "Context",
     "Decided",
     "Decision",
+    "EventDecoder",
     "EventHandler",
     "Fold",
     "Folder",
@@ -50,6 +53,7 @@ __all__ = [
     "Rejected",
     "Scheduled",
     "Subscriber",
+    "Upcasters",
     "boundary_of",
     "decide",
     "initial",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from google.protobuf.message import Message
 
-from ceqs.contract import StateType, TagField, checked_value, tags_of
+from ceqs.contract import EventType, StateType, TagField, checked_value, tags_of
 from ceqs.errors import Invalid, Misconfigured, Violation
 from ceqs.model._query import Query, QueryItem, matches
 
@@ -81,7 +81,7 @@ class Boundary:
         return self._with((*self.query.items, QueryItem(wanted, chosen)))
 
     def _named(self, events: Iterable[type[Message]], tags: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
-        """Give the full names of the types, where none is named of all that can carry the tags; and the tags."""
+        """Give the types as the log has them, where none is named all that can carry the tags; and the tags."""
         declared = {event.full_name: event for event in self.state.folds}
         chosen = frozenset(self._checked(tag) for tag in tags)
         named = frozenset(event.DESCRIPTOR.full_name for event in events)
@@ -91,13 +91,13 @@ class Boundary:
                 raise Misconfigured(f"{self.state.name} does not fold {full_name}; what it folds is {names}")
             if not declared[full_name].can_carry(chosen):
                 raise Misconfigured(f"no {declared[full_name].name} carries {_all(chosen)}")
-        found = named or self._carriers(chosen)
+        found = _recorded_as(declared[name] for name in named) or self._carriers(chosen)
         if not found:
             raise Misconfigured(f"no event that {self.state.name} folds carries {_all(chosen)}")
         return found, chosen
 
     def _carriers(self, tags: frozenset[str]) -> frozenset[str]:
-        return frozenset(event.full_name for event in self.state.folds if event.can_carry(tags))
+        return _recorded_as(event for event in self.state.folds if event.can_carry(tags))
 
     def _checked(self, tag: str) -> str:
         key, colon, value = tag.partition(":")
@@ -117,6 +117,10 @@ class Boundary:
         if not kept:
             raise Misconfigured(f"nothing is left of a boundary of {self.state.name}: no event can be in it")
         return replace(self, query=Query(tuple(kept)), tailored=True)
+
+
+def _recorded_as(events: Iterable[EventType]) -> frozenset[str]:
+    return frozenset[str]().union(*(event.recorded_as for event in events))
 
 
 def _all(tags: Iterable[str]) -> str:

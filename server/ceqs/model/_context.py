@@ -9,10 +9,11 @@ from typing import Any, ClassVar, TypeVar
 
 from google.protobuf.message import Message
 
-from ceqs.contract import CommandRpc, Contract, QueryRpc, boundary_method
+from ceqs.contract import CommandRpc, Contract, EventType, QueryRpc, boundary_method
 from ceqs.errors import Misconfigured
 from ceqs.model._boundary import Boundary, boundary_of
 from ceqs.model._decide import Folder
+from ceqs.model._decoding import EventDecoder
 from ceqs.model._handlers import (
     CommandHandler,
     EventHandler,
@@ -25,6 +26,7 @@ from ceqs.model._handlers import (
     Publisher,
     QueryHandler,
     Subscriber,
+    Upcasters,
     hint,
     is_unheard,
 )
@@ -49,6 +51,7 @@ class Context:
         projections: Sequence[Projection] = (),
         publishers: Sequence[Publisher] = (),
         subscribers: Sequence[Subscriber] = (),
+        upcasters: Sequence[Upcasters] = (),
         queries: QueryHandler | Sequence[QueryHandler] = (),
     ) -> None:
         contract = self.contract
@@ -64,9 +67,10 @@ class Context:
             for method in methods.values():
                 _is_async(handler, method, isinstance(handler, Projection))
         _managed(contract, subscribers)
-        self.folders = {
-            state: Folder(contract.states[state], _folding(fold)) for state, fold in self._folds(folds).items()
-        }
+        self._decoders = _decoders(contract, upcasters, (*projections, *publishers, *subscribers))
+        self.decoder = self._decoders[contract.package]
+        """Reads the context's own events."""
+        self.folders = {name: self._folder(name, fold) for name, fold in self._folds(folds).items()}
         self._methods: dict[str, Callable[..., Any]] = {}
         by_service = _by_service(commands, contract.command_services, "commands")
         for path, command in contract.commands.items():
@@ -129,6 +133,15 @@ class Context:
             )
         return boundary
 
+    def decoder_of(self, contract: Contract) -> EventDecoder:
+        """Give what reads the events of a contract that a handler of this context hears."""
+        return self._decoders[contract.package]
+
+    def _folder(self, name: str, fold: Fold) -> Folder:
+        state = self.contract.states[name]
+        upcasts = {method: step for event in state.folds for method, step in self.decoder.upcasts(event).items()}
+        return Folder(state, _folding(fold), upcasts)
+
     def _belongs(self, handler: EventHandler) -> None:
         foreign = handler.ceqs_contract.package != self.contract.package
         if foreign and not isinstance(handler, PublicHearing):
@@ -147,6 +160,40 @@ class Context:
             if state not in given:
                 raise Misconfigured(f"the state {state} has no fold; pass a {state}FoldBase (folds=[...])")
         return given
+
+
+def _decoders(
+    contract: Contract, upcasters: Iterable[Upcasters], heard: Iterable[NamedHandler]
+) -> dict[str, EventDecoder]:
+    """Give what reads the events of each contract, by its package.
+
+    Raises Misconfigured where nothing says what an earlier form of an event means: of any event of the context's own,
+    and of the foreign ones that it hears.
+    """
+    contracts = {contract.package: contract}
+    needed: dict[str, dict[str, EventType]] = {contract.package: dict(contract.events)}
+    for handler in heard:
+        foreign = handler.ceqs_contract
+        contracts.setdefault(foreign.package, foreign)
+        needed.setdefault(foreign.package, {}).update((name, foreign.events[name]) for name in handler.ceqs_heard())
+    methods: dict[str, dict[str, Callable[..., Any]]] = {package: {} for package in contracts}
+    for one in upcasters:
+        package = one.ceqs_contract.package
+        if package not in contracts:
+            raise Misconfigured(f"{type(one).__name__} is of {package}, of which the context hears nothing")
+        for name, method in one.ceqs_upcasts().items():
+            _is_async(one, method, False)
+            if name in methods[package]:
+                raise Misconfigured(f"two upcasters {name} of {package}; keep one")
+            methods[package][name] = method
+    decoders = {package: EventDecoder(contracts[package], methods[package]) for package in contracts}
+    for package, decoder in decoders.items():
+        for form in decoder.missing(needed[package].values()):
+            raise Misconfigured(
+                f"{form.type_name} was recorded in another way as version {form.version}, and nothing says what that "
+                f"is today; pass upcasters of {package} with the method {form.method} (upcasters=[...])"
+            )
+    return decoders
 
 
 def _folding(fold: Fold) -> dict[str, Callable[..., Any]]:

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.contract import CommandRpc, Contract, StateType
 from ceqs.errors import Misconfigured
+from ceqs.model._decoding import Upcast
 from ceqs.model._fingerprint import fingerprint
 
 
@@ -119,11 +120,13 @@ class Folder:
     state: StateType
     methods: Mapping[str, Callable[[Any, Any], None]] = field(repr=False)
     """By the event's full name."""
+    upcasts: Mapping[str, Upcast] = field(default_factory=dict[str, Upcast], repr=False)
+    """What makes today's events of those that were recorded earlier, by the names of the methods."""
 
     @property
     def fingerprint(self) -> str:
         """Tells the states that it folds from those of every other fold. Computed each time."""
-        return fingerprint(self.state, self.methods)
+        return fingerprint(self.state, self.methods, self.upcasts)
 
     def initial(self, tags: Mapping[str, str]) -> Message:
         """Give the state before its first event, with its tag fields prefilled from `tags` (value by key)."""

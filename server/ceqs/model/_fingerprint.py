@@ -17,12 +17,15 @@ from google.protobuf.message import Message
 from ceqs.contract import StateType
 
 
-def fingerprint(state: StateType, methods: Mapping[str, Callable[..., Any]]) -> str:
+def fingerprint(
+    state: StateType, methods: Mapping[str, Callable[..., Any]], upcasts: Mapping[str, Callable[..., Any]]
+) -> str:
     """Hash whatever decides what a fold makes of the same events. Equal hashes mean equal states.
 
-    That is the state's message and its boundary; the events that it lists, with their versions; the fold's `version`;
-    and the fold's code: its class, its attributes, and every function, class, constant and message type that this code
-    names in its turn, in the fold's own package and in all others that are not installed libraries.
+    That is the state's message and its boundary; the events that it lists, with their versions and their earlier
+    forms; the fold's `version`; and the code of the fold and of the upcasters: their classes, their attributes, and
+    every function, class, constant and message type that this code names in its turn, in the fold's own package and in
+    all others that are not installed libraries.
 
     Four things it cannot see: a change within an installed library or within ceqs, what is named by computing
     (`getattr(rules, kind)`) or imported within a function, what a module's attribute becomes after the start, and what
@@ -38,9 +41,15 @@ def fingerprint(state: StateType, methods: Mapping[str, Callable[..., Any]]) -> 
     for event in state.folds:
         walk.say("event", event.full_name, event.version)
         walk.message(event.message.DESCRIPTOR)
+        for form in event.earlier:
+            walk.say("earlier", form.type_name, form.version)
+            walk.message(form.message.DESCRIPTOR)
     for name, method in sorted(methods.items()):
         walk.say("method", name, getattr(getattr(method, "__self__", None), "version", 1))
         walk.value(method)
+    for name, upcast in sorted(upcasts.items()):
+        walk.say("upcast", name)
+        walk.value(upcast)
     return walk.digest.hexdigest()
 
 

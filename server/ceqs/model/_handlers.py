@@ -1,4 +1,4 @@
-"""What users extend: folds, command and query handlers, projections, publishers and subscribers.
+"""What users extend: folds, upcasters, command and query handlers, projections, publishers and subscribers.
 
 The generated bases derive from these. A method of an event that a handler need not hear carries `@unheard` in the
 generated base; a handler hears the events whose methods it overrides.
@@ -114,6 +114,32 @@ class Fold(EventHandler):
     def ceqs_hearable(cls) -> Mapping[str, EventType]:
         """Give the events that the state lists, by method name."""
         return {event.handler: event for event in cls.ceqs_contract.states[cls.ceqs_state].folds}
+
+
+class Upcasters:
+    """Says what events mean today that were recorded earlier: one pure method `(earlier) -> next` per earlier form.
+
+    A form is an event's earlier version or an event type that was replaced. Each method takes one step; the platform
+    chains them wherever events are read, so that everybody else knows the newest version only.
+    """
+
+    ceqs_contract: ClassVar[Contract]
+
+    def ceqs_upcasts(self) -> dict[str, Callable[..., Any]]:
+        """Give the methods by name. Raises Misconfigured for a public method that belongs to no earlier form."""
+        contract = self.ceqs_contract
+        methods = [form.method for event in contract.events.values() for form in event.earlier]
+        found: dict[str, Callable[..., Any]] = {}
+        for name in dir(type(self)):
+            if name.startswith("_") or name == "ceqs_upcasts" or not callable(getattr(type(self), name)):
+                continue
+            if name not in methods:
+                raise Misconfigured(
+                    f"{type(self).__name__}.{name} belongs to no earlier form of an event of {contract.context}"
+                    f"{hint(name, methods)} (names of helpers begin with an underscore)"
+                )
+            found[name] = getattr(self, name)
+        return found
 
 
 class NamedHandler(EventHandler):

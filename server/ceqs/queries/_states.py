@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
 
 from ceqs.contract import Persistence, StateType
-from ceqs.errors import Misconfigured
-from ceqs.log import BEYOND, Keep, LogReader, Slice, StateKey, StoredEvent, Wanted
+from ceqs.log import BEYOND, Keep, LogReader, Slice, StateKey, Wanted
 from ceqs.model import Boundary, Context
-from ceqs.v1.events_pb2 import RecordedEvent
 
 _Key = tuple[str, tuple[str, ...]]
 
@@ -172,21 +170,14 @@ class States:
 
     async def _fold_on(self, boundary: Boundary, known: Known, part: Slice, until: int | None = None) -> Known:
         """Fold a part of the log and what comes after it."""
+        decode = self._context.decoder.decode_stored
         while True:
-            known = self.fold(boundary, known, list(self._decoded(part.events)))
+            known = self.fold(boundary, known, [decode(stored.envelope) for stored in part.events])
             known = replace(known, position=max(known.position, part.through))
             # A slice that ends with a matching event may have been cut there.
             if not part.events or part.through > part.events[-1].position:
                 return known
             part = await self._log.read(after=known.position, query=boundary.query, until=until)
-
-    def _decoded(self, events: Iterable[StoredEvent]) -> Iterable[Message]:
-        types = self._context.contract.events
-        for stored in events:
-            event = types.get(stored.type)
-            if event is None:
-                raise Misconfigured(f"the log holds {stored.type} at {stored.position}, which this build does not know")
-            yield event.message.FromString(RecordedEvent.FromString(stored.envelope).payload)
 
 
 def _every(state: StateType) -> int:

@@ -15,9 +15,9 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
-from ceqs.contract import Contract
 from ceqs.errors import LogReplaced, Misconfigured
 from ceqs.log import MAX_EVENT_BYTES, LogReader
+from ceqs.model import EventDecoder
 from ceqs.relay._batch import MAX_MESSAGES, Overtaken, in_batches, publish_batch
 from ceqs.relay._limits import StreamLimits
 from ceqs.relay._messages import to_messages
@@ -74,10 +74,10 @@ class Lane:
     """Keeps one stream of a log equal to it: the log stream, or the public one."""
 
     def __init__(
-        self, reader: LogReader, contract: Contract, nats_url: str, limits: StreamLimits, *, public: bool
+        self, reader: LogReader, decoder: EventDecoder, nats_url: str, limits: StreamLimits, *, public: bool
     ) -> None:
         self._reader = reader
-        self._contract = contract
+        self._decoder = decoder
         self._nats_url = nats_url
         self._limits = limits
         self._public = public
@@ -147,7 +147,7 @@ class Lane:
     async def _batches(self) -> AsyncIterator[tuple[list[StreamMessage], int]]:
         position = self.status.position
         while events := await read_on(self._reader, after=position, limit=MAX_MESSAGES, public=self._public):
-            for batch in in_batches(to_messages(events, self._reader, self._contract, public=self._public)):
+            for batch in in_batches(to_messages(events, self._reader, self._decoder, public=self._public)):
                 yield batch, position
                 position += len(batch)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from ceqs.contract import Contract
 from ceqs.log import LogReader
+from ceqs.model import EventDecoder
 from ceqs.relay._lane import Lane, StreamStatus
 from ceqs.relay._limits import StreamLimits
 
@@ -20,10 +20,10 @@ class Relay:
     """
 
     def __init__(
-        self, reader: LogReader, contract: Contract, nats_url: str, limits: StreamLimits | None = None
+        self, reader: LogReader, decoder: EventDecoder, nats_url: str, limits: StreamLimits | None = None
     ) -> None:
         limits = limits or StreamLimits()
-        self._lanes = [Lane(reader, contract, nats_url, limits, public=public) for public in (False, True)]
+        self._lanes = [Lane(reader, decoder, nats_url, limits, public=public) for public in (False, True)]
 
     async def run(self) -> None:
         """Relay until cancelled; whatever is unreachable meanwhile is tried again.

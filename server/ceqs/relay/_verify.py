@@ -8,8 +8,8 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from ceqs.contract import Contract
 from ceqs.log import LogReader
+from ceqs.model import EventDecoder
 from ceqs.relay._messages import to_messages
 from ceqs.streams import Stream, connected, find_stream, subjects
 from ceqs.streams._streams import LOG_ID
@@ -17,7 +17,7 @@ from ceqs.streams._streams import LOG_ID
 _BATCH = 500
 
 
-async def differences(reader: LogReader, contract: Contract, nats_url: str, *, limit: int = 10) -> list[str]:
+async def differences(reader: LogReader, decoder: EventDecoder, nats_url: str, *, limit: int = 10) -> list[str]:
     """Compare both streams with the log to its present head; give the first differences, none where they are equal.
 
     Subject, headers (but those of JetStream) and body of every message are compared, at every position.
@@ -25,14 +25,16 @@ async def differences(reader: LogReader, contract: Contract, nats_url: str, *, l
     found: list[str] = []
     async with connected(nats_url) as client:
         for public in (False, True):
-            async for difference in _compare(JetStreamContext(client), reader, contract, public=public):
+            async for difference in _compare(JetStreamContext(client), reader, decoder, public=public):
                 found.append(difference)
                 if len(found) == limit:
                     return found
     return found
 
 
-async def _compare(js: JetStreamContext, reader: LogReader, contract: Contract, *, public: bool) -> AsyncIterator[str]:
+async def _compare(
+    js: JetStreamContext, reader: LogReader, decoder: EventDecoder, *, public: bool
+) -> AsyncIterator[str]:
     head = await reader.head()
     end = head.public_position if public else head.position
     stream = await find_stream(js, reader.name, public=public)
@@ -47,7 +49,7 @@ async def _compare(js: JetStreamContext, reader: LogReader, contract: Contract, 
     position, end = max(stream.first, 1) - 1, min(end, stream.last)
     while position < end:
         events = (await reader.read(after=position, limit=_BATCH, public=public, until=end)).events
-        for expected in to_messages(events, reader, contract, public=public):
+        for expected in to_messages(events, reader, decoder, public=public):
             position += 1
             message = await anext(messages)
             headers = {k: v for k, v in (message.headers or {}).items() if not k.startswith("Nats-")}

@@ -12,8 +12,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.errors import Invalid, OutOfRange, Violation
 from ceqs.log import ALL, BEYOND, Batch, Head, LogReader, Query, QueryItem, Span, splice
+from ceqs.model import EventDecoder
 from ceqs.server._pages import Pages
 from ceqs.server._tail import Tail
+from ceqs.server._upcast import Upcast
 from ceqs.v1 import events_pb2
 from ceqs.v1.events_pb2 import (
     CaughtUp,
@@ -55,9 +57,10 @@ def is_private(scope: events_pb2.Scope.ValueType) -> bool:
 class Events:
     """The recorded events of one context, for all who read them or subscribe to them. `close` ends the streams."""
 
-    def __init__(self, log: LogReader) -> None:
+    def __init__(self, log: LogReader, decoder: EventDecoder) -> None:
         self._log = log
         self._pages = Pages(log)
+        self._upcast = Upcast(log, decoder) if decoder.evolved else None
         self._tail = Tail(log)
 
     async def close(self) -> None:
@@ -69,8 +72,9 @@ class Events:
         head = await self._log.head()
         span = await _span(self._log, head, request)
         position = span.until + 1 if span.backwards else span.after
+        source = self._source(request)
         correlated = frozenset(request.correlation_ids)
-        found = _correlated(self._log, span, correlated) if correlated else _batches(self._pages, span)
+        found = _correlated(self._log, span, correlated, source) if correlated else _batches(source, span)
         async with aclosing(found) as batches:
             async for batch in batches:
                 if batch.events:
@@ -87,7 +91,7 @@ class Events:
         stream stands where to resume.
         """
         public, query, live = not is_private(request.scope), _query(request.filter), False
-        tags = frozenset(request.filter.tags)
+        tags, source = frozenset(request.filter.tags), self._source(request)
         async with self._tail.joined(tags) as ring:
             # Of what is in the ring already, nobody has asked about these tags.
             begin = ring.through(public=public) if tags else 0
@@ -95,13 +99,14 @@ class Events:
             position = await _start(self._log, request, end)
             while not self._tail.closed:
                 through = ring.through(public=public)
-                if position < max(begin, ring.begin(public=public)):
-                    if live:
-                        live = False
-                        marker = FellBehind(position=position, time=_now())
-                        yield SubscribeResponse(fell_behind=marker).SerializeToString()
+                behind = position < max(begin, ring.begin(public=public))
+                if behind and live:
+                    live = False
+                    marker = FellBehind(position=position, time=_now())
+                    yield SubscribeResponse(fell_behind=marker).SerializeToString()
+                if behind or (position < through and source is not self._pages):
                     span = Span(after=position, until=through, limit=BEYOND, query=query, public=public)
-                    data, _, position = await self._pages.read(span)
+                    data, _, position = await source.read(span)
                 elif position < through:
                     data, position = ring.after(position, query, public=public)
                 elif live or position < end:
@@ -115,8 +120,12 @@ class Events:
                     yield data
         yield SubscribeResponse(resume=Resume(position=position, time=_now())).SerializeToString()
 
+    def _source(self, request: ReadRequest | SubscribeRequest) -> Pages | Upcast:
+        """Give what reads the log: as it is stored, unless earlier versions are to be upcast and there are some."""
+        return self._upcast if request.upcast and self._upcast else self._pages
 
-async def _batches(pages: Pages, span: Span) -> AsyncGenerator[Batch, None]:
+
+async def _batches(pages: Pages | Upcast, span: Span) -> AsyncGenerator[Batch, None]:
     """Read a span. While one batch is being sent, the next one is read."""
     ahead: asyncio.Task[Batch] | None = None
     try:
@@ -132,19 +141,24 @@ async def _batches(pages: Pages, span: Span) -> AsyncGenerator[Batch, None]:
             await asyncio.gather(ahead, return_exceptions=True)
 
 
-async def _correlated(log: LogReader, span: Span, correlation_ids: frozenset[str]) -> AsyncGenerator[Batch, None]:
+async def _correlated(
+    log: LogReader, span: Span, correlation_ids: frozenset[str], source: Pages | Upcast
+) -> AsyncGenerator[Batch, None]:
     """Read a span, and give those of its events that follow from certain first commands."""
+    query = source.query(span.query) if isinstance(source, Upcast) else span.query
     while span.limit and not span.is_empty:
         part = await log.read(
-            after=span.after, until=span.until, query=span.query, public=span.public, backwards=span.backwards
+            after=span.after, until=span.until, query=query, public=span.public, backwards=span.backwards
         )
         if not part.events:
             return
-        envelopes = [event.envelope for event in part.events]
-        chosen = [one for one in envelopes if RecordedEvent.FromString(one).correlation_id in correlation_ids]
+        chosen = [
+            event for event in part.events if RecordedEvent.FromString(event.envelope).correlation_id in correlation_ids
+        ]
         chosen = chosen[: span.limit]
-        yield Batch(splice(chosen), len(chosen), part.through)
-        span = replace(span.beyond(part.through), limit=span.limit - len(chosen))
+        envelopes = source.envelopes(chosen) if isinstance(source, Upcast) else [event.envelope for event in chosen]
+        yield Batch(splice(envelopes), len(envelopes), part.through)
+        span = replace(span.beyond(part.through), limit=span.limit - len(envelopes))
         # Memory and SQLite answer at once; others get a turn.
         await asyncio.sleep(0)
 

@@ -93,8 +93,8 @@ def add_admin(handlers: Handlers, served: Mapping[str, Served], calls: Calls, lo
         calls.require_key(metadata_of(context))
         request: Any = decode_append(raw)
         chosen = _chosen(served, request)
-        contract = chosen.context.contract
-        response = await append_public(contract, logs[contract.context], request, expires=expires_of(context))
+        decoder, log = chosen.context.decoder, logs[chosen.context.name]
+        response = await append_public(decoder, log, request, expires=expires_of(context))
         return response.SerializeToString()
 
     async def purge(raw: bytes, context: GrpcContext) -> bytes:

@@ -34,7 +34,7 @@ class Server:
         """Check what is to be served. Raises Misconfigured."""
         self._served = {one.context.name: one for one in served}
         self._stop = Stop()
-        self._events = {name: Events(one.log) for name, one in self._served.items()}
+        self._events = {name: Events(one.log, one.context.decoder) for name, one in self._served.items()}
         self._hops = {name: Hops(name, one.log, one.around) for name, one in self._served.items()}
         self._health = Health(self._stop)
         self._server: grpc.aio.Server | None = None

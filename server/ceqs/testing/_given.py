@@ -35,10 +35,11 @@ def fixed_ids() -> Iterator[str]:
 
 
 def given(context: Context, *events: Message, now: Timestamp = NOW, ids: Iterable[str] | None = None) -> Given:
-    """Say what has happened in a context, in order: any of its events, of any entity.
+    """Say what has happened in a context, in order: any of its events, of any entity; earlier forms are upcast.
 
     `now` is what handlers see as `ctx.now`; `ids` are what `ctx.new_id()` gives, one after the other.
     """
+    events = tuple(context.decoder.newest(event) for event in events)
     for event in events:
         context.contract.event(event)
     return Given(context, events, now, iter(ids) if ids is not None else fixed_ids())

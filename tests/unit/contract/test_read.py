@@ -43,7 +43,7 @@ def test_events_are_read_with_their_tags_visibility_version_and_partition_key(li
     assert lent.message is library.BookLent
     assert lent.handler == "on_book_lent"
     assert lent.tags == (TagField("book_id", "book", False), TagField("member_id", "member", False))
-    assert (lent.version, lent.partition_by) == (3, "member")
+    assert (lent.version, lent.partition_by) == (1, "member")
     acquired = events[PREFIX + "BookAcquired"]
     assert (acquired.version, acquired.partition_by) == (1, "book")
     assert events[PREFIX + "LibraryClosed"].tags == (TagField("branch_numbers", "branch", True),)

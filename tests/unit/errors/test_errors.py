@@ -30,6 +30,7 @@ from ceqs.errors import (
     Unauthenticated,
     Unavailable,
     Unimplemented,
+    Unreadable,
     Violation,
     as_json,
     from_status,
@@ -48,6 +49,7 @@ TABLE: dict[type[CeqsError], str] = {
     Behind: "UNAVAILABLE",
     LogReplaced: "UNAVAILABLE",
     LogUnavailable: "UNAVAILABLE",
+    Unreadable: "UNAVAILABLE",
     Overloaded: "RESOURCE_EXHAUSTED",
     TooLarge: "RESOURCE_EXHAUSTED",
     Unauthenticated: "UNAUTHENTICATED",
@@ -55,7 +57,7 @@ TABLE: dict[type[CeqsError], str] = {
     Unimplemented: "UNIMPLEMENTED",
     Internal: "INTERNAL",
 }
-RETRIED = {Conflict, Unavailable, Behind, LogReplaced, LogUnavailable, Overloaded}
+RETRIED = {Conflict, Unavailable, Behind, LogReplaced, LogUnavailable, Unreadable, Overloaded}
 SENT = sorted(TABLE, key=lambda cls: cls.__name__)
 
 
@@ -116,6 +118,7 @@ def test_all_is_pinned() -> None:
         "Unauthenticated",
         "Unavailable",
         "Unimplemented",
+        "Unreadable",
         "Violation",
         "as_json",
         "from_status",

@@ -113,7 +113,7 @@ class World:
             self.logs[name] = await open_log("memory:", name)
         self.contexts[name] = context
         settings = ServerSettings(key=KEY, grace=0, port=self.ports.get(name, 0))
-        server = Server([Served(context, self.logs[name], {"Shelf": None})], settings)  # type: ignore[dict-item]
+        server = Server([Served(context, self.logs[name], dict.fromkeys(context.projections))], settings)  # type: ignore[arg-type]
         await server.start()
         self.servers[name], self.ports[name] = server, server.port
 

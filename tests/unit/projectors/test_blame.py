@@ -11,8 +11,8 @@ import grpc.aio
 import pytest
 import sqlalchemy as sa
 
-from ceqs.errors import Invalid, Misconfigured, Unavailable
-from ceqs.projectors._blame import Blame, Full, Unreadable, blame
+from ceqs.errors import Invalid, Misconfigured, Unavailable, Unreadable
+from ceqs.projectors._blame import Blame, Full, blame
 
 
 def of_postgresql(sqlstate: str) -> Exception:

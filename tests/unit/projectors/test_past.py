@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from ceqs.contract import new_id
 from ceqs.errors import Behind, TooLarge
 from ceqs.log import Entry, Log, NewEvent, open_log
+from ceqs.model import EventDecoder
 from ceqs.projectors import Past, PastLimits, fill
 from ceqs.projectors._scratch import Scratch
 from ceqs.testing import eventually
@@ -33,7 +34,7 @@ class Replays:
         self.opened: list[Past] = []
 
     def open(self, **limits: Any) -> Past:
-        past = Past(self.shelf, self.log, self.url, PastLimits(**limits))
+        past = Past(self.shelf, EventDecoder(self.library.contract), self.log, self.url, PastLimits(**limits))
         self.opened.append(past)
         return past
 
@@ -169,7 +170,7 @@ async def test_what_a_dead_process_has_left_is_removed(replays: Replays, places:
     mine = await Scratch.open(replays.url)
     left = await Scratch.open(replays.url)
     for scratch in (mine, left):
-        await fill(scratch.place("Shelf"), replays.shelf, replays.log, 3)
+        await fill(scratch.place("Shelf"), replays.shelf, EventDecoder(replays.library.contract), replays.log, 3)
     # What a process that dies does without knowing it.
     await left.let_go()
     assert await places() == 2

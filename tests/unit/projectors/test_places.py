@@ -102,14 +102,15 @@ async def test_a_model_that_no_place_answers_for_says_how_far_it_is(places: Plac
 async def test_a_place_is_filled_up_to_a_position_and_on_from_there(
     world: Any, library_context: Any, places: Places, models_url: str
 ) -> None:
-    await world.start(library_context(world.shelf))
+    context = library_context(world.shelf)
+    await world.start(context)
     await world.acquire(*[f"b{n % 3}" for n in range(700)])
     world.models_url, log = models_url, world.logs["library"]
-    assert (await fill(places.at(1), world.shelf, log, 10)).position == 10
+    assert (await fill(places.at(1), world.shelf, context.decoder, log, 10)).position == 10
     assert await world.rows() == {"b0": 4, "b1": 3, "b2": 3}
-    at = await fill(places.at(1), world.shelf, log, 650)
+    at = await fill(places.at(1), world.shelf, context.decoder, log, 650)
     assert (at.position, at.event_id) == (650, (await world.events("library"))[649].id)
     assert await world.rows() == {"b0": 217, "b1": 217, "b2": 216}
     for beyond in (649, 701):
         with pytest.raises(OutOfRange):
-            await fill(places.at(1), world.shelf, log, beyond)
+            await fill(places.at(1), world.shelf, context.decoder, log, beyond)

@@ -12,7 +12,7 @@ import pytest
 
 from ceqs.embedded import NatsServer
 from ceqs.errors import Unavailable
-from ceqs.model import Context
+from ceqs.model import Context, EventDecoder
 from ceqs.projectors import _tail as tails
 from ceqs.projectors._calls import LogLink, open_channel
 from ceqs.projectors._jetstream import LogStream, NatsLink
@@ -36,7 +36,7 @@ async def relay(world: Any, nats_server: NatsServer) -> AsyncIterator[Callable[[
     tasks = []
 
     def start() -> asyncio.Task[None]:
-        relay = Relay(world.logs["library"], world.library.contract, nats_server.url)
+        relay = Relay(world.logs["library"], EventDecoder(world.library.contract), nats_server.url)
         tasks.append(asyncio.create_task(relay.run()))
         return tasks[-1]
 

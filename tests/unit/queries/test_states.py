@@ -11,7 +11,6 @@ from ceqs.errors import Misconfigured
 from ceqs.log import QueryItem
 from ceqs.model import boundary_of
 from ceqs.queries import Known
-from ceqs.v1.events_pb2 import RecordedEvent
 
 
 def account(asking: Any, account_id: str = "a") -> Any:
@@ -47,15 +46,6 @@ async def test_an_older_state_never_replaces_a_later_one(asking: Any) -> None:
     assert await asking.states.load(boundary) is later
     asking.states.forget(boundary)
     assert (await asking.states.load(boundary)).position == 0
-
-
-async def test_an_event_that_this_build_does_not_know_is_refused_by_name(asking: Any) -> None:
-    await asking.record(asking.bank.MoneyDeposited(account_id="a", amount=1))
-    stored = (await asking.log.read()).events[0]
-    envelope = RecordedEvent.FromString(stored.envelope)
-    foreign = stored._replace(type="bank.v1.Unheard", envelope=envelope.SerializeToString())
-    with pytest.raises(Misconfigured, match=r"bank\.v1\.Unheard at 1"):
-        list(asking.states._decoded([foreign]))
 
 
 def test_the_boundary_of_several_values_is_one_item_per_tag(asking: Any) -> None:

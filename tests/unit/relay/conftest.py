@@ -13,6 +13,7 @@ from ceqs.contract import new_id, tags_of
 from ceqs.embedded import NatsServer
 from ceqs.errors import LogReplaced, Misconfigured
 from ceqs.log import Entry, Log, NewEvent, open_log
+from ceqs.model import EventDecoder
 from ceqs.relay import Relay, StreamLimits, differences
 
 Append = Callable[..., Awaitable[None]]
@@ -78,11 +79,11 @@ class Running:
 class Streams:
     """The streams of a nats-server, compared with a log."""
 
-    def __init__(self, contract: Any, url: str) -> None:
-        self._contract, self._url = contract, url
+    def __init__(self, decoder: EventDecoder, url: str) -> None:
+        self._decoder, self._url = decoder, url
 
     async def differing(self, log: Any) -> list[str]:
-        return await differences(log, self._contract, self._url)
+        return await differences(log, self._decoder, self._url)
 
     def equal(self, log: Any) -> Callable[[], Awaitable[bool]]:
         async def equal() -> bool:
@@ -93,7 +94,7 @@ class Streams:
 
 @pytest.fixture
 def streams(library: Any, nats_server: NatsServer) -> Streams:
-    return Streams(library.contract, nats_server.url)
+    return Streams(EventDecoder(library.contract), nats_server.url)
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ async def relay(library: Any) -> AsyncIterator[Callable[..., Running]]:
     tasks: list[asyncio.Task[None]] = []
 
     def start(reader: Any, nats_url: str, **limits: Any) -> Running:
-        running = Running(Relay(reader, library.contract, nats_url, StreamLimits(**limits)))
+        running = Running(Relay(reader, EventDecoder(library.contract), nats_url, StreamLimits(**limits)))
         tasks.append(running.task)
         return running
 

@@ -17,6 +17,7 @@ from ceqs.contract import new_id
 from ceqs.embedded import NatsServer
 from ceqs.errors import Misconfigured
 from ceqs.log import Entry, Log, NewEvent
+from ceqs.model import EventDecoder
 from ceqs.relay import _lane, differences
 from ceqs.streams import connected, find_stream, stream_name
 from ceqs.testing import eventually
@@ -155,7 +156,7 @@ async def test_a_missing_server_is_said_and_tried_again_until_it_is_there(
     assert f"127.0.0.1:{port}" in running.status()[0].last_error
     async with NatsServer(tmp_path / "nats", port=port) as server:
         await eventually(running.caught_up(log))
-        assert await differences(log, library.contract, server.url) == []
+        assert await differences(log, EventDecoder(library.contract), server.url) == []
         assert running.status()[0].last_error == ""
 
 
@@ -166,7 +167,7 @@ async def test_an_event_that_this_build_does_not_know_holds_the_stream_until_it_
     unknown = NewEvent(id=new_id(), type="library.v1.Unheard", payload=b"")
     await log.append(Entry(command_id=new_id(), events=(unknown,)))
     running = relay(log, nats_server.url)
-    await eventually(lambda: "4 is a library.v1.Unheard" in running.status()[0].last_error)
+    await eventually(lambda: "library.v1.Unheard at position 4" in running.status()[0].last_error)
     assert not running.task.done()
     await eventually(lambda: running.status()[1].position == 1)  # the public stream goes on
 

@@ -70,7 +70,7 @@ async def test_it_refuses_commands_and_questions_until_the_log_is_retagged(
             with refused(Unavailable) as found:
                 await branch.send(rpc, **fields)
             assert "Run: ceqs log retag bank" in found[0].message
-    await retag_log(branch.url, "bank", bank.make_context().contract)
+    await retag_log(branch.url, "bank", bank.make_context().decoder)
 
     async with branch.served():
         assert (await branch.send("Deposit", account_id="a", amount=5)).balance == 10

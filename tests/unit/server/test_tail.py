@@ -27,6 +27,7 @@ from ceqs.log import (
     open_log,
     splice,
 )
+from ceqs.model import EventDecoder
 from ceqs.server import _pages, _ring
 from ceqs.server._events import Events
 from ceqs.server._pages import Pages
@@ -80,8 +81,8 @@ async def log() -> AsyncIterator[Counting]:
 
 
 @pytest.fixture
-async def events(log: Any) -> AsyncIterator[Events]:
-    events = Events(log)
+async def events(log: Any, library: Any) -> AsyncIterator[Events]:
+    events = Events(log, EventDecoder(library.contract))
     yield events
     await events.close()
 

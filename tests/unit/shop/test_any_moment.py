@@ -118,7 +118,7 @@ async def fresh(context: Context, log: Log, url: str, position: int) -> AsyncIte
     models: dict[str, ModelReader] = {}
     for name, projection in context.projections.items():
         place = place_of(url, f"fresh_{position}", name)
-        await fill(place, projection, copy, position)
+        await fill(place, projection, context.decoder, copy, position)
         models[name] = ModelReader(place)
     yield Answers(context, copy, States(context, copy), models)
     for model in models.values():
@@ -139,7 +139,7 @@ async def test_every_query_answers_as_of_any_moment_as_a_fresh_system_does(name:
     log = await open_log("memory:", name)
     events, moments = (120, 6) if url.startswith("sqlite") else (40, 2)
     await record(context, log, commands(dice), events)
-    past = {name: Past(projection, log, url) for name, projection in context.projections.items()}
+    past = {name: Past(projection, context.decoder, log, url) for name, projection in context.projections.items()}
     # The present is not asked: without a model of it, nothing can come from there.
     absent = {name: ModelReader(place_of(url, "absent", name)) for name in context.projections}
     answers = Answers(context, log, States(context, log), absent, past=past)

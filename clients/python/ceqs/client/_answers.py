@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from ceqs.contract import AGE, RECEIPT, field_of_type
+from ceqs.contract import AGE, RECEIPT, field_of_type, version_of
 from ceqs.v1.answers_pb2 import Age, Receipt
 from ceqs.v1.events_pb2 import RecordedEvent
 
@@ -30,7 +30,7 @@ class Event:
     """A recorded event."""
 
     message: Message | None
-    """The decoded event; None where this client does not know its type or how it is encoded."""
+    """The decoded event; None where this client does not know its type, its version or how it is encoded."""
     id: str
     """UUIDv7, lower case with hyphens."""
     type: str
@@ -39,6 +39,8 @@ class Event:
     """1-based, gapless, commit-ordered within one log."""
     public_position: int
     """1-based and gapless over the log's public events; 0 for a private event."""
+    version: int = 1
+    """The version of the event's schema."""
     recorded_at: dt.datetime
     """UTC, aware."""
     command_id: str = ""
@@ -51,13 +53,16 @@ class Event:
 
 def event_of(recorded: RecordedEvent, types: Mapping[str, type[Message]]) -> Event:
     """Decode a recorded event with the message types that the client knows, by full name."""
-    known = types.get(recorded.type) if recorded.codec == 0 else None
+    known, version = types.get(recorded.type), recorded.schema_version or 1
+    if known and (recorded.codec or version_of(known.DESCRIPTOR) != version):
+        known = None
     return Event(
         message=known.FromString(recorded.payload) if known else None,
         id=recorded.id,
         type=recorded.type,
         position=recorded.position,
         public_position=recorded.public_position,
+        version=version,
         recorded_at=recorded.recorded_at.ToDatetime(dt.UTC),
         command_id=recorded.command_id,
         causation_id=recorded.causation_id,

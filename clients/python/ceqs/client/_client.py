@@ -112,12 +112,14 @@ class ContextClient:
         tags: Iterable[str] = (),
         correlation_ids: Iterable[str] = (),
         live: bool = True,
+        upcast: bool = True,
     ) -> AsyncGenerator[Event, None]:
         """Give recorded events, each once and in order, then (`live`) those to come.
 
         Those after a position, or of a time and later; with `live=False` also those before a position or a time, and
         `backwards`, the last one first. All of them, or `limit` of them. Positions are public positions in the public
-        scope; times have a time zone. `types` are any of which, `tags` all of which an event has.
+        scope; times have a time zone. `types` are any of which, `tags` all of which an event has. With `upcast`, the
+        server gives events of earlier versions as the newest; without, events come as they were recorded.
 
         Reconnects by itself and goes on after the last position seen. The first connection must come within the
         client's timeout; later outages are waited out. With `live=False` and `correlation_ids`, what follows from first
@@ -144,6 +146,7 @@ class ContextClient:
                 correlation_ids=tuple(correlation_ids),
                 live=live,
             ),
+            upcast=upcast,
         )
         return reader.read()
 

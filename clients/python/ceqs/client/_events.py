@@ -78,6 +78,7 @@ class EventsReader:
     tags: tuple[str, ...]
     timeout: float
     bounds: Bounds
+    upcast: bool = True
     _at: int | None = None
     """How far it has read; None before it has read anything, and where to begin is not a position."""
     _given: int = 0
@@ -116,7 +117,12 @@ class EventsReader:
         after, from_time = (at or 0, None) if onwards else (bounds.after, bounds.from_time)
         if bounds.live:
             subscribe = SubscribeRequest(
-                context=self.context, scope=scope, after=after, from_time=_stamp(from_time), filter=chosen
+                context=self.context,
+                scope=scope,
+                after=after,
+                from_time=_stamp(from_time),
+                filter=chosen,
+                upcast=self.upcast,
             )
             return open_stream(self.channel, SUBSCRIBE, subscribe, SubscribeResponse, self.metadata)
         back = at is not None and bounds.backwards
@@ -132,6 +138,7 @@ class EventsReader:
             filter=chosen,
             backwards=bounds.backwards,
             correlation_ids=bounds.correlation_ids,
+            upcast=self.upcast,
         )
         return open_stream(self.channel, READ, read, ReadResponse, self.metadata)
 

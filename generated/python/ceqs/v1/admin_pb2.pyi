@@ -72,22 +72,26 @@ class PublicEvent(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The deterministic id of the event, a UUID."""
     type: _builtins.str
     """The full name of its message type."""
     payload: _builtins.bytes
     """Its protobuf bytes."""
+    schema_version: _builtins.int
+    """The version of the event's schema; 0 means 1. An earlier one is recorded as the newest."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         type: _builtins.str = ...,
         payload: _builtins.bytes = ...,
+        schema_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "payload", b"payload", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "payload", b"payload", "schema_version", b"schema_version", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x63\x65qs/v1/events.proto\x12\x07\x63\x65qs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x02\n\rRecordedEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\x17\n\x0fpublic_position\x18\x03 \x01(\x04\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\x12/\n\x0brecorded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncommand_id\x18\x07 \x01(\t\x12\x14\n\x0c\x63\x61usation_id\x18\x08 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\t \x01(\t\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x16\n\x0eschema_version\x18\x0c \x01(\r\x12\x0e\n\x06\x62ucket\x18\r \x01(\r\x12\r\n\x05\x63odec\x18\x0e \x01(\r\x12\x0f\n\x07key_ref\x18\x0f \x01(\t\x12\x17\n\x0f\x63\x61usation_depth\x18\x10 \x01(\r\"*\n\x0b\x45ventFilter\x12\r\n\x05types\x18\x01 \x03(\t\x12\x0c\n\x04tags\x18\x02 \x03(\t\"!\n\x0eGetHeadRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\".\n\x0fGetHeadResponse\x12\x1b\n\x04head\x18\x01 \x01(\x0b\x32\r.ceqs.v1.Head\"D\n\x13ResolveTokenRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05\x61sked\x18\x03 \x03(\t\"?\n\x14ResolveTokenResponse\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x17\n\x0fpublic_position\x18\x02 \x01(\x04\"\x8e\x01\n\x04Head\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x0b\n\x03log\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\r\x12\x10\n\x08position\x18\x04 \x01(\x04\x12\x17\n\x0fpublic_position\x18\x05 \x01(\x04\x12/\n\x0brecorded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9d\x02\n\x0bReadRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x1d\n\x05scope\x18\x02 \x01(\x0e\x32\x0e.ceqs.v1.Scope\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\x04\x12\r\n\x05limit\x18\x04 \x01(\x04\x12$\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x14.ceqs.v1.EventFilter\x12\x0e\n\x06\x62\x65\x66ore\x18\x06 \x01(\x04\x12-\n\tfrom_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x62\x65\x66ore_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tbackwards\x18\t \x01(\x08\x12\x17\n\x0f\x63orrelation_ids\x18\n \x03(\t\"\\\n\x0cReadResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.ceqs.v1.RecordedEvent\x12$\n\tcaught_up\x18\x02 \x01(\x0b\x32\x11.ceqs.v1.CaughtUp\"\xa6\x01\n\x10SubscribeRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x1d\n\x05scope\x18\x02 \x01(\x0e\x32\x0e.ceqs.v1.Scope\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\x04\x12$\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x14.ceqs.v1.EventFilter\x12-\n\tfrom_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xac\x01\n\x11SubscribeResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.ceqs.v1.RecordedEvent\x12$\n\tcaught_up\x18\x02 \x01(\x0b\x32\x11.ceqs.v1.CaughtUp\x12(\n\x0b\x66\x65ll_behind\x18\x03 \x01(\x0b\x32\x13.ceqs.v1.FellBehind\x12\x1f\n\x06resume\x18\x04 \x01(\x0b\x32\x0f.ceqs.v1.Resume\"V\n\x08\x43\x61ughtUp\x12\x10\n\x08position\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06log_id\x18\x03 \x01(\t\"H\n\nFellBehind\x12\x10\n\x08position\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x06Resume\x12\x10\n\x08position\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*C\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCOPE_PUBLIC\x10\x01\x12\x11\n\rSCOPE_PRIVATE\x10\x02\x32\x97\x02\n\rEventsService\x12<\n\x07GetHead\x12\x17.ceqs.v1.GetHeadRequest\x1a\x18.ceqs.v1.GetHeadResponse\x12K\n\x0cResolveToken\x12\x1c.ceqs.v1.ResolveTokenRequest\x1a\x1d.ceqs.v1.ResolveTokenResponse\x12\x35\n\x04Read\x12\x14.ceqs.v1.ReadRequest\x1a\x15.ceqs.v1.ReadResponse0\x01\x12\x44\n\tSubscribe\x12\x19.ceqs.v1.SubscribeRequest\x1a\x1a.ceqs.v1.SubscribeResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x63\x65qs/v1/events.proto\x12\x07\x63\x65qs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x02\n\rRecordedEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\x17\n\x0fpublic_position\x18\x03 \x01(\x04\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\x12/\n\x0brecorded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncommand_id\x18\x07 \x01(\t\x12\x14\n\x0c\x63\x61usation_id\x18\x08 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\t \x01(\t\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x16\n\x0eschema_version\x18\x0c \x01(\r\x12\x0e\n\x06\x62ucket\x18\r \x01(\r\x12\r\n\x05\x63odec\x18\x0e \x01(\r\x12\x0f\n\x07key_ref\x18\x0f \x01(\t\x12\x17\n\x0f\x63\x61usation_depth\x18\x10 \x01(\r\"*\n\x0b\x45ventFilter\x12\r\n\x05types\x18\x01 \x03(\t\x12\x0c\n\x04tags\x18\x02 \x03(\t\"!\n\x0eGetHeadRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\".\n\x0fGetHeadResponse\x12\x1b\n\x04head\x18\x01 \x01(\x0b\x32\r.ceqs.v1.Head\"D\n\x13ResolveTokenRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05\x61sked\x18\x03 \x03(\t\"?\n\x14ResolveTokenResponse\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x17\n\x0fpublic_position\x18\x02 \x01(\x04\"\x8e\x01\n\x04Head\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x0b\n\x03log\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\r\x12\x10\n\x08position\x18\x04 \x01(\x04\x12\x17\n\x0fpublic_position\x18\x05 \x01(\x04\x12/\n\x0brecorded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x02\n\x0bReadRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x1d\n\x05scope\x18\x02 \x01(\x0e\x32\x0e.ceqs.v1.Scope\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\x04\x12\r\n\x05limit\x18\x04 \x01(\x04\x12$\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x14.ceqs.v1.EventFilter\x12\x0e\n\x06\x62\x65\x66ore\x18\x06 \x01(\x04\x12-\n\tfrom_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x62\x65\x66ore_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tbackwards\x18\t \x01(\x08\x12\x17\n\x0f\x63orrelation_ids\x18\n \x03(\t\x12\x0e\n\x06upcast\x18\x0b \x01(\x08\"\\\n\x0cReadResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.ceqs.v1.RecordedEvent\x12$\n\tcaught_up\x18\x02 \x01(\x0b\x32\x11.ceqs.v1.CaughtUp\"\xb6\x01\n\x10SubscribeRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x1d\n\x05scope\x18\x02 \x01(\x0e\x32\x0e.ceqs.v1.Scope\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\x04\x12$\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x14.ceqs.v1.EventFilter\x12-\n\tfrom_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06upcast\x18\x06 \x01(\x08\"\xac\x01\n\x11SubscribeResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.ceqs.v1.RecordedEvent\x12$\n\tcaught_up\x18\x02 \x01(\x0b\x32\x11.ceqs.v1.CaughtUp\x12(\n\x0b\x66\x65ll_behind\x18\x03 \x01(\x0b\x32\x13.ceqs.v1.FellBehind\x12\x1f\n\x06resume\x18\x04 \x01(\x0b\x32\x0f.ceqs.v1.Resume\"V\n\x08\x43\x61ughtUp\x12\x10\n\x08position\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06log_id\x18\x03 \x01(\t\"H\n\nFellBehind\x12\x10\n\x08position\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x06Resume\x12\x10\n\x08position\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*C\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCOPE_PUBLIC\x10\x01\x12\x11\n\rSCOPE_PRIVATE\x10\x02\x32\x97\x02\n\rEventsService\x12<\n\x07GetHead\x12\x17.ceqs.v1.GetHeadRequest\x1a\x18.ceqs.v1.GetHeadResponse\x12K\n\x0cResolveToken\x12\x1c.ceqs.v1.ResolveTokenRequest\x1a\x1d.ceqs.v1.ResolveTokenResponse\x12\x35\n\x04Read\x12\x14.ceqs.v1.ReadRequest\x1a\x15.ceqs.v1.ReadResponse0\x01\x12\x44\n\tSubscribe\x12\x19.ceqs.v1.SubscribeRequest\x1a\x1a.ceqs.v1.SubscribeResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ceqs.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCOPE']._serialized_start=1783
-  _globals['_SCOPE']._serialized_end=1850
+  _globals['_SCOPE']._serialized_start=1815
+  _globals['_SCOPE']._serialized_end=1882
   _globals['_RECORDEDEVENT']._serialized_start=67
   _globals['_RECORDEDEVENT']._serialized_end=416
   _globals['_EVENTFILTER']._serialized_start=418
@@ -49,19 +49,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEAD']._serialized_start=681
   _globals['_HEAD']._serialized_end=823
   _globals['_READREQUEST']._serialized_start=826
-  _globals['_READREQUEST']._serialized_end=1111
-  _globals['_READRESPONSE']._serialized_start=1113
-  _globals['_READRESPONSE']._serialized_end=1205
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=1208
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=1374
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=1377
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=1549
-  _globals['_CAUGHTUP']._serialized_start=1551
-  _globals['_CAUGHTUP']._serialized_end=1637
-  _globals['_FELLBEHIND']._serialized_start=1639
-  _globals['_FELLBEHIND']._serialized_end=1711
-  _globals['_RESUME']._serialized_start=1713
-  _globals['_RESUME']._serialized_end=1781
-  _globals['_EVENTSSERVICE']._serialized_start=1853
-  _globals['_EVENTSSERVICE']._serialized_end=2132
+  _globals['_READREQUEST']._serialized_end=1127
+  _globals['_READRESPONSE']._serialized_start=1129
+  _globals['_READRESPONSE']._serialized_end=1221
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=1224
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=1406
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=1409
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=1581
+  _globals['_CAUGHTUP']._serialized_start=1583
+  _globals['_CAUGHTUP']._serialized_end=1669
+  _globals['_FELLBEHIND']._serialized_start=1671
+  _globals['_FELLBEHIND']._serialized_end=1743
+  _globals['_RESUME']._serialized_start=1745
+  _globals['_RESUME']._serialized_end=1813
+  _globals['_EVENTSSERVICE']._serialized_start=1885
+  _globals['_EVENTSSERVICE']._serialized_end=2164
 # @@protoc_insertion_point(module_scope)

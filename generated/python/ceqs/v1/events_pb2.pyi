@@ -322,6 +322,7 @@ class ReadRequest(_message.Message):
     BEFORE_TIME_FIELD_NUMBER: _builtins.int
     BACKWARDS_FIELD_NUMBER: _builtins.int
     CORRELATION_IDS_FIELD_NUMBER: _builtins.int
+    UPCAST_FIELD_NUMBER: _builtins.int
     context: _builtins.str
     """The context; may be empty where the server serves one."""
     scope: Global___Scope.ValueType
@@ -334,6 +335,10 @@ class ReadRequest(_message.Message):
     """Read what comes before this position (a public position in the public scope); 0 reads to the head."""
     backwards: _builtins.bool
     """Read the last event first."""
+    upcast: _builtins.bool
+    """Read what was recorded in an earlier version, or under a type that was replaced, as today's: `type`, `payload` and
+    `schema_version` are then those of the newest version. Without it, events are read as they were recorded.
+    """
     @_builtins.property
     def filter(self) -> Global___EventFilter:
         """Which of them."""
@@ -365,10 +370,11 @@ class ReadRequest(_message.Message):
         before_time: _timestamp_pb2.Timestamp | None = ...,
         backwards: _builtins.bool = ...,
         correlation_ids: _abc.Iterable[_builtins.str] | None = ...,
+        upcast: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["before_time", b"before_time", "filter", b"filter", "from_time", b"from_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "backwards", b"backwards", "before", b"before", "before_time", b"before_time", "context", b"context", "correlation_ids", b"correlation_ids", "filter", b"filter", "from_time", b"from_time", "limit", b"limit", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "backwards", b"backwards", "before", b"before", "before_time", b"before_time", "context", b"context", "correlation_ids", b"correlation_ids", "filter", b"filter", "from_time", b"from_time", "limit", b"limit", "scope", b"scope", "upcast", b"upcast"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -415,12 +421,15 @@ class SubscribeRequest(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     FROM_TIME_FIELD_NUMBER: _builtins.int
+    UPCAST_FIELD_NUMBER: _builtins.int
     context: _builtins.str
     """The context; may be empty where the server serves one."""
     scope: Global___Scope.ValueType
     """Which events, and how they are counted."""
     after: _builtins.int
     """Start after this position (a public position in the public scope); 0 starts with the first event."""
+    upcast: _builtins.bool
+    """As in ReadRequest."""
     @_builtins.property
     def filter(self) -> Global___EventFilter:
         """Which of them."""
@@ -439,10 +448,11 @@ class SubscribeRequest(_message.Message):
         after: _builtins.int = ...,
         filter: Global___EventFilter | None = ...,
         from_time: _timestamp_pb2.Timestamp | None = ...,
+        upcast: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "from_time", b"from_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "context", b"context", "filter", b"filter", "from_time", b"from_time", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "context", b"context", "filter", b"filter", "from_time", b"from_time", "scope", b"scope", "upcast", b"upcast"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

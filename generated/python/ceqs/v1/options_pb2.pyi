@@ -172,22 +172,33 @@ class EventOptions(_message.Message):
     VISIBILITY_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     PARTITION_BY_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
     visibility: Global___Visibility.ValueType
     """Who may read it."""
     version: _builtins.int
-    """The version of the event's schema; 0 means 1."""
+    """The version of the event's schema; 0 means 1. Raise it where the meaning changes: how each earlier version was
+    recorded stands in the event, as the nested messages V1, V2 and so on, and upcasters make one of the next. What
+    protobuf reads by itself, such as an added field, a new name of a field, needs no version.
+    """
     partition_by: _builtins.str
     """The tag key whose value keeps events in order relative to each other; the first tag where it is empty."""
+    @_builtins.property
+    def replaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The event types that this one has replaced: names of the same package, or full names. They are recorded no more;
+        where they were, they are read as this one, by upcasters.
+        """
+
     def __init__(
         self,
         *,
         visibility: Global___Visibility.ValueType = ...,
         version: _builtins.int = ...,
         partition_by: _builtins.str = ...,
+        replaces: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition_by", b"partition_by", "version", b"version", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition_by", b"partition_by", "replaces", b"replaces", "version", b"version", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

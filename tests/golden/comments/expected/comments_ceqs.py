@@ -23,6 +23,7 @@ from ceqs.model import (
     PrivateHearing,
     Reaction,
     Subscriber,
+    Upcasters,
     unheard,
 )
 
@@ -189,5 +190,8 @@ class CommentsContext(Context):
         folds: Sequence[NoteFoldBase],
         gatekeepers: Sequence[NoteGatekeeper] = (),
         subscribers: Sequence[Subscriber] = (),
+        upcasters: Sequence[Upcasters] = (),
     ) -> None:
-        super().__init__(commands=commands, folds=folds, gatekeepers=gatekeepers, subscribers=subscribers)
+        super().__init__(
+            commands=commands, folds=folds, gatekeepers=gatekeepers, subscribers=subscribers, upcasters=upcasters
+        )

@@ -13,7 +13,7 @@ from typing import Never, TypeAlias
 from google.protobuf.message import Message
 
 from ceqs.contract import read_contract
-from ceqs.model import Context, PublicHearing, Reaction, Subscriber, unheard
+from ceqs.model import Context, PublicHearing, Reaction, Subscriber, Upcasters, unheard
 
 from golden.events_only.v1 import in_pb2
 from golden.events_only.v1.in_pb2 import RateChanged
@@ -50,5 +50,5 @@ class EventsOnlyContext(Context):
 
     ceqs_contract = CONTRACT
 
-    def __init__(self, *, subscribers: Sequence[Subscriber] = ()) -> None:
-        super().__init__(subscribers=subscribers)
+    def __init__(self, *, subscribers: Sequence[Subscriber] = (), upcasters: Sequence[Upcasters] = ()) -> None:
+        super().__init__(subscribers=subscribers, upcasters=upcasters)

@@ -25,6 +25,7 @@ from ceqs.model import (
     PrivateHearing,
     Reaction,
     Subscriber,
+    Upcasters,
     unheard,
 )
 
@@ -129,5 +130,8 @@ class BillingContext(Context):
         folds: Sequence[AccountFoldBase],
         gatekeepers: Sequence[PaymentGatekeeper] = (),
         subscribers: Sequence[Subscriber] = (),
+        upcasters: Sequence[Upcasters] = (),
     ) -> None:
-        super().__init__(commands=commands, folds=folds, gatekeepers=gatekeepers, subscribers=subscribers)
+        super().__init__(
+            commands=commands, folds=folds, gatekeepers=gatekeepers, subscribers=subscribers, upcasters=upcasters
+        )

@@ -30,6 +30,7 @@ from ceqs.model import (
     Reaction as CeqsReaction,
     Recorded,
     Subscriber,
+    Upcasters,
     unheard,
 )
 
@@ -251,6 +252,7 @@ class OddNamesContext(Context):
         projections: Sequence[EventProjection],
         publishers: Sequence[OddNamesPublisher] = (),
         subscribers: Sequence[Subscriber] = (),
+        upcasters: Sequence[Upcasters] = (),
         queries: ClassQueries,
     ) -> None:
         super().__init__(
@@ -260,5 +262,6 @@ class OddNamesContext(Context):
             projections=projections,
             publishers=publishers,
             subscribers=subscribers,
+            upcasters=upcasters,
             queries=queries,
         )

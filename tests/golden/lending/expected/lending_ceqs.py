@@ -30,6 +30,7 @@ from ceqs.model import (
     Reaction,
     Recorded,
     Subscriber,
+    Upcasters,
     unheard,
 )
 
@@ -40,6 +41,7 @@ from golden.lending.v1.in_pb2 import (
     BookRegistered,
     BookReserved,
     BookReturned,
+    BookTaken,
     DescribeLoanRequest,
     DescribeLoanResponse,
     FollowLoanRequest,
@@ -78,8 +80,10 @@ __all__ = [
     "LendingEvent",
     "LendingPrivateSubscriber",
     "LendingPublicEvent",
+    "LendingPublicUpcasters",
     "LendingPublisher",
     "LendingSubscriber",
+    "LendingUpcasters",
     "LoanCommands",
     "LoanFoldBase",
     "LoanGatekeeper",
@@ -374,6 +378,36 @@ class LendingPrivateSubscriber(PrivateHearing, Subscriber):
         return ()
 
 
+class LendingUpcasters(Upcasters, ABC):
+    """Says what events of lending are today that were recorded earlier."""
+
+    ceqs_contract = CONTRACT
+
+    @abstractmethod
+    def book_lent_v1(self, earlier: BookLent.V1) -> BookLent:
+        """Give the BookLent that version 1 of BookLent is.
+
+        Until loans had an end, days were counted.
+        """
+
+    @abstractmethod
+    def book_taken(self, earlier: BookTaken) -> BookLent:
+        """Give the BookLent that version 1 of BookTaken is.
+
+        A member took a book, in the days of the card index.
+        """
+
+
+class LendingPublicUpcasters(Upcasters, ABC):
+    """Says what public events of lending are today that were recorded earlier."""
+
+    ceqs_contract = CONTRACT
+
+    @abstractmethod
+    def book_available_v1(self, earlier: BookAvailable.V1) -> BookAvailable:
+        """Give the BookAvailable that version 1 of BookAvailable is."""
+
+
 AnyCommands: TypeAlias = LoanCommands | RegisterCommands
 AnyFold: TypeAlias = LoanFoldBase | ReservationsFoldBase | RegisterFoldBase
 AnyGatekeeper: TypeAlias = LoanGatekeeper | RegisterGatekeeper
@@ -395,6 +429,7 @@ class LendingContext(Context):
         projections: Sequence[AnyProjection],
         publishers: Sequence[LendingPublisher] = (),
         subscribers: Sequence[Subscriber] = (),
+        upcasters: Sequence[Upcasters],
         queries: Sequence[AnyQueries],
     ) -> None:
         super().__init__(
@@ -404,5 +439,6 @@ class LendingContext(Context):
             projections=projections,
             publishers=publishers,
             subscribers=subscribers,
+            upcasters=upcasters,
             queries=queries,
         )

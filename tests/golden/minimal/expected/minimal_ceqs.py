@@ -23,6 +23,7 @@ from ceqs.model import (
     PrivateHearing,
     Reaction,
     Subscriber,
+    Upcasters,
     unheard,
 )
 
@@ -107,5 +108,8 @@ class MinimalContext(Context):
         folds: Sequence[CounterFoldBase],
         gatekeepers: Sequence[CounterGatekeeper] = (),
         subscribers: Sequence[Subscriber] = (),
+        upcasters: Sequence[Upcasters] = (),
     ) -> None:
-        super().__init__(commands=commands, folds=folds, gatekeepers=gatekeepers, subscribers=subscribers)
+        super().__init__(
+            commands=commands, folds=folds, gatekeepers=gatekeepers, subscribers=subscribers, upcasters=upcasters
+        )

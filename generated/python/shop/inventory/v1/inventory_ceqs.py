@@ -35,6 +35,7 @@ from ceqs.model import (
     Reaction,
     Recorded,
     Subscriber,
+    Upcasters,
     unheard,
 )
 
@@ -343,6 +344,7 @@ class InventoryContext(Context):
         projections: Sequence[StockLevelsProjection],
         publishers: Sequence[InventoryPublisher] = (),
         subscribers: Sequence[Subscriber] = (),
+        upcasters: Sequence[Upcasters] = (),
         queries: InventoryQueries,
     ) -> None:
         super().__init__(
@@ -352,5 +354,6 @@ class InventoryContext(Context):
             projections=projections,
             publishers=publishers,
             subscribers=subscribers,
+            upcasters=upcasters,
             queries=queries,
         )

@@ -35,6 +35,7 @@ from ceqs.model import (
     Reaction,
     Recorded,
     Subscriber,
+    Upcasters,
     unheard,
 )
 
@@ -425,6 +426,7 @@ class OrdersContext(Context):
         projections: Sequence[AnyProjection],
         publishers: Sequence[OrdersPublisher] = (),
         subscribers: Sequence[Subscriber] = (),
+        upcasters: Sequence[Upcasters] = (),
         queries: OrderQueries,
     ) -> None:
         super().__init__(
@@ -434,5 +436,6 @@ class OrdersContext(Context):
             projections=projections,
             publishers=publishers,
             subscribers=subscribers,
+            upcasters=upcasters,
             queries=queries,
         )
