@@ -61,10 +61,14 @@ class Place:
         _begin_with_the_first_read(engine)
         return engine
 
-    def writing_engine(self) -> AsyncEngine:
-        """Give an engine for the place's one writer, with one connection."""
+    def writing_engine(self, most_idle: float = 0.0) -> AsyncEngine:
+        """Give an engine for the place's one writer, with one connection.
+
+        `most_idle`: after so many seconds without a statement PostgreSQL ends a transaction; 0 is never. (A process
+        that is suspended within one keeps a SQLite file to itself for as long as it is.)
+        """
         if self.schema:
-            return self._postgres(pool_size=1, max_overflow=0)
+            return self._postgres(most_idle, pool_size=1, max_overflow=0)
         uri = "file:" + quote(str(self.url.database))
         engine = create_async_engine(
             "sqlite+aiosqlite://",
@@ -81,12 +85,15 @@ class Place:
             cursor.execute("PRAGMA journal_mode=WAL")
             # What a power cut takes goes together, rows and checkpoint, and is read from the log again.
             cursor.execute("PRAGMA synchronous=NORMAL")
+            # Whoever waits for the file keeps everything else on this loop waiting.
+            cursor.execute("PRAGMA busy_timeout=1000")
             cursor.close()
 
         return engine
 
-    def _postgres(self, **options: Any) -> AsyncEngine:
+    def _postgres(self, most_idle: float = 0.0, **options: Any) -> AsyncEngine:
         settings = {"search_path": self.schema, "application_name": f"ceqs {self.context}/{self.name}"}
+        settings |= {"idle_in_transaction_session_timeout": f"{most_idle * 1000:.0f}"}
         return create_async_engine(self.url, connect_args={"server_settings": settings}, **options)
 
 

@@ -1,27 +1,56 @@
-"""The places of one handler, and which of them answers.
+"""The places of one handler: which there are, what is on record about each, and which of them answers.
 
-The serving pointer is read per query, so that readers move over by themselves. On SQLite it is a symbolic link beside
-the places, `Sales.db -> Sales.v2.db`, on PostgreSQL a row of `ceqs_<context>__places.serving`. Either is replaced
-atomically.
+Each projection has one place or more: that of a version which is being filled, that which answers, older ones which are
+fed until they are dropped. All processes share what is on record here, and look at it often:
+
+    the serving pointer   which place answers: read per query, so that readers move over by themselves
+    the record of a place whether it is filled, held by an operator, or about to be dropped
+
+On SQLite both are files beside the places (`_files`), on PostgreSQL tables (`_schemas`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateTable
 
-from ceqs.errors import Misconfigured, Unavailable
-from ceqs.projectors._place import MAX_SCHEMA_BYTES, Place, dispose, place_of, read_label
-from ceqs.projectors._retry import said
+from ceqs.projectors._place import Place, place_of, read_label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is on record about a place."""
+
+    made_at: float
+    """Seconds since 1970."""
+    shape: str
+    """Tells its tables from others; see `shape_of`."""
+    filled: bool = False
+    """It has caught up with its log once; from then on it may answer."""
+    held: bool = False
+    """An operator wants it to wait."""
+    dropping: bool = False
+    """It is about to go: nobody may write it any more."""
+
+    def but(self, **changes: bool) -> Record:
+        """Give the record with changes."""
+        values: dict[str, Any] = asdict(self) | changes
+        return Record(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A place with what is on record about it."""
+
+    place: Place
+    record: Record
 
 
 class Places(ABC):
@@ -43,17 +72,37 @@ class Places(ABC):
 
     @abstractmethod
     async def existing(self) -> Sequence[Place]:
-        """Give the places that exist, oldest version and generation first. Raises Unavailable."""
+        """Give the places that have been written to. Raises Unavailable."""
+
+    @abstractmethod
+    async def known(self) -> Sequence[Known]:
+        """Give the places on record, oldest first. Raises Unavailable."""
+
+    @abstractmethod
+    async def make(self, place: Place, shape: str) -> bool:
+        """Put a place on record, for the projectors to fill; False where it is."""
+
+    @abstractmethod
+    async def note(self, place: Place, **changes: bool) -> None:
+        """Change what is on record about a place."""
 
     @abstractmethod
     async def serving(self) -> Place | None:
         """Give the place that answers; None where none does yet. Raises Unavailable."""
 
     @abstractmethod
-    async def serve(self, place: Place, *, instead_of: Place | None) -> bool:
-        """Let a place answer from now on, and say whether the one that it stands in for did until now."""
+    async def switch(self, to: Place) -> bool:
+        """Let a place answer from now on, unless it is behind the one that answers now; say whether it does.
 
-    async def close(self) -> None:  # noqa: B027  # files need nothing
+        Nobody advances the other one meanwhile: no answer is older than one before it.
+        """
+
+    @abstractmethod
+    async def remove(self, place: Place, timeout: float) -> bool:  # noqa: ASYNC109  # a bound, not a cancellation
+        """Wait until nobody reads a place, and delete it; False where somebody still does after `timeout` seconds."""
+
+    @abstractmethod
+    async def close(self) -> None:
         """Give up what they are read with."""
 
     def __str__(self) -> str:
@@ -62,127 +111,21 @@ class Places(ABC):
 
 def places_of(models_url: str, context: str, name: str) -> Places:
     """Give the places of a handler; see `place_of`. Raises Misconfigured."""
+    from ceqs.projectors._files import Files
+    from ceqs.projectors._schemas import Schemas
+
     first = place_of(models_url, context, name)
-    return _Schemas(models_url, first) if first.schema else _Files(models_url, first)
+    return Schemas(models_url, first) if first.schema else Files(models_url, first)
 
 
-class _Files(Places):
-    def __init__(self, models_url: str, first: Place) -> None:
-        super().__init__(models_url, first.context, first.name)
-        self._directory = Path(str(first.url.database)).parent
-        self._link = self._directory / f"{self.name}.db"
-
-    async def existing(self) -> Sequence[Place]:
-        found = [
-            place
-            for file in self._directory.glob(f"{self.name}.v*.db")
-            if (place := self.labelled(_label(file.name, self.name)))
-        ]
-        return sorted(found, key=_age)
-
-    async def serving(self) -> Place | None:
-        try:
-            target = os.readlink(self._link)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise Unavailable(f"{self._link} is no link to a place: {error.strerror}") from error
-        return self.labelled(_label(target, self.name))
-
-    async def serve(self, place: Place, *, instead_of: Place | None) -> bool:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        target = Path(str(place.url.database)).name
-        if instead_of is None:
-            with contextlib.suppress(FileExistsError):
-                os.symlink(target, self._link)
-                return True
-            return False
-        if await self.serving() != instead_of:
-            return False
-        beside = self._link.with_name(f".{self._link.name}.{secrets.token_hex(4)}")
-        os.symlink(target, beside)
-        os.replace(beside, self._link)
-        return True
+def shape_of(metadata: sa.MetaData | None) -> str:
+    """Give what tells these tables from others: a handler of other tables cannot use their place."""
+    tables = metadata.sorted_tables if metadata is not None else []
+    # One dialect for all, so that the shape is the same wherever the place is.
+    text = "".join(str(CreateTable(table).compile(dialect=sqlite.dialect())) for table in tables)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _label(file: str, name: str) -> str:
-    return file.removeprefix(f"{name}.").removesuffix(".db")
-
-
-def _age(place: Place) -> tuple[int, int]:
-    return place.version, place.generation
-
-
-SERVING = sa.Table(
-    "serving",
-    sa.MetaData(),
-    sa.Column("name", sa.String, primary_key=True, comment="of the handler"),
-    sa.Column("place", sa.String, nullable=False, comment="the label of the place that answers"),
-)
-
-
-class _Schemas(Places):
-    def __init__(self, models_url: str, first: Place) -> None:
-        super().__init__(models_url, first.context, first.name)
-        self._url = first.url
-        self._prefix = first.schema.removesuffix(first.label)
-        self._schema = pointer_schema(self.context)
-        self._opened: AsyncEngine | None = None
-
-    async def existing(self) -> Sequence[Place]:
-        names = sa.text("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, :prefix)")
-        async with self._reading() as connection:
-            schemas = (await connection.execute(names, {"prefix": self._prefix})).scalars().all()
-        labels = (schema.removeprefix(self._prefix).replace("_", ".") for schema in schemas)
-        return sorted(filter(None, map(self.labelled, labels)), key=_age)
-
-    async def serving(self) -> Place | None:
-        async with self._reading() as connection:
-            if not (await connection.execute(sa.select(sa.func.to_regclass(f"{self._schema}.serving")))).scalar():
-                return None
-            label = (await connection.execute(serving_label(self.context, self.name))).scalar()
-        return self.labelled(label) if label else None
-
-    async def serve(self, place: Place, *, instead_of: Place | None) -> bool:
-        mine = sa.and_(SERVING.c.name == self.name, SERVING.c.place == (instead_of.label if instead_of else ""))
-        change: sa.Insert | sa.Update = sa.update(SERVING).where(mine).values(place=place.label)
-        if instead_of is None:
-            change = insert(SERVING).values(name=self.name, place=place.label).on_conflict_do_nothing()
-        async with self._engine.begin() as connection:
-            connection = await connection.execution_options(schema_translate_map={None: self._schema})
-            await connection.execute(sa.schema.CreateSchema(self._schema, if_not_exists=True))
-            await connection.run_sync(SERVING.metadata.create_all)
-            return (await connection.execute(change)).rowcount == 1
-
-    async def close(self) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            await dispose(opened)
-
-    @property
-    def _engine(self) -> AsyncEngine:
-        if self._opened is None:
-            self._opened = create_async_engine(self._url, pool_size=1, max_overflow=4)
-        return self._opened
-
-    @contextlib.asynccontextmanager
-    async def _reading(self) -> AsyncGenerator[AsyncConnection]:
-        try:
-            async with self._engine.connect() as connection:
-                yield connection
-        except (DBAPIError, OSError) as error:
-            raise Unavailable(f"the places of {self} cannot be reached: {said(error)}") from error
-
-
-def pointer_schema(context: str) -> str:
-    """Give the schema of a context's serving pointers in PostgreSQL. Raises Misconfigured."""
-    schema = f"ceqs_{context}__places"
-    if len(schema.encode()) > MAX_SCHEMA_BYTES:
-        raise Misconfigured(f"the schema name {schema} is longer than {MAX_SCHEMA_BYTES} bytes; shorten {context!r}")
-    return schema
-
-
-def serving_label(context: str, name: str) -> sa.Select[str]:
-    """Give the query for the label of the place that answers for a handler, on PostgreSQL."""
-    table = SERVING.to_metadata(sa.MetaData(), schema=pointer_schema(context))
-    return sa.select(table.c.place).where(table.c.name == name)
+def next_of(known: Sequence[Known], version: int, places: Places) -> Place:
+    """Give the place that a version is to fill next."""
+    return places.at(version, max((k.place.generation for k in known if k.place.version == version), default=0) + 1)

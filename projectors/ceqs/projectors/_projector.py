@@ -16,10 +16,11 @@ from ceqs.projectors._dispatcher import Sender
 from ceqs.projectors._handlers import Handler
 from ceqs.projectors._jetstream import LogStream, NatsLink
 from ceqs.projectors._keeper import Keeper
+from ceqs.projectors._lease import LEASE
 from ceqs.projectors._outlet import Heard, Outlet
 from ceqs.projectors._place import Place
 from ceqs.projectors._places import Places, places_of
-from ceqs.projectors._status import HandlerStatus, handlers_of, missing
+from ceqs.projectors._status import HandlerStatus, handlers_of, missing, versions_of
 from ceqs.projectors._store import Store
 from ceqs.projectors._tail import Tail
 from ceqs.projectors._worker import Worker
@@ -41,6 +42,8 @@ class ProjectorSettings:
     """The context's key."""
     clock: Clock = field(default_factory=SystemClock, repr=False)
     """What timers go by."""
+    lease: float = LEASE
+    """Seconds of silence after which another process may do the work of this one."""
 
 
 class Projector:
@@ -91,19 +94,19 @@ class Projector:
             return Outlet(store, sender, self._settings.clock, heard)
 
         def work(handler: Handler, place: Place) -> Worker:
-            return Worker(handler, place, tail(handler.contract.context), outlet)
+            return Worker(handler, place, tail(handler.contract.context), outlet, self._settings.lease)
 
         def run(handler: Handler) -> Worker | Keeper:
             places = self._places(handler)
             if handler.kind == "projection":
-                return Keeper(handler, places, work)
+                return Keeper(versions_of(self._context, handler), places, work)
             return work(handler, places.at(handler.version))
 
         try:
             self._running = [run(handler) for handler in self._handlers]
             async with asyncio.TaskGroup() as group:
                 for running in self._running:
-                    group.create_task(running.run(), name=f"handler {running.handler.name}")
+                    group.create_task(running.run(), name=f"handler {running.name}")
                 await asyncio.Event().wait()
         finally:
             for one in tails.values():

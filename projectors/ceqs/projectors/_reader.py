@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -14,11 +15,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from ceqs.errors import Behind, Unavailable
+from ceqs.projectors._files import FileReading
 from ceqs.projectors._place import Place, dispose
-from ceqs.projectors._places import Places, serving_label
+from ceqs.projectors._places import Places, shape_of
 from ceqs.projectors._retry import said
+from ceqs.projectors._schemas import serving_label
 from ceqs.projectors._tables import CHECKPOINT, aware
-from ceqs.projectors._waiting import Waiting
+from ceqs.projectors._waiting import FASTEST, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +44,34 @@ def checkpoint_of(row: sa.Row[Any]) -> Checkpoint:
     return Checkpoint(row.log_id, row.position, row.event_id, aware(row.recorded_at), row.parked)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class _Open:
     """A place that is being read."""
 
     place: Place
+    serving: str
+    """The label of the place that served when this one was chosen."""
     engine: AsyncEngine
+    lock: FileReading | None
     sessions: int = 0
+
+    async def close(self) -> None:
+        if self.lock:
+            self.lock.close()
+        await dispose(self.engine)
 
 
 class ModelReader:
     """Reads a model, read-only, each session on one snapshot: of one place, or of whichever place serves at the time.
 
-    Needs a running event loop from its first use on; `close` it there.
+    `metadata` are the tables that are to be read. Where the place that serves has others, as while a new version is
+    rolled out, it reads the newest filled one that has these. Needs a running event loop from its first use on; `close`
+    it there.
     """
 
-    def __init__(self, where: Place | Places) -> None:
+    def __init__(self, where: Place | Places, metadata: sa.MetaData | None = None) -> None:
         self._where = where
+        self._shape = shape_of(metadata) if metadata is not None else None
         self._open: _Open | None = None
         self._waiting = Waiting(self._look, str(where))
 
@@ -70,18 +84,26 @@ class ModelReader:
         """
         while True:
             current = await self._current()
+            if current.lock and not current.lock.begin():
+                if isinstance(self._where, Place):
+                    raise self._missing(self._where, "it is being deleted")
+                await self._leave(current)
+                await asyncio.sleep(FASTEST)
+                continue
             current.sessions += 1
             try:
                 async with AsyncSession(current.engine, expire_on_commit=False) as session:
-                    checkpoint = await self._checkpoint(current.place, await self._connect(session))
+                    checkpoint = await self._checkpoint(current, await self._connect(session))
                     if checkpoint is not None:
                         self._waiting.advance(checkpoint.position)
                         yield session, checkpoint
                         return
             finally:
                 current.sessions -= 1
+                if current.lock:
+                    current.lock.end()
                 if current is not self._open and not current.sessions:
-                    await dispose(current.engine)
+                    await current.close()
 
     async def wait(self, position: int, timeout: float) -> bool:  # noqa: ASYNC109  # a bound, not a cancellation
         """Wait until the model includes the position, at most `timeout` seconds. Say whether it does."""
@@ -91,7 +113,7 @@ class ModelReader:
         """Close every connection. Those who wait are told Unavailable."""
         await self._waiting.close()
         if self._open is not None:
-            await dispose(self._open.engine)
+            await self._open.close()
         if isinstance(self._where, Places):
             await self._where.close()
 
@@ -101,28 +123,46 @@ class ModelReader:
 
     async def _current(self) -> _Open:
         """Give what is to be read now."""
-        place = await self._place()
-        if self._open is None or self._open.place != place:
-            before, current = self._open, _Open(place, place.reading_engine())
-            self._open = current
-            if before is not None and not before.sessions:
-                await dispose(before.engine)
-            return current
-        return self._open
-
-    async def _place(self) -> Place:
+        current = self._open
         if isinstance(self._where, Place):
-            place: Place | None = self._where
-        elif self._open is not None and self._open.place.schema:
-            place = self._open.place  # what reads the checkpoint looks at the pointer too
-        else:
-            place = await self._where.serving()
-        if place is None:
-            raise await self._filling()
-        # The driver would leave a thread and an error that names no file.
-        if place.path is not None and not place.path.exists():
-            raise self._missing(place, "there is no file yet")
-        return place
+            self._refuse_missing_file(self._where)
+            if current is None:
+                current = self._open = self._opened(self._where, "")
+            return current
+        if current is not None and current.place.schema:
+            return current  # what reads the checkpoint looks at the pointer too
+        serving = await self._where.serving()
+        if current is None or serving is None or current.serving != serving.label:
+            place = await self._readable(self._where, serving)
+            self._refuse_missing_file(place)
+            if current is not None:
+                await self._leave(current)
+            current = self._open = self._opened(place, serving.label if serving else "")
+        return current
+
+    def _opened(self, place: Place, serving: str) -> _Open:
+        lock = None if place.schema else FileReading(place)
+        return _Open(place=place, serving=serving, engine=place.reading_engine(), lock=lock)
+
+    async def _leave(self, current: _Open) -> None:
+        """Read this place no more; what is being read of it is read to its end."""
+        if self._open is current:
+            self._open = None
+            if not current.sessions:
+                await current.close()
+
+    async def _readable(self, places: Places, serving: Place | None) -> Place:
+        """Give the place that serves, or the newest that can answer in its stead. Raises Behind where none does."""
+        known = await places.known()
+        filled = [k.place for k in known if k.record.filled and not k.record.dropping and k.record.shape == self._shape]
+        if serving is not None:
+            suits = {k.place: k.record.shape == self._shape for k in known}
+            if self._shape is None or suits.get(serving, True):
+                return serving
+            if filled:
+                return filled[-1]
+        mine = [k.place for k in known if self._shape in (None, k.record.shape)]
+        raise await self._filling(mine[-1] if mine else None, serving)
 
     async def _connect(self, session: AsyncSession) -> AsyncConnection:
         try:
@@ -130,48 +170,59 @@ class ModelReader:
         except (DBAPIError, OSError, PoolTimeout) as error:
             raise Unavailable(f"the place of {self._label} cannot be reached: {said(error)}") from error
 
-    async def _checkpoint(self, place: Place, connection: AsyncConnection) -> Checkpoint | None:
-        """Give the checkpoint; None where the place has ceased to serve."""
-        pointed = place.schema and isinstance(self._where, Places)
-        label = serving_label(place.context, place.name).scalar_subquery() if pointed else sa.literal(place.label)
+    async def _checkpoint(self, current: _Open, connection: AsyncConnection) -> Checkpoint | None:
+        """Give the checkpoint; None where this is no longer the place to read."""
+        place = current.place
+        serving: sa.ColumnElement[str] = sa.literal(current.serving)
+        if place.schema and isinstance(self._where, Places):
+            serving = serving_label(place.context, place.name).scalar_subquery()
         try:
-            row = (await connection.execute(sa.select(CHECKPOINT, label.label("serving")))).one_or_none()
+            row = (await connection.execute(sa.select(CHECKPOINT, serving.label("serving")))).one_or_none()
         except DBAPIError as error:
-            if await self._moved(place):
+            if await self._moved(current):
+                await self._leave(current)
                 return None
             raise self._missing(place, said(error)) from error
         if row is None:
             raise self._missing(place, "it has no checkpoint")
-        if row.serving != place.label:
-            await self._moved(place)
+        # On SQLite the pointer was read before: the place may have gone between that and the lock.
+        if row.serving != current.serving or (current.lock and await self._moved(current)):
+            await self._leave(current)
             return None
         return checkpoint_of(row)
 
-    async def _moved(self, place: Place) -> bool:
-        """Say whether another place serves now; forget this one if so."""
-        moved = isinstance(self._where, Places) and await self._where.serving() != place
-        if moved and self._open is not None and self._open.place == place:
-            self._open = None
-        return moved
+    async def _moved(self, current: _Open) -> bool:
+        """Say whether another place serves than when this one was chosen."""
+        if isinstance(self._where, Place):
+            return False
+        serving = await self._where.serving()
+        return serving is None or serving.label != current.serving
 
-    async def _filling(self) -> Behind:
-        """Say how far the newest place is, where none answers yet."""
-        assert isinstance(self._where, Places)
-        newest = next(iter(reversed(await self._where.existing())), None)
-        if newest is None:
+    async def _filling(self, place: Place | None, serving: Place | None) -> Behind:
+        """Say how far the place is that will answer."""
+        other = f"; meanwhile {serving.label} answers, whose tables this build does not read" if serving else ""
+        if place is None:
             return Behind(
-                f"{self._label} has not been projected yet; is its projector running?", metadata={"position": "0"}
+                f"{self._label} has not been projected yet{other}; is its projector running?",
+                metadata={"position": "0"},
             )
-        reader = ModelReader(newest)
+        reader = ModelReader(place)
         try:
             async with reader.session() as (_, at):
                 return Behind(
-                    f"{self._label} is being filled and stands at position {at.position} ({newest}); it answers once "
-                    "it is caught up",
+                    f"{self._label} is being filled and stands at position {at.position} ({place}); it answers once it "
+                    f"is caught up{other}",
                     metadata={"position": str(at.position)},
                 )
+        except Behind as missing:
+            return missing
         finally:
             await reader.close()
+
+    def _refuse_missing_file(self, place: Place) -> None:
+        # The driver would leave a thread and an error that names no file.
+        if place.path is not None and not place.path.exists():
+            raise self._missing(place, "there is no file yet")
 
     def _missing(self, place: Place, why: str) -> Behind:
         return Behind(

@@ -75,6 +75,11 @@ def _reacting(handler: Publisher | Subscriber, context: Context) -> Handler:
     )
 
 
+def versions_of(context: Context, handler: Handler) -> list[Handler]:
+    """Give all versions of a projection that a context has."""
+    return [handler, *(ProjectionHandler(p) for p in context.earlier if p.ceqs_name() == handler.name)]
+
+
 async def read_status(models_url: str, context: Context) -> list[HandlerStatus]:
     """Read from the places where the handlers of a context stand, whether a projector runs or not.
 
@@ -93,7 +98,8 @@ async def read_status(models_url: str, context: Context) -> list[HandlerStatus]:
 
 async def shown(places: Places) -> Place | None:
     """Give the place that stands for a projection: the one that answers, or else the newest."""
-    return await places.serving() or next(iter(reversed(await places.existing())), None)
+    newest = next(iter(reversed(await places.known())), None)
+    return await places.serving() or (newest.place if newest else None)
 
 
 def missing(handler: Handler) -> HandlerStatus:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, NoReturn, Self
 
 import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from ceqs.errors import CeqsError, Misconfigured
+from ceqs.errors import Misconfigured
+from ceqs.projectors._files import lock_of
+from ceqs.projectors._lease import LEASE, Superseded, now, take
 from ceqs.projectors._outbox import Outbox, tally
-from ceqs.projectors._place import Place, dispose
+from ceqs.projectors._place import Place
 from ceqs.projectors._reader import Checkpoint, checkpoint_of
+from ceqs.projectors._retry import said
 from ceqs.projectors._tables import CHECKPOINT, PLATFORM
 from ceqs.projectors._timers import Timers, count_timers
 
+STAND_BY = 0.25
+"""Seconds between two tries to take the place over."""
 _REACHED = "ceqs_reached"
-
-
-class Superseded(CeqsError):
-    """Another process writes the place now."""
+_process_log = structlog.get_logger("ceqs.projectors")
 
 
 class HandlerSession(AsyncSession):
@@ -40,10 +45,13 @@ class HandlerSession(AsyncSession):
 class Store:
     """The one writer of a place. Its transactions follow one another."""
 
-    def __init__(self, place: Place, source: str) -> None:
+    def __init__(self, place: Place, source: str, lease: float) -> None:
         self.place = place
         self._source = source
-        self._engine = place.writing_engine()
+        self._lease = lease
+        self._token = 0
+        self._renewed = 0.0
+        self._engine = place.writing_engine(lease)
         self._turn = asyncio.Lock()
         self.outbox = Outbox(self.begin)
         self.timers = Timers(self.begin)
@@ -53,15 +61,23 @@ class Store:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, place: Place, source: str, metadata: sa.MetaData | None = None) -> AsyncGenerator[Self]:
-        """Open the place, and make its tables where they are missing. `source` names the context whose log is read."""
+    async def open(
+        cls, place: Place, source: str, metadata: sa.MetaData | None = None, *, lease: float = LEASE
+    ) -> AsyncGenerator[Self]:
+        """Wait until no other process writes the place, and keep others from it for as long as this one goes on.
+
+        Makes its tables where they are missing. `source` names the context whose log is read; `lease`: the seconds of
+        silence after which this process counts as gone. Raises Superseded where it was silent for longer.
+        """
         _check(metadata)
-        store = cls(place, source)
+        store = cls(place, source, lease)
         try:
             await store._create(metadata)
-            yield store
+            await store._take()
+            async with store._renewing():
+                yield store
         finally:
-            await dispose(store._engine)
+            await asyncio.shield(store._end())
 
     @asynccontextmanager
     async def advance(self, to: Checkpoint, *, skipped: int = 0) -> AsyncGenerator[AsyncSession]:
@@ -85,11 +101,14 @@ class Store:
                 here = (CHECKPOINT.c.position == self.at.position, CHECKPOINT.c.log_id == self.at.log_id)
                 # First of all: whoever moves the checkpoint has the place to itself until the end of the transaction.
                 moved = await (await session.connection()).execute(
-                    sa.update(CHECKPOINT).where(self.mine, *here).values(values)
+                    sa.update(CHECKPOINT)
+                    .where(self.mine, CHECKPOINT.c.token == self._token, *here)
+                    .values(expires_at=now(self.place) + self._lease, **values)
                 )
                 if moved.rowcount != 1:
-                    raise Superseded(f"{self.place} has left position {self.at.position}: another process writes it")
+                    raise self._superseded()
                 yield session
+            self._renewed = time.monotonic()
             self.at = session.info.get(_REACHED, self.at)
             self.outbox.committed(session)
             self.timers.committed(session)
@@ -107,26 +126,96 @@ class Store:
     async def _create(self, metadata: sa.MetaData | None) -> None:
         if self.place.path is not None:
             self.place.path.parent.mkdir(parents=True, exist_ok=True)
-        async with self.begin() as connection:
+            lock_of(self.place).touch()
+        async with self._engine.begin() as connection:
             if self.place.schema:
                 await connection.execute(sa.schema.CreateSchema(self.place.schema, if_not_exists=True))
             await connection.run_sync(PLATFORM.create_all)
             if metadata is not None:
                 await connection.run_sync(metadata.create_all)
-            row = (await connection.execute(sa.select(CHECKPOINT).where(self.mine))).first()
-            if row is None:
+            if (await connection.execute(sa.select(CHECKPOINT.c.token).where(self.mine))).first() is None:
                 blank = {"source": self._source, "skipped": 0, "parked": 0, "paused": ""}
+                blank |= {"token": 0, "holder": "", "expires_at": 0.0}
                 await connection.execute(sa.insert(CHECKPOINT).values(blank | _position(self.at)))
-            else:
-                self.at, self.skipped = checkpoint_of(row), row.skipped
-            self.outbox.unsent, self.outbox.outcomes = await tally(connection)
-            self.timers.waiting = await count_timers(connection)
+
+    async def _take(self) -> None:
+        """Wait for the lease, and learn where the place stands."""
+        while True:
+            async with self._engine.begin() as connection:
+                self._token, _ = await take(connection, self.place, self.mine, self._lease)
+                if self._token:
+                    row = (await connection.execute(sa.select(CHECKPOINT).where(self.mine))).one()
+                    self.at, self.skipped = checkpoint_of(row), row.skipped
+                    self.outbox.unsent, self.outbox.outcomes = await tally(connection)
+                    self.timers.waiting = await count_timers(connection)
+            if self._token:
+                self._renewed = time.monotonic()
+                return
+            await asyncio.sleep(STAND_BY)
+
+    @asynccontextmanager
+    async def _renewing(self) -> AsyncGenerator[None]:
+        """Renew the lease meanwhile; where it is lost, end what is done under it with Superseded."""
+        worker = asyncio.current_task()
+        assert worker is not None
+        lost = False
+
+        async def renew() -> None:
+            nonlocal lost
+            while True:
+                await asyncio.sleep(self._lease / 6)
+                if time.monotonic() - self._renewed < self._lease / 3:
+                    continue
+                try:
+                    async with self.begin() as connection:
+                        later = {"expires_at": now(self.place) + self._lease}
+                        await connection.execute(sa.update(CHECKPOINT).where(self.mine).values(later))
+                    self._renewed = time.monotonic()
+                except Superseded:
+                    lost = True
+                    worker.cancel()
+                    return
+                except (DBAPIError, OSError) as error:
+                    # Whoever works here meets the same.
+                    _process_log.warning("a lease is not renewed", place=str(self.place), error=said(error))
+
+        renewing = asyncio.create_task(renew(), name=f"renew the lease of {self.place}")
+        try:
+            yield
+        except asyncio.CancelledError:
+            if lost and not worker.uncancel():
+                raise self._superseded() from None
+            raise
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+
+    async def _end(self) -> None:
+        """Let others have the place at once."""
+        try:
+            if self._token:
+                async with self.begin() as connection:
+                    free = {"holder": "", "expires_at": 0.0}
+                    await connection.execute(sa.update(CHECKPOINT).where(self.mine).values(free))
+        except (Superseded, DBAPIError, OSError) as error:
+            # It is another's already, or runs out by itself.
+            _process_log.info("a lease is not given back", place=str(self.place), error=said(error))
+        finally:
+            await self._engine.dispose()
 
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[AsyncConnection]:
-        """Give a transaction, after those before it."""
+        """Give a transaction, after those before it. Raises Superseded where the lease is lost."""
         async with self._turn, self._engine.begin() as connection:
+            # On SQLite too nobody else can take the lease from here on: what is written after a look at the database
+            # is refused where it has changed since.
+            token = sa.select(CHECKPOINT.c.token).where(self.mine).with_for_update()
+            if (await connection.execute(token)).scalar() != self._token:
+                raise self._superseded()
             yield connection
+
+    def _superseded(self) -> Superseded:
+        return Superseded(f"{self.place} is written by another process; this one was at position {self.at.position}")
 
     @property
     def mine(self) -> sa.ColumnElement[bool]:

@@ -19,6 +19,9 @@ CHECKPOINT = sa.Table(
     sa.Column("skipped", sa.BigInteger, nullable=False, comment="events that the handler does not hear"),
     sa.Column("parked", sa.BigInteger, nullable=False, comment="how many rows ceqs_parked has"),
     sa.Column("paused", sa.String, nullable=False, comment="why the handler waits; empty where it does not"),
+    sa.Column("token", sa.BigInteger, nullable=False, comment="of the lease: grows whenever it changes hands"),
+    sa.Column("holder", sa.String, nullable=False, comment="the process that has the lease; empty where none has"),
+    sa.Column("expires_at", sa.Double, nullable=False, comment="when the lease ends; seconds since 1970"),
 )
 
 OUTBOX = sa.Table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import NoReturn
@@ -14,14 +15,14 @@ import structlog
 from ceqs.errors import CeqsError, LogReplaced, Unreadable
 from ceqs.projectors._blame import Blame, Full, blame
 from ceqs.projectors._handlers import Endless, Handler
-from ceqs.projectors._lock import held
+from ceqs.projectors._lease import Superseded
 from ceqs.projectors._outlet import Heard, Outlet
 from ceqs.projectors._parking import Lot, Parked, trace_of
 from ceqs.projectors._place import Place
 from ceqs.projectors._reader import Checkpoint
 from ceqs.projectors._retry import backoff, said
 from ceqs.projectors._status import CATCHING_UP, LIVE, PAUSED, STAND_BY, STOPPED, HandlerStatus
-from ceqs.projectors._store import Store, Superseded
+from ceqs.projectors._store import Store
 from ceqs.projectors._tail import Tail
 from ceqs.v1.events_pb2 import RecordedEvent
 
@@ -49,9 +50,14 @@ class EventFailed(Exception):  # not an error of the platform's
 class Worker:
     """Runs one handler over one log, in one place."""
 
-    def __init__(self, handler: Handler, place: Place, tail: Tail, outlet: Callable[[Store, Heard], Outlet]) -> None:
+    def __init__(
+        self, handler: Handler, place: Place, tail: Tail, outlet: Callable[[Store, Heard], Outlet], lease: float
+    ) -> None:
         self.handler = handler
         self.place = place
+        self.unhurried = False
+        """Rest for as long as each batch takes."""
+        self._lease = lease
         self._tail = tail
         self._open = outlet
         self._outlet: Outlet | None = None
@@ -62,9 +68,16 @@ class Worker:
         self._log = _process_log.bind(handler=handler.name, place=str(place))
 
     @property
-    def caught_up(self) -> bool:
-        """Whether the place includes everything that its log is known to have."""
-        return self._state == LIVE and not self._behind
+    def name(self) -> str:
+        """The handler's name."""
+        return self.handler.name
+
+    @property
+    def lag(self) -> int | None:
+        """How many events of its log the place lacks; None where that is not known, or nothing is written there now."""
+        if self._state != LIVE or self._store is None or not self._tail.log_id:
+            return None
+        return max(0, self._tail.head - self._store.at.position)
 
     def status(self) -> HandlerStatus:
         """Say where the handler stands."""
@@ -93,8 +106,7 @@ class Worker:
         failures = 0
         while True:
             try:
-                async with held(self.place):
-                    await self._work()
+                await self._work()
             except Exception as caught:  # noqa: BLE001  # whatever it is, the other handlers go on, and this one tries again
                 error = _first(caught)
                 failures = 1 if self._state == LIVE else failures + 1
@@ -111,7 +123,8 @@ class Worker:
 
     async def _work(self) -> NoReturn:
         source = self._tail.link.context
-        async with Store.open(self.place, source, self.handler.metadata) as store, asyncio.TaskGroup() as group:
+        opening = Store.open(self.place, source, self.handler.metadata, lease=self._lease)
+        async with opening as store, asyncio.TaskGroup() as group:
             self._store, self._lot = store, await Lot.open(store, self.handler.max_parked)
             self._state, self._reason = LIVE, ""
             if self.handler.kind != "projection":
@@ -124,8 +137,11 @@ class Worker:
             async with aclosing(self._tail.follow(store.at.position, store.at.log_id)) as batches:
                 async for batch in batches:
                     for first in range(0, len(batch), BATCH):
+                        began = time.monotonic()
                         await self._apply(store, self._lot, batch[first : first + BATCH])
                         wake()
+                        if self.unhurried:
+                            await asyncio.sleep(time.monotonic() - began)
         raise AssertionError("a log has no end")
 
     @property

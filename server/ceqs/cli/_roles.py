@@ -170,7 +170,10 @@ async def project(settings: Settings, names: Iterable[str], announce: Announce) 
 
 
 def _models(settings: Settings, context: Context) -> dict[str, ModelReader]:
-    return {name: ModelReader(places_of(settings.models_url, context.name, name)) for name in context.projections}
+    return {
+        name: ModelReader(places_of(settings.models_url, context.name, name), projection.metadata)
+        for name, projection in context.projections.items()
+    }
 
 
 def _past(settings: Settings, context: Context, log: LogReader) -> dict[str, Past]:

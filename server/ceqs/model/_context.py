@@ -55,7 +55,10 @@ class Context:
         queries: QueryHandler | Sequence[QueryHandler] = (),
     ) -> None:
         contract = self.contract
-        self.projections = {p.ceqs_name(): p for p in _unique(projections)}
+        versions = sorted(projections, key=lambda projection: projection.version)
+        self.projections = {p.ceqs_name(): p for p in versions}
+        self.earlier = [p for p in _unique(versions) if self.projections[p.ceqs_name()] is not p]
+        """Projections of which there is a higher version: their places are fed until they are dropped."""
         self.publishers = {p.ceqs_name(): p for p in _unique(publishers)}
         self.subscribers = {s.ceqs_name(): s for s in _unique(subscribers)}
         _unique([*publishers, *subscribers])
@@ -252,6 +255,8 @@ def _unique(handlers: Iterable[Any]) -> list[Any]:
     seen: dict[str, NamedHandler] = {}
     for handler in handlers:
         name = handler.ceqs_name()
+        if isinstance(handler, Projection):
+            name = f"{name} v{handler.version}"
         if name in seen:
             raise Misconfigured(f"{type(handler).__name__} and {type(seen[name]).__name__} are both named {name!r}")
         seen[name] = handler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -120,6 +121,14 @@ class World:
     async def stop(self, name: str) -> None:
         await self.servers.pop(name).stop()
 
+    def context_of(self, version: int) -> Context:
+        """Give the library's context as a build has it whose shelf is of a version."""
+        shelf = Shelf()
+        shelf.version = version  # type: ignore[misc]
+        context = copy.copy(self.contexts["library"])
+        context.projections = {"Shelf": shelf}
+        return context
+
     async def acquire(self, *books: str, depth: int = 0) -> None:
         """Record acquisitions in the library's log."""
         await self.record(*[self.library.BookAcquired(book_id=book, title="t") for book in books], depth=depth)
@@ -221,6 +230,12 @@ def postgres_url(database: str) -> str:
 
     asyncio.run(create())
     return url.set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def models_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where places are, on either database."""
+    return f"sqlite:///{tmp_path}/models" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture

@@ -338,7 +338,7 @@ async def test_the_place_of_a_version_is_its_own(world: Any, served: Context) ->
         return place.label if place else ""
 
     await eventually(lambda: _is(serving(), "v2"))
-    assert [place.label for place in await places.existing()] == ["v1", "v2"]
+    assert [known.place.label for known in await places.known()] == ["v1", "v2"]
     assert await world.rows(1) == await world.rows(2) == {"a": 1}
     await places.close()
 

@@ -15,7 +15,7 @@ from ceqs.projectors import place_of
 from ceqs.projectors._handlers import MAX_DEPTH
 from ceqs.projectors._outbox import Outgoing
 from ceqs.projectors._store import Store
-from ceqs.projectors._timers import Timer, due_timers, set_timers
+from ceqs.projectors._timers import Timer, Timers, due_timers, set_timers
 from ceqs.testing import FakeClock, eventually
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -169,15 +169,18 @@ async def test_a_timer_fires_once_whatever_is_forgotten(
 
 async def test_several_workers_claim_a_timer_once(world: Any, tmp_path: Any) -> None:
     place = place_of(world.models_url, "library", "claims")
-    async with Store.open(place, "library") as one, Store.open(place, "library") as other:
+    engine = place.writing_engine()
+    async with Store.open(place, "library") as one:
+        other = Timers(engine.begin)  # of a worker that has lost its lease, and does not know it yet
         now = dt.datetime.now(dt.UTC)
         await _set(one, *[_timer(f"k{n}", now - WEEK) for n in range(20)], _timer("later", now + WEEK))
-        outcomes = await asyncio.gather(*[store.timers.claim(now) for store in (one, other)], return_exceptions=True)
+        outcomes = await asyncio.gather(*[timers.claim(now) for timers in (one.timers, other)], return_exceptions=True)
         claimed = sum(outcome[0] for outcome in outcomes if not isinstance(outcome, BaseException))
         assert claimed == 20
-        assert (await other.timers.claim(now))[0] == 0
+        assert (await other.claim(now))[0] == 0
         assert len(await one.outbox.calls(0, 100)) == 20
         assert (await one.timers.claim(now))[1] == now + WEEK
+    await engine.dispose()
 
 
 async def test_an_outage_delays_a_timer_and_a_rejection_ends_it(world: Any, context: Context, clock: FakeClock) -> None:

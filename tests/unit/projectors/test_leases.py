@@ -1,0 +1,125 @@
+"""One worker writes a place, and one that has lost its lease writes nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import sqlalchemy as sa
+
+from ceqs.projectors import Place, place_of
+from ceqs.projectors._lease import Superseded, is_gone, myself, named
+from ceqs.projectors._outbox import ACCEPTED, Outcome
+from ceqs.projectors._reader import Checkpoint
+from ceqs.projectors._store import Store
+
+
+@pytest.fixture
+def place(models_url: str) -> Place:
+    return place_of(models_url, "library", "Shelf")
+
+
+async def expire(place: Place) -> None:
+    """Let time pass, as it does for a process that is suspended."""
+    engine = place.writing_engine()
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("UPDATE ceqs_checkpoint SET expires_at = 1"))
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def waiting(place: Place) -> AsyncIterator[asyncio.Future[int]]:
+    """Give the position at which another worker gets the place, once it does; it keeps it until the end."""
+    got: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        async with Store.open(place, "library") as store:
+            got.set_result(store.at.position)
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    yield got
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_second_worker_waits_until_the_first_has_ended(place: Place) -> None:
+    async with Store.open(place, "library") as first, waiting(place) as second:
+        await asyncio.sleep(0.6)
+        assert not second.done()
+        async with first.advance(Checkpoint("log", 1, "id")):
+            pass
+        assert not second.done()
+    async with waiting(place) as third:
+        assert await asyncio.wait_for(third, 5) == 1
+
+
+async def test_a_worker_that_has_lost_its_lease_writes_nothing_more(place: Place) -> None:
+    async def lose() -> None:
+        async with Store.open(place, "library", lease=60) as first:
+            async with first.advance(Checkpoint("log", 1, "id")):
+                pass
+            await expire(place)
+            async with waiting(place) as second:
+                assert await asyncio.wait_for(second, 10) == 1
+                with pytest.raises(Superseded):
+                    async with first.advance(Checkpoint("log", 2, "id")):
+                        raise AssertionError("nothing is written here")
+                with pytest.raises(Superseded):
+                    await first.outbox.settle([(1, "path", Outcome(ACCEPTED))])
+
+    await lose()
+    async with Store.open(place, "library") as last:
+        assert last.at.position == 1
+
+
+async def test_a_lease_is_renewed_while_its_worker_has_nothing_to_do(place: Place) -> None:
+    async with Store.open(place, "library", lease=0.6), waiting(place) as second:
+        await asyncio.sleep(1.5)
+        assert not second.done()
+
+
+async def test_an_idle_worker_notices_that_it_has_lost_its_lease(place: Place) -> None:
+    async def idle() -> None:
+        async with Store.open(place, "library", lease=1.5):
+            await expire(place)
+            async with waiting(place) as second:
+                await second
+                await asyncio.sleep(20)
+
+    with pytest.raises(Superseded):
+        await idle()
+
+
+async def test_a_cancelled_worker_is_cancelled_and_leaves_the_place_at_once(place: Place) -> None:
+    async with waiting(place) as first:
+        await first
+    async with waiting(place) as second:
+        await asyncio.wait_for(second, 5)
+
+
+def test_a_process_that_has_ended_is_seen_to_have_ended() -> None:
+    assert not is_gone(myself())
+    script = "from ceqs.projectors._lease import myself; print(myself(), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        holder = process.stdout.readline().strip()
+        assert not is_gone(holder)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie has ended too
+        assert is_gone(holder)
+    assert is_gone(holder)
+    assert named(holder).startswith(f"process {process.pid} on ")
+
+
+def test_nothing_is_known_of_processes_of_other_machines() -> None:
+    host, pid, _, born = myself().rsplit("/", 3)
+    assert not is_gone(f"{host}/{pid}/elsewhere/1{born}")
+    assert not is_gone("")
