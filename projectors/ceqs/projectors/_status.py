@@ -62,9 +62,7 @@ class HandlerStatus:
 
 def handlers_of(context: Context) -> list[Handler]:
     """Give every handler of a context that follows a log."""
-    projections: list[Handler] = [
-        ProjectionHandler(one, context.decoder_of(one.ceqs_contract)) for one in context.projections.values()
-    ]
+    projections: list[Handler] = [_of(context, one) for one in context.projections.values()]
     reactions = (*context.publishers.values(), *context.subscribers.values())
     return projections + [_reacting(handler, context) for handler in reactions]
 
@@ -77,7 +75,11 @@ def _reacting(handler: Publisher | Subscriber, context: Context) -> Handler:
 
 def versions_of(context: Context, handler: Handler) -> list[Handler]:
     """Give all versions of a projection that a context has."""
-    return [handler, *(ProjectionHandler(p) for p in context.earlier if p.ceqs_name() == handler.name)]
+    return [handler, *(_of(context, one) for one in context.earlier if one.ceqs_name() == handler.name)]
+
+
+def _of(context: Context, projection: Projection) -> Handler:
+    return ProjectionHandler(projection, context.decoder_of(projection.ceqs_contract))
 
 
 async def read_status(models_url: str, context: Context) -> list[HandlerStatus]:
