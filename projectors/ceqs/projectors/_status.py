@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from ceqs.model import Context, Projection
+from ceqs.model import Context, ProcessManager, Projection, Publisher, Subscriber
 from ceqs.projectors._handlers import Handler, ProcessHandler, ProjectionHandler, ReactionHandler
 from ceqs.projectors._outbox import tally
 from ceqs.projectors._place import Place, dispose
