@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -93,3 +94,53 @@ def purge(
 
     with reporting(output):
         run(_memory.purge(load_settings(), contexts or [], dry_run=dry_run, output=output))
+
+
+@app.command()
+def backup(
+    context: Annotated[str, typer.Argument(help="A context by name.")],
+    file: Annotated[Path, typer.Argument(help="The file to write; there must be none of that name.")],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Copy the log of a context into a file, as it is at one moment. Servers go on meanwhile.
+
+    The file is the whole log in SQLite, whichever database it comes from: no other tool is needed to make it, to look
+    into it, or to restore it, into SQLite or PostgreSQL. It appears under its name when it is complete and checked.
+
+    Streams and query models need no backup: they are made from the log.
+
+    Examples:  `ceqs log backup orders /backups/orders-2026-11-25.db`
+    """
+    from ceqs.cli import _backup
+    from ceqs.cli._settings import load_settings
+    from ceqs.cli._signals import run
+
+    with reporting(output):
+        run(_backup.backup(load_settings(), context, file, output=output))
+
+
+@app.command()
+def restore(
+    context: Annotated[str, typer.Argument(help="A context by name.")],
+    file: Annotated[Path, typer.Argument(help="What `ceqs log backup` wrote.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Even where there is a log with events.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Put a backup in the place of the log of a context. Interrupted, it has changed nothing.
+
+    What was recorded after the backup is gone, so the restored log is another log: it gets a new id, and its streams a
+    new epoch. Relays and servers go on with it by themselves, and the relay makes new streams. Projections and
+    subscribers have seen what no longer is: they stop, and say how to be built anew. Clients' tokens of the old log
+    wait for nothing.
+
+    On SQLite, stop the server first. To move a log to another database, restore its backup there.
+
+    Examples:  `ceqs log restore orders /backups/orders-2026-11-25.db`,
+    `CEQS_STORE=postgres ceqs log restore orders orders.db --replace`
+    """
+    from ceqs.cli import _backup
+    from ceqs.cli._settings import load_settings
+    from ceqs.cli._signals import run
+
+    with reporting(output):
+        run(_backup.restore(load_settings(), context, file, replace=replace, output=output))

@@ -10,18 +10,20 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import structlog
 
 from ceqs.embedded._child import bound_to_parent
 from ceqs.errors import Misconfigured
 
-_HOST = "127.0.0.1"
+HOST = "127.0.0.1"
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 10.0
 
@@ -38,9 +40,12 @@ class NatsServer:
 
     Raises Misconfigured, on start, where there is no nats-server, the port is taken, or the directory is in use or
     cannot be written.
+
+    `settings` are added to the server's configuration.
     """
 
-    def __init__(self, directory: Path, port: int = 0) -> None:
+    def __init__(self, directory: Path, port: int = 0, *, settings: Mapping[str, Any] | None = None) -> None:
+        self._settings = dict(settings or {})
         self._directory = Path(directory).absolute()
         self._port = port
         self._lock: IO[bytes] | None = None
@@ -51,7 +56,7 @@ class NatsServer:
     @property
     def url(self) -> str:
         """Where clients connect to."""
-        return f"nats://{_HOST}:{self._port}"
+        return f"nats://{HOST}:{self._port}"
 
     @property
     def pid(self) -> int:
@@ -162,7 +167,7 @@ class NatsServer:
         errors = [line.partition("] ")[2] for line in self._said if "[ERR]" in line or "[FTL]" in line]
         said = "; ".join(errors or self._said) or "it said nothing"
         if "address already in use" in said:
-            return f"the port {self._port} is taken: stop what listens on {_HOST}:{self._port}, or choose another port"
+            return f"the port {self._port} is taken: stop what listens on {HOST}:{self._port}, or choose another port"
         return f"the nats-server of {self._directory} does not start: {said}"
 
     def _locked(self) -> IO[bytes]:
@@ -186,11 +191,19 @@ class NatsServer:
 
     def _config(self) -> str:
         settings = {
-            "host": _HOST,
+            "host": HOST,
             "port": self._port or -1,  # -1 lets the server choose
             "jetstream": {"store_dir": str(self._directory / "store"), "sync_interval": "always"},
+            **self._settings,
         }
         return json.dumps(settings, indent=2, ensure_ascii=False)  # its configuration language includes JSON
+
+
+def free_ports(count: int) -> list[int]:
+    """Give ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
+        return [int(one.getsockname()[1]) for one in taken]
 
 
 def nats_server_binary() -> Path:

@@ -1,6 +1,6 @@
 """The event log: append-only storage of recorded events."""
 
-from ceqs.log._open import open_log, open_reader, retag_log
+from ceqs.log._open import backup_log, open_log, open_reader, restore_log, retag_log
 from ceqs.log._span import splice
 from ceqs.log._types import (
     BEYOND,
@@ -64,8 +64,10 @@ __all__ = [
     "StateKey",
     "StoredEvent",
     "Wanted",
+    "backup_log",
     "open_log",
     "open_reader",
+    "restore_log",
     "retag_log",
     "splice",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import re
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from ceqs.log._types import MAX_WAITING_ENTRIES, Log, LogReader, Retagged
 from ceqs.model import EventDecoder
 
 if TYPE_CHECKING:
+    from ceqs.log._backup import Copied, Report
     from ceqs.log._sql import Store
 
 
@@ -103,6 +105,44 @@ async def retag_log(
         return await retag(store, decoder, anew=anew, report=report)
     finally:
         await store.close()
+
+
+async def backup_log(url: str, name: str, file: Path, report: Report = lambda done, total: None) -> Copied:
+    """Copy a log as it is at one moment into a file, whoever goes on writing it.
+
+    The file is a log in SQLite, whichever database it came from; it appears when it is complete. `report` hears how
+    much is done, of how much. Raises Misconfigured where the file is there or cannot be written, LogUnavailable where
+    there is no log.
+    """
+    if _scheme(url, name) == "sqlite":
+        from ceqs.log._backup_sqlite import backup_sqlite_log
+
+        return await asyncio.to_thread(backup_sqlite_log, _path(url), name, file, report)
+    if _scheme(url, name) == "postgresql":
+        from ceqs.log._backup_postgres import backup_postgres_log
+
+        return await backup_postgres_log(url, name, file, report)
+    raise Misconfigured(_unknown(url))
+
+
+async def restore_log(
+    url: str, name: str, file: Path, report: Report = lambda done, total: None, *, replace: bool = False
+) -> Copied:
+    """Put what a backup holds in the place of a log, as another log: with a new id, and a new epoch of its streams.
+
+    Whoever has the old log open is told LogReplaced. On SQLite, no server may write it meanwhile. Interrupted, it has
+    changed nothing. Raises Misconfigured where the backup is broken or of another log, or where there is a log with
+    events and nobody asked to `replace` it.
+    """
+    if _scheme(url, name) == "sqlite":
+        from ceqs.log._backup_sqlite import restore_sqlite_log
+
+        return await asyncio.to_thread(restore_sqlite_log, _path(url), name, file, report, replace=replace)
+    if _scheme(url, name) == "postgresql":
+        from ceqs.log._backup_postgres import restore_postgres_log
+
+        return await restore_postgres_log(url, name, file, report, replace=replace)
+    raise Misconfigured(_unknown(url))
 
 
 def _scheme(url: str, name: str) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -103,6 +103,33 @@ async def open_postgres_reader(url: str, name: str) -> SqlReader:
         raise
     follower, histories = Follower(head.position, _poll(engine)), _PostgresHistories(engine)
     return SqlReader(name, head, engine, follower, histories, PostgresReads(engine))
+
+
+@asynccontextmanager
+async def snapshot(url: str, name: str) -> AsyncGenerator[AsyncConnection]:
+    """Connect to a log's database and read it as it is at one moment. Raises as open_reader does."""
+    engine = _engine(url, name, _READING, 1)
+    try:
+        with _opening(url):
+            connection = await engine.connect()
+        async with aclosing(connection):
+            yield await connection.execution_options(isolation_level="REPEATABLE READ")
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def locked(url: str, name: str) -> AsyncGenerator[AsyncConnection]:
+    """Hold a log's lock in a transaction that is committed at the end. Raises as open_log does."""
+    engine = _engine(url, name, _WRITING, 1)
+    try:
+        with _opening(url):
+            connection = await engine.connect()
+        async with aclosing(connection), connection.begin():
+            await connection.execute(_LOCK, {"key": lock_key(name)})
+            yield connection
+    finally:
+        await engine.dispose()
 
 
 class _PostgresStore:

@@ -98,7 +98,7 @@ class SqliteStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ceqs-log-{name}")
         url = URL.create("sqlite", database=str(path))
         self._engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
-        event.listen(self._engine, "connect", _configure)
+        event.listen(self._engine, "connect", configure)
         event.listen(self._engine, "begin", _begin)
         self.tagging = Tagging(name)
         self._log_id = ""
@@ -141,7 +141,7 @@ class SqliteStore:
         return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def _open(self) -> Head:
-        self._lock = _take_lock(self._path)
+        self._lock = take_lock(self._path)
         try:
             with self._connected().begin():
                 head = identify(self._connected(), self._name, str(self._path))
@@ -209,7 +209,8 @@ class SqliteStore:
             self._lock = None
 
 
-def _configure(connection: Any, _: object) -> None:
+def configure(connection: Any, _: object = None) -> None:
+    """Make a connection one that writes a log: what it commits is on disk."""
     # Transactions begin where SQLAlchemy says so, not at the driver's first INSERT.
     connection.isolation_level = None
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -224,7 +225,7 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(_BEGIN)
 
 
-def _take_lock(path: Path) -> int:
+def take_lock(path: Path) -> int:
     """Take the right to write: an exclusive lock on a file beside the database, which ends with the process."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,9 @@ from ceqs.streams._client import StreamClient
 MINIMUM_SERVER = (2, 12)
 """The first nats-server with atomic batches."""
 
+_LEADERLESS = {10008, 10009}
+"""JSClusterNotAvailErr and JSClusterNotLeaderErr of nats-server: they pass, within moments."""
+
 _process_log = structlog.get_logger("ceqs.streams")
 
 
@@ -122,6 +125,8 @@ async def _check(client: StreamClient, url: str) -> None:
     try:
         await JetStreamContext(client).account_info()
     except nats.js.errors.ServiceUnavailableError as error:
+        if error.err_code in _LEADERLESS:
+            raise Unavailable(f"the cluster of {url} has no leader now: {error.description}") from error
         raise Misconfigured(f"the nats-server at {url} has no JetStream: start it with -js") from error
     except nats.errors.Error as error:
         raise Unavailable(f"the nats-server at {url} does not answer for JetStream: {error}") from error
