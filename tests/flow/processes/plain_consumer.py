@@ -13,11 +13,12 @@ from urllib.parse import unquote
 import nats
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessages
 from grpc_tools import protoc
 
 
-def read_protos(proto: str) -> dict[str, type]:
+def read_protos(proto: str) -> dict[str, type[Message]]:
     """Give the message types of the file by full name."""
     with tempfile.TemporaryDirectory() as directory:
         image = Path(directory, "image.binpb")
