@@ -36,6 +36,8 @@ class ProjectorSettings:
     """Where the events of contexts are served, if not there."""
     models_url: str
     """See `place_of`."""
+    model_urls: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The same for handlers by name that have a database of their own."""
     nats_url: str = ""
     """Empty: the servers are asked for new events instead, ten times a second."""
     key: str = field(default="", repr=False)
@@ -117,4 +119,5 @@ class Projector:
                 await open_one.close()
 
     def _places(self, handler: Handler) -> Places:
-        return places_of(self._settings.models_url, self._context.name, handler.name)
+        url = self._settings.model_urls.get(handler.name, self._settings.models_url)
+        return places_of(url, self._context.name, handler.name)

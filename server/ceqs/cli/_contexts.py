@@ -36,7 +36,22 @@ def load_contexts(settings: Settings) -> dict[str, Context]:
         if context.name in found:
             raise Misconfigured(f"contexts: {where!r} is a second context named {context.name!r}")
         found[context.name] = context
+    _check_names(settings.model_urls, "model_urls", found.values())
     return found
+
+
+def handlers_of(context: Context) -> list[str]:
+    """Give the names of a context's projections, publishers and subscribers."""
+    return [*context.projections, *context.publishers, *context.subscribers]
+
+
+def _check_names(names: Iterable[str], setting: str, contexts: Iterable[Context]) -> None:
+    known = [(context.name, name) for context in contexts for name in handlers_of(context)]
+    for name in names:
+        if name not in {part for context, one in known for part in (one, f"{context}/{one}")}:
+            near = difflib.get_close_matches(name, [one for _, one in known], 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(one for _, one in known)}"
+            raise Misconfigured(f"{setting}: there is no projection, publisher or subscriber {name!r}; {hint}")
 
 
 def choose(contexts: Mapping[str, T], names: Iterable[str]) -> dict[str, T]:

@@ -192,7 +192,7 @@ def _one(settings: Settings, name: str) -> _Handler:
 
 
 async def _places(settings: Settings, handler: _Handler) -> Sequence[Place]:
-    places = places_of(settings.models_url, handler.context, handler.name)
+    places = places_of(settings.models_url_of(handler.context, handler.name), handler.context, handler.name)
     try:
         return await places.existing()
     finally:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import structlog
 
-from ceqs.cli._contexts import RoleName, addresses_of, choose, load_contexts
+from ceqs.cli._contexts import RoleName, addresses_of, choose, handlers_of, load_contexts
 from ceqs.cli._settings import Settings
 from ceqs.cli._signals import together
 from ceqs.errors import LogReplaced, LogUnavailable, Misconfigured
@@ -153,16 +153,19 @@ async def project(settings: Settings, names: Iterable[str], announce: Announce) 
     contexts = load_contexts(settings)
     if not settings.key:
         raise Misconfigured("projectors read private events: set CEQS_KEY to the key of the servers")
-    projector_settings = ProjectorSettings(
-        addresses=addresses_of(settings, list(contexts)),
-        event_addresses=addresses_of(settings, list(contexts), "events"),
-        key=settings.key,
-        nats_url=settings.nats_url,
-        models_url=settings.models_url,
-    )
+    addresses = addresses_of(settings, list(contexts))
+    event_addresses = addresses_of(settings, list(contexts), "events")
 
     async def one(name: str, context: Context) -> None:
-        handlers = [*context.projections, *context.publishers, *context.subscribers]
+        handlers = handlers_of(context)
+        projector_settings = ProjectorSettings(
+            addresses=addresses,
+            event_addresses=event_addresses,
+            key=settings.key,
+            nats_url=settings.nats_url,
+            models_url=settings.models_url,
+            model_urls={handler: settings.models_url_of(name, handler) for handler in handlers},
+        )
         announce(f"{name} projects {', '.join(handlers) or 'nothing'}", {"projects": name, "handlers": handlers})
         await Projector(context, projector_settings).run()
 
@@ -171,14 +174,17 @@ async def project(settings: Settings, names: Iterable[str], announce: Announce) 
 
 def _models(settings: Settings, context: Context) -> dict[str, ModelReader]:
     return {
-        name: ModelReader(places_of(settings.models_url, context.name, name), projection.metadata)
+        name: ModelReader(
+            places_of(settings.models_url_of(context.name, name), context.name, name), projection.metadata
+        )
         for name, projection in context.projections.items()
     }
 
 
 def _past(settings: Settings, context: Context, log: LogReader) -> dict[str, Past]:
-    """Give readers of what was, of the projections that fold the context's own log."""
-    if bool(place_of(settings.past_url, "past", "any").schema) != (settings.store == "postgres"):
+    """Give readers of what was, of the projections that fold the context's own log, in a database as theirs is."""
+    on_postgres = bool(place_of(settings.past_url, "past", "any").schema)
+    if on_postgres != (settings.store == "postgres"):
         raise Misconfigured(f"scratch_url {settings.past_url} is no {settings.store}, as the models are")
     limits = PastLimits(
         bytes=settings.scratch_megabytes * 2**20, seconds=settings.scratch_seconds, idle=settings.scratch_minutes * 60
@@ -187,6 +193,7 @@ def _past(settings: Settings, context: Context, log: LogReader) -> dict[str, Pas
         name: Past(projection, context.decoder, log, settings.past_url, limits)
         for name, projection in context.projections.items()
         if projection.ceqs_contract.package == context.contract.package
+        and bool(place_of(settings.models_url_of(context.name, name), context.name, name).schema) == on_postgres
     }
 
 
@@ -194,7 +201,7 @@ def _around(settings: Settings, context: Context, addresses: Mapping[str, str], 
     """Give who carries on what a context records, and whom it hears; the stack closes what they are asked by."""
 
     def progress(name: str) -> Progress:
-        found = Progress(place_of(settings.models_url, context.name, name))
+        found = Progress(place_of(settings.models_url_of(context.name, name), context.name, name))
         stack.push_async_callback(found.close)
         return found
 

@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     store: Literal["sqlite", "postgres"] = "sqlite"
     database_url: str = ""
     """Where the store is postgres: `postgresql://user@host:port/database`, for logs and query models."""
+    model_urls: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)] = {}
+    """Databases of their own for projections, publishers and subscribers, by name (`Sales`, or `orders/Sales`):
+    `postgresql://...` or `sqlite:///ABSOLUTE/DIRECTORY`. One that is down stops those that are in it only."""
     read_url: str = ""
     """Where processes that only read find the same as in `database_url`: a user who may only read, or a replica."""
     scratch_url: str = ""
@@ -117,8 +120,12 @@ class Settings(BaseSettings):
 
     @property
     def models_url(self) -> str:
-        """Where the query models are, as `ceqs.projectors.place_of` takes it."""
+        """Where the query models are that have no database of their own, as `ceqs.projectors.place_of` takes it."""
         return self._url(Path("models"))
+
+    def models_url_of(self, context: str, name: str) -> str:
+        """Where the places of a projection, publisher or subscriber are."""
+        return self.model_urls.get(f"{context}/{name}") or self.model_urls.get(name) or self.models_url
 
     def reading(self) -> Settings:
         """Give the settings of a process that only reads."""

@@ -42,6 +42,12 @@ def test_one_context_twice_is_refused() -> None:
         load_contexts(Settings(contexts=["shop.orders.context:orders"] * 2))
 
 
+def test_a_database_for_nobody_is_refused_with_the_nearest_name() -> None:
+    settings = Settings(contexts=["shop.orders.context:orders"], model_urls={"Sale": "postgresql://a/b"})
+    with pytest.raises(Misconfigured, match=r"model_urls: there is no .* 'Sale'; did you mean Sales\?"):
+        load_contexts(settings)
+
+
 def test_a_place_of_another_form_is_refused() -> None:
     assert refusal("shop.orders.context") == (
         "contexts: 'shop.orders.context' is not of the form package.module:attribute"

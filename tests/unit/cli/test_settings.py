@@ -41,6 +41,7 @@ OVERRIDES = {
     "data": ("/elsewhere", Path("/elsewhere")),
     "store": ("postgres", "postgres"),
     "database_url": ("postgresql://me@db/shop", "postgresql://me@db/shop"),
+    "model_urls": ("Sales=postgresql://db/sales", {"Sales": "postgresql://db/sales"}),
     "read_url": ("postgresql://reader@db/shop", "postgresql://reader@db/shop"),
     "scratch_url": ("sqlite:////elsewhere", "sqlite:////elsewhere"),
     "scratch_megabytes": ("64", 64),
@@ -122,3 +123,10 @@ def test_the_postgres_store_needs_a_url(tmp_path: Path) -> None:
     url = "postgresql://me@db/shop"
     settings = load_settings(project(tmp_path, f'store = "postgres"\ndatabase_url = "{url}"'))
     assert settings.log_url("orders") == settings.models_url == url
+
+
+def test_a_handler_may_have_a_database_of_its_own(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path, model_urls={"Sales": "postgresql://a/b", "orders/Sales": "postgresql://c/d"})
+    assert settings.models_url_of("orders", "Sales") == "postgresql://c/d"
+    assert settings.models_url_of("returns", "Sales") == "postgresql://a/b"
+    assert settings.models_url_of("orders", "CustomerHistory") == settings.models_url
