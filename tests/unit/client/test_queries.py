@@ -59,6 +59,21 @@ async def test_a_query_may_ask_for_the_past(wrote: Any, server: Any, library: An
     assert server.calls[-1].metadata["ceqs-as-of"] == OTHER
 
 
+async def test_no_answer_is_older_than_the_last_one_to_the_same_query(client: Any, server: Any, library: Any) -> None:
+    async def answer(call: Any) -> Any:
+        call.context.set_trailing_metadata((("ceqs-token", TOKEN),))
+        return library.GetBookResponse()
+
+    server.unary("GetBook", answer)
+    server.unary("ListShelf", library.ListShelfResponse())
+    await client.get_book(library.GetBookRequest(), as_of=OTHER)
+    await client.get_book(library.GetBookRequest())
+    await client.get_book(library.GetBookRequest())
+    await client.get_book(library.GetBookRequest(), at_least="")
+    await client.list_shelf(library.ListShelfRequest())
+    assert [call.metadata.get("ceqs-at-least") for call in server.calls] == [None, None, TOKEN, None, None]
+
+
 async def test_a_query_does_not_make_later_ones_wait(client: Any, server: Any, library: Any) -> None:
     async def answer(call: Any) -> Any:
         call.context.set_trailing_metadata((("ceqs-token", TOKEN),))

@@ -111,6 +111,25 @@ async def test_a_projection_that_has_caught_up_does_not_lag(asking: Any) -> None
     assert (answer.age.lag_events, answer.age.lag_seconds, answer.age.parked) == (0, 0, 0)
 
 
+async def test_the_lag_is_nothing_while_the_log_is_idle_and_grows_while_the_projector_is_dead(asking: Any) -> None:
+    await asking.record(asking.bank.MoneyDeposited(account_id="a", amount=1))
+    asking.model.move(1, 1)
+    for _ in range(2):
+        assert (await asking.ask("GetTotal")).age.lag_seconds == 0
+        await asyncio.sleep(0.05)
+    await asking.record(asking.bank.MoneyDeposited(account_id="a", amount=1))
+    lags: list[float] = []
+    for _ in range(3):
+        await asking.record(asking.bank.MoneyDeposited(account_id="a", amount=1))
+        await asyncio.sleep(0.05)
+        lags.append((await asking.ask("GetTotal")).age.lag_seconds)
+    # It counts from the oldest event that is missing: later ones do not make it young again.
+    assert lags == sorted(lags)
+    assert 0.15 <= lags[-1] < 60
+    asking.model.move(5, 5)
+    assert (await asking.ask("GetTotal")).age.lag_seconds == 0
+
+
 async def test_a_projection_waits_for_what_the_call_asks_for(asking: Any) -> None:
     asked = asyncio.ensure_future(asking.ask("GetTotal", QueryCall(at_least={asking.log.log_id: 2})))
     await asyncio.sleep(0.01)

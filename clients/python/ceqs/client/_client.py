@@ -69,6 +69,8 @@ class ContextClient:
         self.attempt_timeout = attempt_timeout
         self.token = ""
         """What this client's own commands have written: its queries wait for it."""
+        self._seen: dict[str, str] = {}
+        """What the last answer of each query included: no later answer is older, whichever model it comes from."""
         self._base = metadata_of({"ceqs-key": key, "ceqs-actor": actor})
 
     async def close(self) -> None:
@@ -183,20 +185,27 @@ class ContextClient:
         as_of: str | dt.datetime | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # it bounds the attempts, and travels as the deadline
     ) -> Answer[R]:
-        """Ask until it is answered. `at_least` is a token; the client's own by default, none where it is empty.
+        """Ask until it is answered. `at_least` is a token; none where it is empty.
 
+        By default, the answer includes the client's own commands, and is no older than the last one to the same query.
         `as_of` is a moment of the past: a token, or a time with a zone.
         """
         sent = self._base + metadata_of(
             {
-                "ceqs-at-least": self.token if at_least is None else at_least,
+                "ceqs-at-least": self._least(path) if at_least is None else at_least,
                 "ceqs-as-of": None if as_of is None else encode_moment(as_of),
             }
         )
         response, trailers = await self._attempts(
             self._queries, path, request, response_type, sent, self._patience(timeout)
         )
-        return Answer(response, age_of(response, trailers))
+        age = age_of(response, trailers)
+        if as_of is None and age.token:
+            self._seen[path] = age.token
+        return Answer(response, age)
+
+    def _least(self, path: str) -> str:
+        return merge_tokens(self.token, self._seen.get(path, ""))
 
     async def _watch(
         self,
@@ -213,7 +222,7 @@ class ContextClient:
         Asks again after an outage, for nothing older than was seen, and gives what has changed meanwhile.
         """
         past = None if as_of is None else encode_moment(as_of)
-        seen = self.token if at_least is None else at_least
+        seen = self._least(path) if at_least is None else at_least
         patience, last = self._patience(timeout), None
         while True:
             call = open_stream(
@@ -223,6 +232,8 @@ class ContextClient:
                 async for response in call:
                     answer = Answer(response, age_of(response, {}))
                     seen, patience = answer.age.token or seen, Patience(None)
+                    if as_of is None and seen:
+                        self._seen[path] = seen
                     if last is None or not same_answer(last, response):
                         last = response
                         yield answer
