@@ -17,6 +17,7 @@ from golden.lending.v1.in_pb2 import (
     FollowLoanRequest,
     FollowLoanResponse,
     GetLoanRequest,
+    GetLoanResponse,
     GetReportRequest,
     GetReportResponse,
     LendBookRequest,
@@ -37,6 +38,7 @@ from golden.lending.v1.in_pb2 import (
 )
 from golden.lending.v1.lending_ceqs import (
     BorrowedProjection,
+    LendingAsker,
     LendingCommand,
     LendingContext,
     LendingEvent,
@@ -62,7 +64,8 @@ from golden.processes.v1.processes_ceqs import ProcessesCommand, RepairProcess
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ceqs.model import Admission, Boundary, Decision, Reaction, Recorded, Rejected
+from ceqs.model import Admission, Boundary, Decision, Reaction, Recorded, Rejected, gate
+from ceqs.queries import Gathering
 
 
 class LoanFold(LoanFoldBase):
@@ -113,8 +116,10 @@ class Registering(RegisterCommands):
 
 
 class Guarding(LoanGatekeeper):
-    async def lend_book(self, request: LendBookRequest, ctx: Admission) -> None:
-        if request.member_id == ctx.actor:
+    @gate(within=0.2, when_down="open")
+    async def lend_book(self, request: LendBookRequest, ctx: Admission[LendingAsker]) -> None:
+        asked = await ctx.ask.get_loan(GetLoanRequest(book_id=request.book_id))
+        if request.member_id == ctx.actor or asked.message.loan.member_id == request.member_id:
             raise Rejected("NOT_TO_ONESELF")
 
 
@@ -195,8 +200,13 @@ class Reports(ReportQueries):
     async def list_readers(self, request: ListReadersRequest, session: AsyncSession) -> ListReadersResponse:
         return ListReadersResponse()
 
-    async def get_report(self, request: GetReportRequest) -> GetReportResponse:
-        return GetReportResponse(parts=[GetReportResponse.Part(name="loans")])
+    async def get_report(self, request: GetReportRequest, ctx: Gathering[LendingAsker]) -> GetReportResponse:
+        loan = ctx.part("loan", ctx.ask.get_loan(GetLoanRequest(book_id="1")), within=0.5)
+        other = ctx.optional("other", ctx.service(LendingClient).get_loan(GetLoanRequest(book_id="2")))
+        third = ctx.optional("third", ctx.ask.get_loan(GetLoanRequest()), fallback=GetLoanResponse())
+        found = await other
+        name = found.loan.member_id if found else (await third).loan.member_id
+        return GetReportResponse(parts=[GetReportResponse.Part(name=(await loan).loan.member_id + name)])
 
 
 lending = LendingContext(

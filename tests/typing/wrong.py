@@ -26,6 +26,7 @@ from golden.lending.v1.in_pb2 import (
 )
 from golden.lending.v1.lending_ceqs import (
     BorrowedProjection,
+    LendingAsker,
     LendingCommand,
     LendingContext,
     LendingEvent,
@@ -47,7 +48,7 @@ from golden.processes.v1.processes_ceqs import ProcessesCommand, ProcessesContex
 from golden.processes.v1.processes_ceqs import ThingFoldBase as Fold
 from sqlalchemy.ext.asyncio import AsyncSession as Session
 
-from ceqs.model import Admission, Boundary, Reaction, Recorded
+from ceqs.model import Admission, Boundary, Reaction, Recorded, gate
 from ceqs.model import Decision as Ctx
 
 Events = Iterator[LendingEvent]
@@ -111,9 +112,14 @@ class WrongCommands(LoanCommands):
 
 
 class WrongGatekeeper(LoanGatekeeper):
-    async def lend_book(self, request: ReturnBookRequest, ctx: Admission) -> None: ...  # wrong: request
+    async def lend_book(self, request: ReturnBookRequest, ctx: Admission[LendingAsker]) -> None: ...  # wrong: request
 
-    def return_book(self, request: ReturnBookRequest, ctx: Admission) -> None: ...  # wrong: not async
+    def return_book(self, request: ReturnBookRequest, ctx: Admission[LendingAsker]) -> None: ...  # wrong: not async
+
+    @gate(when_down="ajar")  # wrong: open or closed
+    async def reserve_book(self, request: ReserveBookRequest, ctx: Admission[LendingAsker]) -> None:
+        await ctx.ask.lend_book(request)  # wrong: a gatekeeper sends no commands
+        await ctx.ask.get_loan(request)  # wrong: another request
 
 
 class WrongProjection(BorrowedProjection):

@@ -28,7 +28,7 @@ from ceqs.projectors import (
     place_of,
     places_of,
 )
-from ceqs.queries import Around, Hearing
+from ceqs.queries import Around, Hearing, Services
 from ceqs.relay import Relay, StreamLimits
 from ceqs.server import EVERY_ROLE, Role, Served, Server, ServerSettings
 
@@ -89,7 +89,9 @@ async def _serve(
                 stack.push_async_callback(close)
             around = _around(settings, context, addresses_of(settings, list(contexts), "events"), stack)
             listening = server_settings(settings, name, addresses[name], roles=roles, shared=shared)
-            server = Server([Served(context, log, models, past, around)], listening)
+            services = Services(addresses_of(settings, list(contexts), "queries"))
+            stack.push_async_callback(services.close)
+            server = Server([Served(context, log, models, past, around, services)], listening)
             servers.append(server)
             try:
                 await server.start()

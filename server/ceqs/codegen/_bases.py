@@ -42,6 +42,7 @@ class _Bases:
         )
         self._contract_and_unions(files)
         self.folds = [self._fold(state) for state in contract.states.values()]
+        self.asker = self._asker()
         self.commands = [self._commands(service) for service in contract.command_services]
         self.gatekeepers = [self._gatekeeper(service) for service in contract.command_services]
         self.projections = [self._projection(name) for name in contract.projections]
@@ -97,6 +98,21 @@ class _Bases:
         self.module.define(name, *body)
         return name
 
+    def _asker(self) -> str:
+        """Define what asks the context's queries; without any it has nothing to add."""
+        name, asker = self._named("Asker"), self.module.use(MODEL, "Asker")
+        body = [f"class {name}({asker}):", *docstring(f"Asks the queries of {self.contract.context}.", "    ")]
+        for rpc in self.contract.queries.values():
+            if rpc.streaming:
+                continue
+            request, response = self.module.message(rpc.request), self.module.message(rpc.response)
+            head = f") -> {self.module.use(MODEL, 'Asked')}[{response}]:"
+            body += ["", *wrapped(f"async def {rpc.method}", "(", ["self", f"request: {request}"], head, "    ")]
+            body += docstring(self._comment(f"{rpc.service}.{rpc.name}") or f"Ask {rpc.name}.", BODY)
+            body += wrapped("return await self._ask", "(", [f'"{rpc.path}"', "request", response], ")", BODY)
+        self.module.define(name, *body)
+        return name
+
     def _commands(self, service: str) -> str:
         name = service_class(service)
         handler, abc = self.module.use(MODEL, "CommandHandler"), self.module.use("abc", "ABC")
@@ -145,7 +161,7 @@ class _Bases:
         ]
         for rpc in self.contract.commands.values():
             if rpc.service == service:
-                admission = self.module.use(MODEL, "Admission")
+                admission = f"{self.module.use(MODEL, 'Admission')}[{self.asker}]"
                 parameters = ["self", f"request: {self.module.message(rpc.request)}", f"ctx: {admission}"]
                 body += ["", f"    @{self.module.use(MODEL, 'unheard')}"]
                 body += wrapped(f"async def {rpc.method}", "(", parameters, ") -> None:", "    ")
@@ -196,6 +212,8 @@ class _Bases:
             parameters.append(f"{parameter(rpc.state.name)}: {self.module.message(rpc.state.message)}")
         elif rpc.projection:
             parameters.append(f"session: {self.module.use('sqlalchemy.ext.asyncio', 'AsyncSession', typing=True)}")
+        else:
+            parameters.append(f"ctx: {self.module.use('ceqs.queries', 'Gathering', typing=True)}[{self.asker}]")
         result = self.module.message(rpc.response)
         model = (rpc.state and f" from the state {rpc.state.name}") or (
             rpc.projection and f" from the projection {rpc.projection}"
@@ -317,6 +335,7 @@ class _Bases:
             *docstring(f"The context {self.contract.context} with its handlers.", "    "),
             "",
             "    ceqs_contract = CONTRACT",
+            f"    ceqs_asker = {self.asker}",
             "",
             *wrapped("def __init__", "(", parameters, ") -> None:", "    "),
             *wrapped("super().__init__", "(", [f"{name}={name}" for name in arguments], ")", BODY),

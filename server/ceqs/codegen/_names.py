@@ -13,7 +13,7 @@ from ceqs.v1 import options_pb2
 
 CONTEXT_SUFFIXES = (
     *("Event", "PublicEvent", "Command", "Publisher", "Subscriber", "PrivateSubscriber"),
-    *("Upcasters", "PublicUpcasters", "Context", "Client", "Stream"),
+    *("Upcasters", "PublicUpcasters", "Asker", "Context", "Client", "Stream"),
 )
 UNIONS = ("AnyCommands", "AnyFold", "AnyGatekeeper", "AnyProjection", "AnyQueries")
 

@@ -28,6 +28,7 @@ AnyDescriptor: TypeAlias = Any
 """A Descriptor; the type stubs of protobuf know two classes of them."""
 RECEIPT = "ceqs.v1.Receipt"
 AGE = "ceqs.v1.Age"
+PART_AGE = "ceqs.v1.PartAge"
 
 
 def read_contract(*files: FileDescriptor) -> Contract:
@@ -155,6 +156,21 @@ def field_of_type(descriptor: AnyDescriptor, full_name: str) -> str:
     return names[0] if names else ""
 
 
+def parts_field(descriptor: AnyDescriptor) -> str:
+    """Give the name of a response's field `map<string, ceqs.v1.PartAge>`; empty where it has none."""
+    for field in descriptor.fields:
+        entry = field.message_type
+        if entry and entry.GetOptions().map_entry:
+            key, value = entry.fields_by_name["key"], entry.fields_by_name["value"]
+            if (
+                key.type == FieldDescriptor.TYPE_STRING
+                and value.message_type
+                and value.message_type.full_name == PART_AGE
+            ):
+                return str(field.name)
+    return ""
+
+
 def command_id_field(request: AnyDescriptor) -> str:
     """Give the name of the request's field that carries the command id; empty where none is annotated."""
     names = [f.name for f in request.fields if f.GetOptions().Extensions[options_pb2.field].command_id]
@@ -273,5 +289,6 @@ def _query(method: MethodDescriptor, states: dict[str, StateType]) -> QueryRpc:
         projection=options.projection,
         tags=tag_fields(method.input_type),
         age_field=field_of_type(method.output_type, AGE),
+        parts_field=parts_field(method.output_type),
         state_field=own[0].name if fills_itself and not own[0].is_repeated else "",
     )

@@ -135,6 +135,8 @@ class QueryRpc:
     tags: tuple[TagField, ...]
     age_field: str
     """The response's field of type ceqs.v1.Age; empty where it has none."""
+    parts_field: str
+    """The response's field that says how old its parts are, `map<string, ceqs.v1.PartAge>`; empty where it has none."""
     state_field: str
     """The response's only own field, where it has the state's type: no code is needed. Else empty."""
 

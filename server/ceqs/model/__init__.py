@@ -1,14 +1,16 @@
 """States, deciding and folding: pure."""
 
 from ceqs.errors import Rejected
+from ceqs.model._asking import Admission, Asked, Asker
 from ceqs.model._boundary import Boundary, boundary_of
 from ceqs.model._context import Context
-from ceqs.model._decide import Admission, Decided, Decision, Folder, Recorded, decide, initial
+from ceqs.model._decide import Decided, Decision, Folder, Recorded, decide, initial
 from ceqs.model._decoding import EventDecoder
 from ceqs.model._handlers import (
     CommandHandler,
     EventHandler,
     Fold,
+    Gate,
     Gatekeeper,
     NamedHandler,
     PrivateHearing,
@@ -19,6 +21,8 @@ from ceqs.model._handlers import (
     QueryHandler,
     Subscriber,
     Upcasters,
+    gate,
+    gate_of,
     unheard,
 )
 from ceqs.model._query import ALL, Query, QueryItem, item_matches, matches
@@ -27,6 +31,8 @@ from ceqs.model._reactions import Cancelled, Reacted, Reaction, Scheduled, react
 __all__ = [
     "ALL",
     "Admission",
+    "Asked",
+    "Asker",
     "Boundary",
     "Cancelled",
     "CommandHandler",
@@ -37,6 +43,7 @@ __all__ = [
     "EventHandler",
     "Fold",
     "Folder",
+    "Gate",
     "Gatekeeper",
     "NamedHandler",
     "PrivateHearing",
@@ -56,6 +63,8 @@ __all__ = [
     "Upcasters",
     "boundary_of",
     "decide",
+    "gate",
+    "gate_of",
     "initial",
     "item_matches",
     "matches",

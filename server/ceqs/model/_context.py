@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from ceqs.contract import CommandRpc, Contract, EventType, QueryRpc, boundary_method
 from ceqs.errors import Misconfigured
+from ceqs.model._asking import Asker
 from ceqs.model._boundary import Boundary, boundary_of
 from ceqs.model._decide import Folder
 from ceqs.model._decoding import EventDecoder
@@ -41,6 +42,8 @@ class Context:
     """
 
     ceqs_contract: ClassVar[Contract]
+    ceqs_asker: ClassVar[type[Asker]] = Asker
+    """Asks the context's queries."""
 
     def __init__(
         self,
@@ -119,6 +122,11 @@ class Context:
     def guard(self, rpc: CommandRpc) -> Callable[..., Any] | None:
         """Give the gatekeeper's method for a command; None where nothing guards it."""
         return self._guards.get(rpc.path)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether any of its commands has a gatekeeper."""
+        return bool(self._guards)
 
     def boundary(self, rpc: CommandRpc, request: Message) -> Boundary:
         """Give the boundary of a command: what its request addresses, as the handler narrows or widens it.

@@ -30,15 +30,6 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
-    """What a gatekeeper may know besides the request."""
-
-    command_id: str
-    actor: str = ""
-    """Who sends the command; empty where nobody said."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """Where and when an event was recorded."""
 

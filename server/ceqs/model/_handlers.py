@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from google.protobuf.message import Message
 
@@ -27,6 +28,36 @@ def unheard(method: F) -> F:
     return method
 
 
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """How a gatekeeper's method guards."""
+
+    within: float = 1.0
+    """How long, in seconds, it may take."""
+    when_down: Literal["open", "closed"] = "closed"
+    """What becomes of commands while it cannot say, because what it asks is unavailable or takes too long."""
+
+
+def gate(*, within: float = 1.0, when_down: Literal["open", "closed"] = "closed") -> Callable[[F], F]:
+    """Say how a gatekeeper's method guards: `@gate(within=0.2, when_down="open")`; see Gate.
+
+    An open gate lets through what it would have refused; a subscriber puts that right afterwards. A closed one answers
+    UNAVAILABLE.
+    """
+
+    def mark(method: F) -> F:
+        method.__dict__["__ceqs_gate__"] = Gate(within, when_down)
+        return method
+
+    return mark
+
+
+def gate_of(method: Callable[..., Any]) -> Gate:
+    """Give how a gatekeeper's method guards."""
+    found: Gate = getattr(method, "__ceqs_gate__", Gate())
+    return found
+
+
 class CommandHandler:
     """Decides commands: one method per command rpc of a service, `(request, state, ctx) -> events`.
 
@@ -41,8 +72,9 @@ class CommandHandler:
 class Gatekeeper:
     """Refuses commands before they are decided: `async (request, ctx) -> None` for each command that it guards.
 
-    It may ask queries, of its own and of other services, for the best view that there is; it appends nothing. It raises
-    Rejected to refuse. A command that was accepted before gets its receipt, whatever a gatekeeper says now.
+    It may ask queries, of its own (`ctx.ask`) and of other services, for the best view that there is; it appends
+    nothing. It raises Rejected to refuse. `@gate(...)` says how long it may take, and what happens while it cannot say.
+    A command that was accepted before gets its receipt, whatever a gatekeeper says now.
     """
 
     ceqs_service: ClassVar[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from google.protobuf.message import Message
@@ -13,13 +13,15 @@ from google.protobuf.message import Message
 from ceqs.contract import Moment, QueryRpc
 from ceqs.errors import Behind, Misconfigured, NotFound, Unimplemented
 from ceqs.log import Head, LogReader
-from ceqs.model import Boundary, Context, boundary_of
+from ceqs.model import Asked, Asker, Boundary, Context, boundary_of
 from ceqs.queries._ages import age_of
 from ceqs.queries._changes import Changes
+from ceqs.queries._gathering import Gathering
 from ceqs.queries._hops import Around, Hops
 from ceqs.queries._live import LiveQueries, Source
 from ceqs.queries._models import ModelReader, PastReader
 from ceqs.queries._moments import position_of, recorded_at
+from ceqs.queries._services import Services
 from ceqs.queries._states import States
 from ceqs.queries._stop import Stop
 from ceqs.v1.answers_pb2 import Age
@@ -42,6 +44,8 @@ class QueryCall:
     """The moment of the past as of which to answer; None for now."""
     expires: float | None = None
     """On the clock of time.monotonic()."""
+    together: int | None = None
+    """The position of the own log that states answer as of, so that an aggregator's parts are of one moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +70,13 @@ class Answers:
         *,
         past: Mapping[str, PastReader] | None = None,
         hops: Hops | None = None,
+        services: Services | None = None,
         stop: Stop | None = None,
     ) -> None:
         """Take a reader for each projection, and one of its `past` where that can be asked for.
 
-        The `hops` follow tokens of other contexts. Live queries end when the `stop` is asked for.
+        The `hops` follow tokens of other contexts, aggregators ask the `services`. Live queries end when the `stop` is
+        asked for.
         """
         for query in context.contract.queries.values():
             if query.projection and query.projection not in models:
@@ -80,6 +86,7 @@ class Answers:
         self._states = states
         self._models = models
         self._past = past or {}
+        self._services = services
         self._hops = hops or Hops(context.name, log, Around())
         self._changes = Changes(log)
         self._live: LiveQueries[Answer] = LiveQueries(stop or Stop())
@@ -120,6 +127,15 @@ class Answers:
                     yield answer
                 answer = await live.beyond(answer.position)
 
+    def asker(self, call: QueryCall) -> Asker:
+        """Give what asks these queries from within the process, with the call's bounds."""
+
+        async def ask(path: str, request: Message) -> Asked[Any]:
+            answer = await self._evaluate(self._context.contract.queries[path], request, call)
+            return Asked(answer.response, answer.age or Age(), answer.found)
+
+        return self._context.ceqs_asker(ask)
+
     @contextmanager
     def _source(self, rpc: QueryRpc, request: Message) -> Generator[Source[Answer]]:
         """Give what a live query is evaluated by."""
@@ -145,24 +161,34 @@ class Answers:
         elif rpc.projection:
             answer = await self._from_projection(rpc, request, call)
         else:
-            if call.as_of is not None:
-                raise Unimplemented(f"{rpc.name} asks several models, which have no common past; ask one of them")
-            head = await self._log.head()
-            answer = Answer(await self._ask(rpc, request), head.position)
+            answer = await self._gathered(rpc, request, call)
         if rpc.age_field and answer.age is not None:
             getattr(answer.response, rpc.age_field).CopyFrom(answer.age)
         return answer
 
+    async def _gathered(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
+        head = await self._head(call)
+        gathering = Gathering(self.asker(replace(call, together=head.position)), call, self._services)
+        try:
+            response = await self._ask(rpc, request, gathering)
+        finally:
+            await gathering.close()
+        if rpc.parts_field:
+            parts = getattr(response, rpc.parts_field)
+            for name, age in gathering.ages.items():
+                parts[name].CopyFrom(age)
+        return Answer(response, head.position, gathering.age)
+
     async def _from_state(self, rpc: QueryRpc, boundary: Boundary, request: Message, call: QueryCall) -> Answer:
         head = await self._head(call)
-        if call.as_of is None:
+        if call.as_of is None and call.together is None:
             known = await self._states.load(boundary, head.position)
             if known.position > head.position:
                 # Somebody else has loaded it since.
                 head = await self._log.head()
             time = head.recorded_at
         else:
-            position = await position_of(call.as_of, self._log, head)
+            position = call.together or 0 if call.as_of is None else await position_of(call.as_of, self._log, head)
             known = await self._states.load_as_of(boundary, position)
             time = await recorded_at(self._log, position)
         found = True

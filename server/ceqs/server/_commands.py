@@ -19,10 +19,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ceqs.contract import CommandRpc, Locking, bucket_of, new_id, prefix, tags_of
 from ceqs.errors import CeqsError, Conflict, LogUnavailable, Misconfigured, OutOfRange, Overloaded
 from ceqs.log import MAX_WAITING_ENTRIES, Appended, Condition, Entry, Keep, Log, NewEvent
-from ceqs.model import Admission, Boundary, Context, Decided, Decision, decide
+from ceqs.model import Boundary, Context, Decided, Decision, decide
 from ceqs.queries import Known, States
 from ceqs.server._calls import CommandCall
 from ceqs.server._decode import violations_of
+from ceqs.server._gates import Gates
 from ceqs.server._lane import Lane
 from ceqs.server._pending import Pending
 from ceqs.v1.answers_pb2 import Receipt
@@ -40,6 +41,8 @@ class Executed:
 
     rpc: CommandRpc
     appended: Appended
+    gate: str = ""
+    """`open` where a gatekeeper could not say whether it may pass."""
 
     @property
     def receipt(self) -> Receipt:
@@ -100,8 +103,10 @@ class CommandExecutor:
         ids: Callable[[], str] = new_id,
         clock: Callable[[], int] = time.time_ns,
         max_waiting: int = MAX_WAITING_ENTRIES,
+        gates: Gates | None = None,
     ) -> None:
         """`max_waiting` commands may wait for their batch."""
+        self._gates = gates or Gates(context)
         self._context = context
         self._log = log
         self._states = states or States(context, log)
@@ -122,9 +127,16 @@ class CommandExecutor:
         Raises Invalid, Conflict, DuplicateCommand, Expired, Overloaded, LogUnavailable, and what the gatekeeper or the
         handler refuses with (Rejected). Nothing was appended then. Any other error is the handler's or the fold's own.
         """
-        if earlier := await self._refused(rpc, request, call):
-            return earlier
-        return await self.submit(rpc, request, call)
+        try:
+            gate = await self._gates.ask(rpc, request, call)
+        except Exception:
+            # Whatever it says now, a command that was accepted before gets what it was answered.
+            found = await self._log.find(call.command_id, content_hash(rpc, request, call.actor), derived=call.derived)
+            if found is None:
+                raise
+            return Executed(rpc, found)
+        executed = await self.submit(rpc, request, call)
+        return replace(executed, gate=gate) if gate else executed
 
     def submit(self, rpc: CommandRpc, request: Message, call: CommandCall) -> asyncio.Future[Executed]:
         """Queue a command that no gatekeeper guards; commands of one boundary are decided in the order of these calls.
@@ -139,20 +151,6 @@ class CommandExecutor:
         lane = self._pessimistic if rpc.state.locking is Locking.PESSIMISTIC else self._optimistic
         lane.add(command)
         return answer
-
-    async def _refused(self, rpc: CommandRpc, request: Message, call: CommandCall) -> Executed | None:
-        """Ask the gatekeeper. Where it refuses a command that was accepted before, give what that was answered."""
-        guard = self._context.guard(rpc)
-        if guard is None:
-            return None
-        try:
-            await guard(request, Admission(command_id=call.command_id, actor=call.actor))
-        except Exception:
-            found = await self._log.find(call.command_id, content_hash(rpc, request, call.actor), derived=call.derived)
-            if found is None:
-                raise
-            return Executed(rpc, found)
-        return None
 
     async def _work(self, batch: Sequence[_Command]) -> Sequence[_Command]:
         """Decide a batch, append it and answer; give back those that have to be decided again."""

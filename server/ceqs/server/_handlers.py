@@ -97,7 +97,10 @@ def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: Comm
         request = decode(raw)
         call = calls.command(rpc, request, context)
         executed = await executor.execute(rpc, request, call)
-        context.set_trailing_metadata((("ceqs-token", executed.receipt.token),))
+        trailers = [("ceqs-token", executed.receipt.token)]
+        if executed.gate:
+            trailers.append(("ceqs-gate", executed.gate))
+        context.set_trailing_metadata(tuple(trailers))
         return executed.encoded()
 
     handlers.unary(rpc.path, domain, answer)

@@ -9,7 +9,7 @@ from typing import cast
 from ceqs.errors import Misconfigured
 from ceqs.log import Log, LogReader
 from ceqs.model import Context
-from ceqs.queries import Around, ModelReader, PastReader
+from ceqs.queries import Around, ModelReader, PastReader, Services
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Served:
     past: Mapping[str, PastReader] = field(default_factory=dict[str, PastReader])
     around: Around = field(default_factory=Around)
     """Who carries on what is recorded, and whom this context hears."""
+    services: Services | None = None
+    """Other services, for aggregators."""
 
     @property
     def writable(self) -> Log:

@@ -14,6 +14,7 @@ from ceqs.server._calls import Calls
 from ceqs.server._command_stream import Streamed, add_command_stream, streamed
 from ceqs.server._commands import CommandExecutor
 from ceqs.server._events import Events
+from ceqs.server._gates import Gates
 from ceqs.server._handlers import Handlers, add_command, add_query
 from ceqs.server._platform import add_admin, add_events
 from ceqs.server._roles import Role
@@ -108,16 +109,27 @@ class Server:
         commands: list[Streamed] = []
         for name, one in self._served.items():
             states = States(one.context, one.log, capacity=self._settings.states)
+            answers: Answers | None = None
+            if Role.QUERIES in roles or one.context.guarded:
+                answers = Answers(
+                    one.context,
+                    one.log,
+                    states,
+                    one.models,
+                    past=one.past,
+                    hops=self._hops[name],
+                    services=one.services,
+                    stop=self._stop,
+                )
             if Role.COMMANDS in roles:
-                log = self._logs[name]
-                executor = CommandExecutor(one.context, log, states, max_waiting=self._settings.max_waiting)
+                gates = Gates(one.context, answers)
+                executor = CommandExecutor(
+                    one.context, self._logs[name], states, max_waiting=self._settings.max_waiting, gates=gates
+                )
                 for command in one.context.contract.commands.values():
                     add_command(handlers, name, command, executor, calls)
                 commands += streamed(one.context, executor)
-            if Role.QUERIES in roles:
-                answers = Answers(
-                    one.context, one.log, states, one.models, past=one.past, hops=self._hops[name], stop=self._stop
-                )
+            if Role.QUERIES in roles and answers is not None:
                 for query in one.context.contract.queries.values():
                     add_query(handlers, name, query, answers, calls)
         if Role.COMMANDS in roles:

@@ -162,7 +162,7 @@ class Queries(BankQueries):
     async def watch_total(self, request, session):
         return WatchTotalResponse(total=session.total)
 
-    async def get_motto(self, request):
+    async def get_motto(self, request, ctx):
         return GetMottoResponse(motto="money is time")
 
 

@@ -160,7 +160,7 @@ async def test_an_aggregator_is_asked_as_it_is(asking: Any) -> None:
 
 
 async def test_an_answer_of_another_type_is_the_handlers_error(asking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def wrong(request: Any) -> Any:
+    async def wrong(request: Any, ctx: Any) -> Any:
         return request
 
     monkeypatch.setitem(asking.context._methods, asking.rpc("GetMotto").path, wrong)

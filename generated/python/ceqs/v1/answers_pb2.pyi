@@ -110,6 +110,38 @@ class Age(_message.Message):
 Global___Age: _TypeAlias = Age  # noqa: Y015
 
 @_typing.final
+class PartAge(_message.Message):
+    """How old a part of an answer is, or why it is missing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGE_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    missing: _builtins.str
+    """Why nothing was answered; empty where something was."""
+    fallback: _builtins.bool
+    """Something else stands in for what is missing."""
+    @_builtins.property
+    def age(self) -> Global___Age:
+        """How old it is; unset where nothing was answered in time."""
+
+    def __init__(
+        self,
+        *,
+        age: Global___Age | None = ...,
+        missing: _builtins.str = ...,
+        fallback: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "fallback", b"fallback", "missing", b"missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartAge: _TypeAlias = PartAge  # noqa: Y015
+
+@_typing.final
 class ConsistencyToken(_message.Message):
     """What a consistency token says. Opaque to clients: they store it and hand it on as text."""
 

@@ -14,6 +14,7 @@ from typing import Never, TypeAlias
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Asker,
     Boundary,
     CommandHandler,
     Context,
@@ -42,6 +43,7 @@ from golden.comments.v1.in_pb2 import (
 
 __all__ = [
     "CONTRACT",
+    "CommentsAsker",
     "CommentsCommand",
     "CommentsContext",
     "CommentsEvent",
@@ -87,6 +89,10 @@ class NoteFoldBase(Fold, ABC):
     @abstractmethod
     def on_note_lost(self, note: Note, event: NoteLost) -> None:
         """\\"""
+
+
+class CommentsAsker(Asker):
+    """Asks the queries of comments."""
 
 
 class NoteCommands(CommandHandler, ABC):
@@ -135,15 +141,15 @@ class NoteGatekeeper(Gatekeeper):
     ceqs_service = "golden.comments.v1.NoteCommandsService"
 
     @unheard
-    async def write_note(self, request: WriteNoteRequest, ctx: Admission) -> None:
+    async def write_note(self, request: WriteNoteRequest, ctx: Admission[CommentsAsker]) -> None:
         """Let WriteNote pass, or raise Rejected."""
 
     @unheard
-    async def erase_note(self, request: EraseNoteRequest, ctx: Admission) -> None:
+    async def erase_note(self, request: EraseNoteRequest, ctx: Admission[CommentsAsker]) -> None:
         """Let EraseNote pass, or raise Rejected."""
 
     @unheard
-    async def burn_note(self, request: BurnNoteRequest, ctx: Admission) -> None:
+    async def burn_note(self, request: BurnNoteRequest, ctx: Admission[CommentsAsker]) -> None:
         """Let BurnNote pass, or raise Rejected."""
 
 
@@ -182,6 +188,7 @@ class CommentsContext(Context):
     """The context comments with its handlers."""
 
     ceqs_contract = CONTRACT
+    ceqs_asker = CommentsAsker
 
     def __init__(
         self,

@@ -13,13 +13,14 @@ from typing import Never, TypeAlias
 from google.protobuf.message import Message
 
 from ceqs.contract import read_contract
-from ceqs.model import Context, PublicHearing, Reaction, Subscriber, Upcasters, unheard
+from ceqs.model import Asker, Context, PublicHearing, Reaction, Subscriber, Upcasters, unheard
 
 from golden.events_only.v1 import in_pb2
 from golden.events_only.v1.in_pb2 import RateChanged
 
 __all__ = [
     "CONTRACT",
+    "EventsOnlyAsker",
     "EventsOnlyCommand",
     "EventsOnlyContext",
     "EventsOnlyEvent",
@@ -32,6 +33,10 @@ CONTRACT = read_contract(in_pb2.DESCRIPTOR)
 EventsOnlyEvent: TypeAlias = Never
 EventsOnlyPublicEvent: TypeAlias = RateChanged
 EventsOnlyCommand: TypeAlias = Never
+
+
+class EventsOnlyAsker(Asker):
+    """Asks the queries of events_only."""
 
 
 class EventsOnlySubscriber(PublicHearing, Subscriber):
@@ -49,6 +54,7 @@ class EventsOnlyContext(Context):
     """The context events_only with its handlers."""
 
     ceqs_contract = CONTRACT
+    ceqs_asker = EventsOnlyAsker
 
     def __init__(self, *, subscribers: Sequence[Subscriber] = (), upcasters: Sequence[Upcasters] = ()) -> None:
         super().__init__(subscribers=subscribers, upcasters=upcasters)

@@ -16,6 +16,7 @@ from typing import Never, TypeAlias
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Asker,
     Boundary,
     CommandHandler,
     Context,
@@ -37,6 +38,7 @@ from golden.shared.v1.shared_pb2 import Account as GoldenSharedV1Account, Paymen
 __all__ = [
     "CONTRACT",
     "AccountFoldBase",
+    "BillingAsker",
     "BillingCommand",
     "BillingContext",
     "BillingEvent",
@@ -65,6 +67,10 @@ class AccountFoldBase(Fold, ABC):
     @abstractmethod
     def on_paid(self, account: Account, event: Paid) -> None:
         """Money came in."""
+
+
+class BillingAsker(Asker):
+    """Asks the queries of billing."""
 
 
 class PaymentCommands(CommandHandler, ABC):
@@ -99,11 +105,11 @@ class PaymentGatekeeper(Gatekeeper):
     ceqs_service = "golden.files.v1.PaymentCommandsService"
 
     @unheard
-    async def pay(self, request: Payment, ctx: Admission) -> None:
+    async def pay(self, request: Payment, ctx: Admission[BillingAsker]) -> None:
         """Let Pay pass, or raise Rejected."""
 
     @unheard
-    async def pay_back(self, request: Payment.Back, ctx: Admission) -> None:
+    async def pay_back(self, request: Payment.Back, ctx: Admission[BillingAsker]) -> None:
         """Let PayBack pass, or raise Rejected."""
 
 
@@ -122,6 +128,7 @@ class BillingContext(Context):
     """The context billing with its handlers."""
 
     ceqs_contract = CONTRACT
+    ceqs_asker = BillingAsker
 
     def __init__(
         self,

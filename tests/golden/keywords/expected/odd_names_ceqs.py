@@ -16,6 +16,8 @@ from google.protobuf.message import Message as CeqsMessage
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Asked,
+    Asker,
     Boundary,
     CommandHandler,
     Context,
@@ -39,6 +41,8 @@ from golden.keywords.v1.in_pb2 import (
     Class,
     CloseRequest,
     Decision,
+    EventsRequest,
+    EventsResponse,
     FloatRequest,
     FloatResponse,
     ImportRequest,
@@ -62,6 +66,7 @@ __all__ = [
     "ClassGatekeeper",
     "ClassQueries",
     "EventProjection",
+    "OddNamesAsker",
     "OddNamesCommand",
     "OddNamesContext",
     "OddNamesEvent",
@@ -109,6 +114,22 @@ class RequestFoldBase(Fold, ABC):
         """Hear Reaction."""
 
 
+class OddNamesAsker(Asker):
+    """Asks the queries of odd_names."""
+
+    async def events(self, request: EventsRequest) -> Asked[EventsResponse]:
+        """Ask Events."""
+        return await self._ask("/golden.keywords.v1.ClassQueriesService/Events", request, EventsResponse)
+
+    async def lambda_(self, request: LambdaRequest) -> Asked[LambdaResponse]:
+        """Ask Lambda."""
+        return await self._ask("/golden.keywords.v1.ClassQueriesService/Lambda", request, LambdaResponse)
+
+    async def float(self, request: FloatRequest) -> Asked[FloatResponse]:
+        """Ask Float."""
+        return await self._ask("/golden.keywords.v1.ClassQueriesService/Float", request, FloatResponse)
+
+
 class ClassCommands(CommandHandler, ABC):
     """Decides the commands of golden.keywords.v1.ClassCommandsService."""
 
@@ -141,11 +162,11 @@ class ClassGatekeeper(Gatekeeper):
     ceqs_service = "golden.keywords.v1.ClassCommandsService"
 
     @unheard
-    async def import_(self, request: ImportRequest, ctx: Admission) -> None:
+    async def import_(self, request: ImportRequest, ctx: Admission[OddNamesAsker]) -> None:
         """Let Import pass, or raise Rejected."""
 
     @unheard
-    async def close(self, request: CloseRequest, ctx: Admission) -> None:
+    async def close(self, request: CloseRequest, ctx: Admission[OddNamesAsker]) -> None:
         """Let Close pass, or raise Rejected."""
 
 
@@ -242,6 +263,7 @@ class OddNamesContext(Context):
     """The context odd_names with its handlers."""
 
     ceqs_contract = CONTRACT
+    ceqs_asker = OddNamesAsker
 
     def __init__(
         self,

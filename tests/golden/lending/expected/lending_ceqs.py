@@ -16,6 +16,8 @@ from google.protobuf.message import Message
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Asked,
+    Asker,
     Boundary,
     CommandHandler,
     Context,
@@ -46,6 +48,8 @@ from golden.lending.v1.in_pb2 import (
     DescribeLoanResponse,
     FollowLoanRequest,
     FollowLoanResponse,
+    GetLoanRequest,
+    GetLoanResponse,
     GetReportRequest,
     GetReportResponse,
     LendBookRequest,
@@ -67,6 +71,8 @@ from golden.lending.v1.in_pb2 import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from ceqs.queries import Gathering
+
 __all__ = [
     "CONTRACT",
     "AnyCommands",
@@ -75,6 +81,7 @@ __all__ = [
     "AnyProjection",
     "AnyQueries",
     "BorrowedProjection",
+    "LendingAsker",
     "LendingCommand",
     "LendingContext",
     "LendingEvent",
@@ -153,6 +160,30 @@ class RegisterFoldBase(Fold, ABC):
         """A book got its number."""
 
 
+class LendingAsker(Asker):
+    """Asks the queries of lending."""
+
+    async def get_loan(self, request: GetLoanRequest) -> Asked[GetLoanResponse]:
+        """From the state, without code."""
+        return await self._ask("/golden.lending.v1.LoanQueriesService/GetLoan", request, GetLoanResponse)
+
+    async def describe_loan(self, request: DescribeLoanRequest) -> Asked[DescribeLoanResponse]:
+        """From the state, with code."""
+        return await self._ask("/golden.lending.v1.LoanQueriesService/DescribeLoan", request, DescribeLoanResponse)
+
+    async def list_borrowed(self, request: ListBorrowedRequest) -> Asked[ListBorrowedResponse]:
+        """From a projection."""
+        return await self._ask("/golden.lending.v1.ReportQueriesService/ListBorrowed", request, ListBorrowedResponse)
+
+    async def list_readers(self, request: ListReadersRequest) -> Asked[ListReadersResponse]:
+        """From another projection."""
+        return await self._ask("/golden.lending.v1.ReportQueriesService/ListReaders", request, ListReadersResponse)
+
+    async def get_report(self, request: GetReportRequest) -> Asked[GetReportResponse]:
+        """From several models."""
+        return await self._ask("/golden.lending.v1.ReportQueriesService/GetReport", request, GetReportResponse)
+
+
 class LoanCommands(CommandHandler, ABC):
     """Lends books and takes them back."""
 
@@ -211,15 +242,15 @@ class LoanGatekeeper(Gatekeeper):
     ceqs_service = "golden.lending.v1.LoanCommandsService"
 
     @unheard
-    async def lend_book(self, request: LendBookRequest, ctx: Admission) -> None:
+    async def lend_book(self, request: LendBookRequest, ctx: Admission[LendingAsker]) -> None:
         """Let LendBook pass, or raise Rejected."""
 
     @unheard
-    async def return_book(self, request: ReturnBookRequest, ctx: Admission) -> None:
+    async def return_book(self, request: ReturnBookRequest, ctx: Admission[LendingAsker]) -> None:
         """Let ReturnBook pass, or raise Rejected."""
 
     @unheard
-    async def reserve_book(self, request: ReserveBookRequest, ctx: Admission) -> None:
+    async def reserve_book(self, request: ReserveBookRequest, ctx: Admission[LendingAsker]) -> None:
         """Let ReserveBook pass, or raise Rejected."""
 
 
@@ -229,7 +260,7 @@ class RegisterGatekeeper(Gatekeeper):
     ceqs_service = "golden.lending.v1.RegisterCommandsService"
 
     @unheard
-    async def register_book(self, request: RegisterBookRequest, ctx: Admission) -> None:
+    async def register_book(self, request: RegisterBookRequest, ctx: Admission[LendingAsker]) -> None:
         """Let RegisterBook pass, or raise Rejected."""
 
 
@@ -311,7 +342,7 @@ class ReportQueries(QueryHandler, ABC):
         """From another projection."""
 
     @abstractmethod
-    async def get_report(self, request: GetReportRequest) -> GetReportResponse:
+    async def get_report(self, request: GetReportRequest, ctx: Gathering[LendingAsker]) -> GetReportResponse:
         """From several models."""
 
 
@@ -419,6 +450,7 @@ class LendingContext(Context):
     """The context lending with its handlers."""
 
     ceqs_contract = CONTRACT
+    ceqs_asker = LendingAsker
 
     def __init__(
         self,

@@ -14,6 +14,8 @@ from typing import Never, TypeAlias
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Asked,
+    Asker,
     Boundary,
     CommandHandler,
     Context,
@@ -28,13 +30,14 @@ from ceqs.model import (
 )
 
 from golden.minimal.v1 import in_pb2
-from golden.minimal.v1.in_pb2 import CountRequest, Counted, Counter
+from golden.minimal.v1.in_pb2 import CountRequest, Counted, Counter, GetCounterRequest, GetCounterResponse
 
 __all__ = [
     "CONTRACT",
     "CounterCommands",
     "CounterFoldBase",
     "CounterGatekeeper",
+    "MinimalAsker",
     "MinimalCommand",
     "MinimalContext",
     "MinimalEvent",
@@ -60,6 +63,14 @@ class CounterFoldBase(Fold, ABC):
         """Hear Counted."""
 
 
+class MinimalAsker(Asker):
+    """Asks the queries of minimal."""
+
+    async def get_counter(self, request: GetCounterRequest) -> Asked[GetCounterResponse]:
+        """Ask GetCounter."""
+        return await self._ask("/golden.minimal.v1.CounterQueriesService/GetCounter", request, GetCounterResponse)
+
+
 class CounterCommands(CommandHandler, ABC):
     """Decides the commands of golden.minimal.v1.CounterCommandsService."""
 
@@ -81,7 +92,7 @@ class CounterGatekeeper(Gatekeeper):
     ceqs_service = "golden.minimal.v1.CounterCommandsService"
 
     @unheard
-    async def count(self, request: CountRequest, ctx: Admission) -> None:
+    async def count(self, request: CountRequest, ctx: Admission[MinimalAsker]) -> None:
         """Let Count pass, or raise Rejected."""
 
 
@@ -100,6 +111,7 @@ class MinimalContext(Context):
     """The context minimal with its handlers."""
 
     ceqs_contract = CONTRACT
+    ceqs_asker = MinimalAsker
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Never, TypeAlias
 
 from ceqs.contract import read_contract
-from ceqs.model import Context, PrivateHearing, Reaction, Subscriber, Upcasters, unheard
+from ceqs.model import Asker, Context, PrivateHearing, Reaction, Subscriber, Upcasters, unheard
 
 from golden.moved.v1.first_pb2 import OrderPlaced as GoldenMovedV1OrderPlaced
 from golden.moved.v2 import in_pb2
@@ -20,6 +20,7 @@ from golden.moved.v2.in_pb2 import OrderPlaced
 
 __all__ = [
     "CONTRACT",
+    "MovedAsker",
     "MovedCommand",
     "MovedContext",
     "MovedEvent",
@@ -33,6 +34,10 @@ CONTRACT = read_contract(in_pb2.DESCRIPTOR)
 MovedEvent: TypeAlias = OrderPlaced
 MovedPublicEvent: TypeAlias = Never
 MovedCommand: TypeAlias = Never
+
+
+class MovedAsker(Asker):
+    """Asks the queries of moved."""
 
 
 class MovedPrivateSubscriber(PrivateHearing, Subscriber):
@@ -70,6 +75,7 @@ class MovedContext(Context):
     """The context moved with its handlers."""
 
     ceqs_contract = CONTRACT
+    ceqs_asker = MovedAsker
 
     def __init__(self, *, subscribers: Sequence[Subscriber] = (), upcasters: Sequence[Upcasters]) -> None:
         super().__init__(subscribers=subscribers, upcasters=upcasters)

@@ -14,6 +14,7 @@ from typing import Never, TypeAlias
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Asker,
     Boundary,
     CommandHandler,
     Context,
@@ -24,6 +25,7 @@ from ceqs.model import (
     ProcessManager,
     Reaction,
     Subscriber,
+    Upcasters,
     unheard,
 )
 
@@ -32,6 +34,7 @@ from golden.processes.v1.in_pb2 import GiveBackRequest, PartArrived, Repair, Tak
 
 __all__ = [
     "CONTRACT",
+    "ProcessesAsker",
     "ProcessesCommand",
     "ProcessesContext",
     "ProcessesEvent",
@@ -64,6 +67,10 @@ class ThingFoldBase(Fold, ABC):
         """A thing has come in."""
 
 
+class ProcessesAsker(Asker):
+    """Asks the queries of processes."""
+
+
 class RepairCommands(CommandHandler, ABC):
     """Takes things in and gives them back."""
 
@@ -94,11 +101,11 @@ class RepairGatekeeper(Gatekeeper):
     ceqs_service = "golden.processes.v1.RepairCommandsService"
 
     @unheard
-    async def take_in(self, request: TakeInRequest, ctx: Admission) -> None:
+    async def take_in(self, request: TakeInRequest, ctx: Admission[ProcessesAsker]) -> None:
         """Let TakeIn pass, or raise Rejected."""
 
     @unheard
-    async def give_back(self, request: GiveBackRequest, ctx: Admission) -> None:
+    async def give_back(self, request: GiveBackRequest, ctx: Admission[ProcessesAsker]) -> None:
         """Let GiveBack pass, or raise Rejected."""
 
 
@@ -140,6 +147,7 @@ class ProcessesContext(Context):
     """The context processes with its handlers."""
 
     ceqs_contract = CONTRACT
+    ceqs_asker = ProcessesAsker
 
     def __init__(
         self,
@@ -148,5 +156,8 @@ class ProcessesContext(Context):
         folds: Sequence[ThingFoldBase],
         gatekeepers: Sequence[RepairGatekeeper] = (),
         subscribers: Sequence[Subscriber],
+        upcasters: Sequence[Upcasters] = (),
     ) -> None:
-        super().__init__(commands=commands, folds=folds, gatekeepers=gatekeepers, subscribers=subscribers)
+        super().__init__(
+            commands=commands, folds=folds, gatekeepers=gatekeepers, subscribers=subscribers, upcasters=upcasters
+        )

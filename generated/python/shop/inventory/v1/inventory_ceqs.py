@@ -21,6 +21,8 @@ from google.protobuf.message import Message
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Asked,
+    Asker,
     Boundary,
     CommandHandler,
     Context,
@@ -57,6 +59,8 @@ from shop.inventory.v1.events_pb2 import (
 )
 from shop.inventory.v1.public_events_pb2 import StockDepleted, StockReplenished
 from shop.inventory.v1.queries_pb2 import (
+    GetStockRequest,
+    GetStockResponse,
     GetStockTotalsRequest,
     GetStockTotalsResponse,
     ListStockRequest,
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTRACT",
+    "InventoryAsker",
     "InventoryCommand",
     "InventoryCommands",
     "InventoryContext",
@@ -123,6 +128,24 @@ class StockFoldBase(Fold, ABC):
     @abstractmethod
     def on_stock_adjusted(self, stock: Stock, event: StockAdjusted) -> None:
         """The books were brought into line with the shelf."""
+
+
+class InventoryAsker(Asker):
+    """Asks the queries of inventory."""
+
+    async def get_stock(self, request: GetStockRequest) -> Asked[GetStockResponse]:
+        """Gives the stock of a product."""
+        return await self._ask("/shop.inventory.v1.InventoryQueriesService/GetStock", request, GetStockResponse)
+
+    async def list_stock(self, request: ListStockRequest) -> Asked[ListStockResponse]:
+        """Gives the stock of products, in the order of their codes."""
+        return await self._ask("/shop.inventory.v1.InventoryQueriesService/ListStock", request, ListStockResponse)
+
+    async def get_stock_totals(self, request: GetStockTotalsRequest) -> Asked[GetStockTotalsResponse]:
+        """Sums up the warehouse."""
+        return await self._ask(
+            "/shop.inventory.v1.InventoryQueriesService/GetStockTotals", request, GetStockTotalsResponse
+        )
 
 
 class InventoryCommands(CommandHandler, ABC):
@@ -181,19 +204,19 @@ class InventoryGatekeeper(Gatekeeper):
     ceqs_service = "shop.inventory.v1.InventoryCommandsService"
 
     @unheard
-    async def receive_stock(self, request: ReceiveStockRequest, ctx: Admission) -> None:
+    async def receive_stock(self, request: ReceiveStockRequest, ctx: Admission[InventoryAsker]) -> None:
         """Let ReceiveStock pass, or raise Rejected."""
 
     @unheard
-    async def move_stock(self, request: MoveStockRequest, ctx: Admission) -> None:
+    async def move_stock(self, request: MoveStockRequest, ctx: Admission[InventoryAsker]) -> None:
         """Let MoveStock pass, or raise Rejected."""
 
     @unheard
-    async def return_stock(self, request: ReturnStockRequest, ctx: Admission) -> None:
+    async def return_stock(self, request: ReturnStockRequest, ctx: Admission[InventoryAsker]) -> None:
         """Let ReturnStock pass, or raise Rejected."""
 
     @unheard
-    async def adjust_stock(self, request: AdjustStockRequest, ctx: Admission) -> None:
+    async def adjust_stock(self, request: AdjustStockRequest, ctx: Admission[InventoryAsker]) -> None:
         """Let AdjustStock pass, or raise Rejected."""
 
 
@@ -334,6 +357,7 @@ class InventoryContext(Context):
     """The context inventory with its handlers."""
 
     ceqs_contract = CONTRACT
+    ceqs_asker = InventoryAsker
 
     def __init__(
         self,

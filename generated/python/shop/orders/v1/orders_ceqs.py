@@ -21,6 +21,8 @@ from google.protobuf.message import Message
 from ceqs.contract import read_contract
 from ceqs.model import (
     Admission,
+    Asked,
+    Asker,
     Boundary,
     CommandHandler,
     Context,
@@ -56,6 +58,12 @@ from shop.orders.v1.events_pb2 import (
 )
 from shop.orders.v1.public_events_pb2 import OrderAccepted, OrderWithdrawn
 from shop.orders.v1.queries_pb2 import (
+    GetCreditNoteRequest,
+    GetCreditNoteResponse,
+    GetOrderRequest,
+    GetOrderResponse,
+    GetProductRequest,
+    GetProductResponse,
     GetSalesRequest,
     GetSalesResponse,
     ListCustomerHistoryRequest,
@@ -78,6 +86,7 @@ __all__ = [
     "OrderFoldBase",
     "OrderGatekeeper",
     "OrderQueries",
+    "OrdersAsker",
     "OrdersCommand",
     "OrdersContext",
     "OrdersEvent",
@@ -161,6 +170,38 @@ class ProductFoldBase(Fold, ABC):
         """The warehouse has a depleted product again."""
 
 
+class OrdersAsker(Asker):
+    """Asks the queries of orders."""
+
+    async def get_order(self, request: GetOrderRequest) -> Asked[GetOrderResponse]:
+        """Gives one order."""
+        return await self._ask("/shop.orders.v1.OrderQueriesService/GetOrder", request, GetOrderResponse)
+
+    async def get_credit_note(self, request: GetCreditNoteRequest) -> Asked[GetCreditNoteResponse]:
+        """Gives one credit note."""
+        return await self._ask("/shop.orders.v1.OrderQueriesService/GetCreditNote", request, GetCreditNoteResponse)
+
+    async def get_product(self, request: GetProductRequest) -> Asked[GetProductResponse]:
+        """Says whether a product is depleted."""
+        return await self._ask("/shop.orders.v1.OrderQueriesService/GetProduct", request, GetProductResponse)
+
+    async def get_sales(self, request: GetSalesRequest) -> Asked[GetSalesResponse]:
+        """Gives what was sold and credited: in total, by country, and the products that sold best."""
+        return await self._ask("/shop.orders.v1.OrderQueriesService/GetSales", request, GetSalesResponse)
+
+    async def list_product_sales(self, request: ListProductSalesRequest) -> Asked[ListProductSalesResponse]:
+        """Gives what was sold and credited of products and charges."""
+        return await self._ask(
+            "/shop.orders.v1.OrderQueriesService/ListProductSales", request, ListProductSalesResponse
+        )
+
+    async def list_customer_history(self, request: ListCustomerHistoryRequest) -> Asked[ListCustomerHistoryResponse]:
+        """Gives the orders and credit notes of one customer, oldest first."""
+        return await self._ask(
+            "/shop.orders.v1.OrderQueriesService/ListCustomerHistory", request, ListCustomerHistoryResponse
+        )
+
+
 class OrderCommands(CommandHandler, ABC):
     """Takes orders and gives credit."""
 
@@ -226,23 +267,23 @@ class OrderGatekeeper(Gatekeeper):
     ceqs_service = "shop.orders.v1.OrderCommandsService"
 
     @unheard
-    async def place_order(self, request: PlaceOrderRequest, ctx: Admission) -> None:
+    async def place_order(self, request: PlaceOrderRequest, ctx: Admission[OrdersAsker]) -> None:
         """Let PlaceOrder pass, or raise Rejected."""
 
     @unheard
-    async def cancel_order(self, request: CancelOrderRequest, ctx: Admission) -> None:
+    async def cancel_order(self, request: CancelOrderRequest, ctx: Admission[OrdersAsker]) -> None:
         """Let CancelOrder pass, or raise Rejected."""
 
     @unheard
-    async def issue_credit_note(self, request: IssueCreditNoteRequest, ctx: Admission) -> None:
+    async def issue_credit_note(self, request: IssueCreditNoteRequest, ctx: Admission[OrdersAsker]) -> None:
         """Let IssueCreditNote pass, or raise Rejected."""
 
     @unheard
-    async def mark_product_depleted(self, request: MarkProductDepletedRequest, ctx: Admission) -> None:
+    async def mark_product_depleted(self, request: MarkProductDepletedRequest, ctx: Admission[OrdersAsker]) -> None:
         """Let MarkProductDepleted pass, or raise Rejected."""
 
     @unheard
-    async def mark_product_available(self, request: MarkProductAvailableRequest, ctx: Admission) -> None:
+    async def mark_product_available(self, request: MarkProductAvailableRequest, ctx: Admission[OrdersAsker]) -> None:
         """Let MarkProductAvailable pass, or raise Rejected."""
 
 
@@ -416,6 +457,7 @@ class OrdersContext(Context):
     """The context orders with its handlers."""
 
     ceqs_contract = CONTRACT
+    ceqs_asker = OrdersAsker
 
     def __init__(
         self,
