@@ -33,6 +33,7 @@ from ceqs.contract._types import (
     StateType,
     TagField,
 )
+from ceqs.contract._value import value
 from ceqs.contract._wire import prefix
 
 __all__ = [
@@ -75,5 +76,6 @@ __all__ = [
     "tag_fields",
     "tags_of",
     "upcaster_method",
+    "value",
     "version_of",
 ]

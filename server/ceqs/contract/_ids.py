@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 
 _RANDOM_BITS = 74
+_LOW_BITS = 62
+_LOW = (1 << _LOW_BITS) - 1
+_VARIANT = 2 << _LOW_BITS
 _DRAWS = struct.Struct("256I")
 
 
@@ -18,21 +21,27 @@ class Uuid7:
         self._clock = clock
         self._milliseconds = 0
         self._random = 0
+        self._prefix = ""
         self._draws = _draws()
 
     def __call__(self) -> str:
         """Give a new id: lower case with hyphens."""
         now = self._clock() // 1_000_000
         if now > self._milliseconds:
-            # The top bit stays clear, so that counting within a millisecond has room.
-            self._milliseconds, self._random = now, secrets.randbits(_RANDOM_BITS - 1)
+            self._begin(now)
         else:
             self._random += 1 + next(self._draws)
             if self._random >> _RANDOM_BITS:
-                self._milliseconds, self._random = self._milliseconds + 1, secrets.randbits(_RANDOM_BITS - 1)
-        high, low = self._random >> 62, self._random & ((1 << 62) - 1)
-        digits = f"{self._milliseconds << 80 | 7 << 76 | high << 64 | 2 << 62 | low:032x}"
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+                self._begin(self._milliseconds + 1)
+        low = f"{_VARIANT | self._random & _LOW:016x}"
+        return f"{self._prefix}{self._random >> _LOW_BITS:03x}-{low[:4]}-{low[4:]}"
+
+    def _begin(self, milliseconds: int) -> None:
+        """Begin a millisecond: its digits are the same for all of its ids."""
+        # The top bit stays clear, so that counting within a millisecond has room.
+        self._milliseconds, self._random = milliseconds, secrets.randbits(_RANDOM_BITS - 1)
+        digits = f"{milliseconds:012x}"
+        self._prefix = f"{digits[:8]}-{digits[8:]}-7"
 
 
 def _draws() -> Iterator[int]:

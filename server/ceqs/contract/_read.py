@@ -265,7 +265,7 @@ def _command(method: MethodDescriptor, states: dict[str, StateType]) -> CommandR
         state=states[options.state],
         tags=tag_fields(request),
         command_id_field=command_id_field(request),
-        receipt_field=field_of_type(response, RECEIPT),
+        receipt_number=_number(response, field_of_type(response, RECEIPT)),
         answers=bool(own_fields(response)),
     )
 
@@ -292,3 +292,7 @@ def _query(method: MethodDescriptor, states: dict[str, StateType]) -> QueryRpc:
         parts_field=parts_field(method.output_type),
         state_field=own[0].name if fills_itself and not own[0].is_repeated else "",
     )
+
+
+def _number(message: Descriptor, field: str) -> int:
+    return message.fields_by_name[field].number if field else 0

@@ -26,9 +26,12 @@ def tags_of(message: Message, fields: Iterable[TagField]) -> tuple[str, ...]:
     tags: dict[str, None] = {}
     for tag in fields:
         value = getattr(message, tag.field)
-        for one in value if tag.repeated else (value,):
-            if one != "" and (one or tag.repeated):
-                tags[f"{tag.key}:{checked_value(tag.field, str(one))}"] = None
+        if tag.repeated:
+            for one in value:
+                if one != "":
+                    tags[f"{tag.key}:{checked_value(tag.field, str(one))}"] = None
+        elif value:
+            tags[f"{tag.key}:{checked_value(tag.field, str(value))}"] = None
     return tuple(tags)
 
 
@@ -41,6 +44,8 @@ def bucket_of(event: EventType, tags: Iterable[str]) -> int:
 
 def checked_value(field: str, value: str) -> str:
     """Give the value of a tag. Raises Invalid, naming the field, where it is too long or has control characters."""
+    if len(value) <= MAX_TAG_VALUE and value.isascii() and value.isprintable():
+        return value
     if len(value.encode()) > MAX_TAG_VALUE:
         raise Invalid(violations=[Violation(field, f"must be at most {MAX_TAG_VALUE} bytes long")])
     if _CONTROL.search(value):

@@ -82,9 +82,12 @@ class EventType:
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class StateType:
-    """A state: its boundary (tag keys) and the events it folds, by name in the contract's order."""
+    """A state: its boundary (tag keys) and the events it folds, by name in the contract's order.
+
+    Equal to itself only: boundaries are looked up by it.
+    """
 
     name: str
     full_name: str
@@ -113,8 +116,8 @@ class CommandRpc:
     tags: tuple[TagField, ...]
     command_id_field: str
     """The request's field that carries the command id; empty where none is annotated."""
-    receipt_field: str
-    """The response's field of type ceqs.v1.Receipt; empty where it has none."""
+    receipt_number: int
+    """The number of the response's field of type ceqs.v1.Receipt; 0 where it has none."""
     answers: bool
     """Whether the response has fields of its own, which the handler fills."""
 

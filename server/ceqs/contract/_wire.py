@@ -10,10 +10,11 @@ _LENGTH_DELIMITED = 2
 @lru_cache(maxsize=4096)
 def prefix(field: int, length: int) -> bytes:
     """Give what stands before the bytes of a message in a field: the field's number, and the length."""
-    return _varint(field << 3 | _LENGTH_DELIMITED) + _varint(length)
+    return varint(field << 3 | _LENGTH_DELIMITED) + varint(length)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Give a number that is not negative in its encoding."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

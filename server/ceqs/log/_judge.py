@@ -14,9 +14,10 @@ from ceqs.errors import CeqsError, Conflict, DuplicateCommand, Expired, OutOfRan
 from ceqs.log._kept import KeptRow, to_row
 from ceqs.log._prepare import Prepared
 from ceqs.log._times import to_micros
-from ceqs.log._types import Appended, Condition, Head, NewEvent
+from ceqs.log._types import Appended, Condition, Entry, Head, NewEvent
 from ceqs.model import item_matches
 from ceqs.v1.answers_pb2 import Receipt
+from ceqs.v1.events_pb2 import RecordedEvent
 
 Outcome: TypeAlias = Appended | CeqsError
 
@@ -179,40 +180,25 @@ class Recording(NamedTuple):
 def _accept(prepared: Prepared, verdict: Verdict, recording: Recording) -> Appended:
     entry, head = prepared.entry, verdict.head
     position, public_position = head.position, head.public_position
-    for event, envelope in zip(entry.events, prepared.envelopes, strict=True):
+    for event in entry.events:
         position += 1
         public_position += event.public
-        envelope.position = position
-        envelope.public_position = public_position if event.public else 0
-        envelope.recorded_at.CopyFrom(recording.stamp)
-        verdict.events.append(
-            EventRow(
-                position,
-                public_position if event.public else None,
-                event.id,
-                event.type,
-                event.bucket,
-                recording.micros,
-                entry.command_id,
-                envelope.SerializeToString(),
-            )
-        )
+        verdict.events.append(_event(entry, event, position, public_position if event.public else None, recording))
         verdict.tags += [TagRow(tag, position, event.type) for tag in dict.fromkeys(event.tags)]
+    stamp = recording.stamp if entry.events else head.recorded_at and timestamp(head.recorded_at)
     receipt = Receipt(
         command_id=entry.command_id,
         log_id=head.log_id,
         position=position,
         event_ids=[event.id for event in entry.events],
+        recorded_at=stamp,
         token=encode_token({head.log_id: position}),
         public_position=public_position if public_position > head.public_position else 0,
     )
     if entry.events:
-        receipt.recorded_at.CopyFrom(recording.stamp)
         verdict.head = Head(head.log_id, position, public_position, recording.time, head.epoch)
         if entry.keeps and entry.condition:
             verdict.keeps[entry.keeps.state, entry.keeps.tag] = to_row(entry.keeps, position)
-    elif head.recorded_at:
-        receipt.recorded_at.CopyFrom(timestamp(head.recorded_at))
     encoded = receipt.SerializeToString()
     if entry.events or entry.remember:
         verdict.commands[entry.command_id] = CommandRow(
@@ -225,6 +211,35 @@ def _accept(prepared: Prepared, verdict: Verdict, recording: Recording) -> Appen
             entry.response,
         )
     return Appended(receipt, encoded, entry.response, first_position=head.position + 1 if entry.events else 0)
+
+
+def _event(entry: Entry, event: NewEvent, position: int, public_position: int | None, recording: Recording) -> EventRow:
+    envelope = RecordedEvent(
+        id=event.id,
+        position=position,
+        public_position=public_position,
+        type=event.type,
+        payload=event.payload,
+        recorded_at=recording.stamp,
+        command_id=entry.command_id,
+        causation_id=entry.causation_id,
+        correlation_id=entry.correlation_id,
+        actor=entry.actor,
+        traceparent=entry.traceparent,
+        schema_version=event.version,
+        bucket=event.bucket,
+        causation_depth=entry.causation_depth,
+    )
+    return EventRow(
+        position,
+        public_position,
+        event.id,
+        event.type,
+        event.bucket,
+        recording.micros,
+        entry.command_id,
+        envelope.SerializeToString(),
+    )
 
 
 def timestamp(time: dt.datetime) -> Timestamp:
@@ -257,7 +272,7 @@ class _Proposed:
         if not items:
             return any(_counts(group, within, beside) for _, group in self._events)
         return any(
-            _counts(group, within, beside) and item_matches(item, event.type, frozenset(event.tags))
+            _counts(group, within, beside) and item_matches(item, event.type, event.tags)
             for item in items
             for event, group in (self._by_tag.get(min(item.tags), ()) if item.tags else self._events)
         )

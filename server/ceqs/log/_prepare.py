@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from ceqs.contract import value
 from ceqs.errors import Invalid, Violation
 from ceqs.log._types import (
     MAX_COMMAND_ID_BYTES,
@@ -14,17 +14,14 @@ from ceqs.log._types import (
     MAX_EVENT_TAGS,
     MAX_TAG_BYTES,
     Entry,
-    NewEvent,
 )
-from ceqs.v1.events_pb2 import RecordedEvent
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Prepared:
-    """An entry, and its events' envelopes, which lack only the positions and the time."""
+    """An entry that was looked at by itself."""
 
     entry: Entry
-    envelopes: tuple[RecordedEvent, ...]
     group: int = 0
     """Entries of one group are decided in sequence: each knows what those before it would append."""
     invalid: Invalid | None = None
@@ -32,10 +29,10 @@ class Prepared:
 
 
 def prepare(entry: Entry, group: int = 0) -> Prepared:
-    """Check an entry against the limits and build its envelopes."""
+    """Check an entry against the limits."""
     if not _is_fit(entry) and (violations := list(_violations(entry))):
-        return Prepared(entry, (), group, Invalid(violations=violations))
-    return Prepared(entry, tuple(_envelope(entry, event) for event in entry.events), group)
+        return Prepared(entry, group, Invalid(violations=violations))
+    return Prepared(entry, group)
 
 
 def _is_fit(entry: Entry) -> bool:
@@ -47,17 +44,22 @@ def _is_fit(entry: Entry) -> bool:
             texts += item.tags
     if keep := entry.keeps:
         texts += keep.state, keep.tag, keep.fingerprint
+    size = 0
     for event in entry.events:
         texts += event.id, event.type, *event.tags
+        size += len(event.payload)
         if len(event.payload) > MAX_EVENT_BYTES or len(event.tags) > MAX_EVENT_TAGS:
             return False
-        if sum(map(len, event.tags)) > MAX_TAG_BYTES:
-            return False
-    if len(entry.events) > MAX_ENTRY_EVENTS or sum(len(event.payload) for event in entry.events) > MAX_ENTRY_BYTES:
-        return False
     together = "".join(texts)
-    # In ASCII, a character is a byte.
-    return together.isascii() and "\0" not in together and 0 < len(entry.command_id) <= MAX_COMMAND_ID_BYTES
+    # In ASCII, a character is a byte. Where all the texts are short, so are the tags of each event.
+    return (
+        together.isascii()
+        and "\0" not in together
+        and len(together) <= MAX_TAG_BYTES
+        and size <= MAX_ENTRY_BYTES
+        and len(entry.events) <= MAX_ENTRY_EVENTS
+        and 0 < len(entry.command_id) <= MAX_COMMAND_ID_BYTES
+    )
 
 
 def _violations(entry: Entry) -> Iterator[Violation]:
@@ -102,19 +104,3 @@ def _unstorable(where: str, *texts: str) -> Iterator[Violation]:
 
 def _bytes(text: str) -> bytes:
     return text.encode(errors="surrogatepass")
-
-
-def _envelope(entry: Entry, event: NewEvent) -> RecordedEvent:
-    return RecordedEvent(
-        id=event.id,
-        type=event.type,
-        payload=event.payload,
-        command_id=entry.command_id,
-        causation_id=entry.causation_id,
-        correlation_id=entry.correlation_id,
-        actor=entry.actor,
-        traceparent=entry.traceparent,
-        schema_version=event.version,
-        bucket=event.bucket,
-        causation_depth=entry.causation_depth,
-    )

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
-from ceqs.contract import Contract
+from ceqs.contract import Contract, value
 from ceqs.errors import CeqsError
 from ceqs.model import ALL, Query
 from ceqs.v1.answers_pb2 import Receipt
@@ -28,7 +28,7 @@ MAX_SLICE_BYTES = 1024 * 1024
 """How many bytes one read gives at most, as a message that has the events in a field."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NewEvent:
     """An event before it is recorded."""
 
@@ -54,7 +54,7 @@ class StoredEvent(NamedTuple):
     envelope: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Condition:
     """Append only if no event after the position `after` matches the query."""
 
@@ -91,7 +91,7 @@ class Kept(NamedTuple):
     body: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Entry:
     """What one command appends: events in order, together or not at all.
 
@@ -122,7 +122,7 @@ class Entry:
     """On the clock of time.monotonic(): when it has passed before the transaction begins, nothing is appended."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Appended:
     """The outcome of an entry that was accepted, now or (`repeated`) when its command id was first seen."""
 
@@ -135,7 +135,7 @@ class Appended:
     """Position of the entry's first event; 0 where it had none or was repeated."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Head:
     """Where the log stands."""
 

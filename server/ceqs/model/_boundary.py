@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import field, replace
+from functools import lru_cache
 
 from google.protobuf.message import Message
 
-from ceqs.contract import EventType, StateType, TagField, checked_value, tags_of
+from ceqs.contract import EventType, StateType, TagField, checked_value, tags_of, value
 from ceqs.errors import Invalid, Misconfigured, Violation
 from ceqs.model._query import Query, QueryItem, matches
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Boundary:
     """The events of a state's types that carry any of the tags; all events of its types where there is no tag.
 
@@ -29,19 +30,20 @@ class Boundary:
     query: Query
     tailored: bool = False
     """Whether code has narrowed or widened it: its state is then another one than that of the whole boundary."""
+    key: tuple[str, tuple[str, ...]] = field(init=False, compare=False, repr=False)
+    """What tells this boundary from others; the same text in every process."""
 
-    @property
-    def key(self) -> tuple[str, tuple[str, ...]]:
-        """What tells this boundary from others; the same text in every process."""
-        if not self.tailored:
-            return self.state.name, self.tags
-        # No tag has a line break in it.
-        items = ("\n".join(("", *sorted(item.types), "", *sorted(item.tags))) for item in self.query.items)
-        return self.state.name, (*self.tags, *sorted(items))
+    def __post_init__(self) -> None:
+        parts = self.tags
+        if self.tailored:
+            # No tag has a line break in it.
+            items = ("\n".join(("", *sorted(item.types), "", *sorted(item.tags))) for item in self.query.items)
+            parts = (*self.tags, *sorted(items))
+        object.__setattr__(self, "key", (self.state.name, parts))
 
     def holds(self, event_type: str, tags: Iterable[str]) -> bool:
         """Whether an event of that type with these tags belongs to the boundary."""
-        return matches(self.query, event_type, frozenset(tags))
+        return matches(self.query, event_type, tags)
 
     def values(self) -> dict[str, str]:
         """Give the value of each tag key that has exactly one."""
@@ -133,7 +135,15 @@ def boundary_of(state: StateType, fields: Sequence[TagField], request: Message) 
     Raises Invalid, naming the field, where the request has no value for a key of the boundary: leaving the key out
     would widen the boundary.
     """
-    tags = tags_of(request, fields)
+    boundary = _addressed(state, tags_of(request, fields))
+    if isinstance(boundary, str):
+        raise _without(boundary, fields, request)
+    return boundary
+
+
+@lru_cache(maxsize=10_000)
+def _addressed(state: StateType, tags: tuple[str, ...]) -> Boundary | str:
+    """Give the boundary that tags address, or the key that none of them is of."""
     if not state.types:
         raise Misconfigured(f"the state {state.full_name} folds no event; name some in its option `folds`")
     if not state.boundary:
@@ -142,7 +152,7 @@ def boundary_of(state: StateType, fields: Sequence[TagField], request: Message) 
     for key in state.boundary:
         of_key = [tag for tag in tags if tag.startswith(key + ":")]
         if not of_key:
-            raise _without(key, fields, request)
+            return key
         chosen.update(of_key)
     ordered = tuple(sorted(chosen))
     return Boundary(state, ordered, Query(tuple(QueryItem(state.types, frozenset((tag,))) for tag in ordered)))

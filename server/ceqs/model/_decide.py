@@ -10,13 +10,13 @@ from typing import Any, cast
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ceqs.contract import CommandRpc, Contract, StateType
+from ceqs.contract import CommandRpc, Contract, StateType, value
 from ceqs.errors import Misconfigured
 from ceqs.model._decoding import Upcast
 from ceqs.model._fingerprint import fingerprint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Decision:
     """What a command handler may know besides the request and the state."""
 
@@ -45,7 +45,7 @@ class Recorded:
     actor: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Decided:
     """The outcome of a decision: events in order, and the response where the handler returned one."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from collections.abc import Iterable
+
+from ceqs.contract import value
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class QueryItem:
     """Events of any of the types (all types where empty) that carry all of the tags."""
 
@@ -14,7 +15,7 @@ class QueryItem:
     tags: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Query:
     """Events that any of the items matches; every event where there is no item (see https://dcb.events)."""
 
@@ -24,11 +25,14 @@ class Query:
 ALL = Query()
 
 
-def matches(query: Query, event_type: str, tags: AbstractSet[str]) -> bool:
+def matches(query: Query, event_type: str, tags: Iterable[str]) -> bool:
     """Whether any item of the query matches: items OR-ed, types OR-ed, tags AND-ed (see https://dcb.events)."""
-    return not query.items or any(item_matches(item, event_type, tags) for item in query.items)
+    for item in query.items:  # a generator costs more than what it looks at
+        if item_matches(item, event_type, tags):
+            return True
+    return not query.items
 
 
-def item_matches(item: QueryItem, event_type: str, tags: AbstractSet[str]) -> bool:
+def item_matches(item: QueryItem, event_type: str, tags: Iterable[str]) -> bool:
     """Whether the event is of one of the item's types and carries all of its tags."""
-    return (not item.types or event_type in item.types) and item.tags <= tags
+    return (not item.types or event_type in item.types) and item.tags.issubset(tags)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
 
-from ceqs.contract import Persistence, StateType
+from ceqs.contract import Persistence, StateType, value
 from ceqs.log import BEYOND, Keep, LogReader, Slice, StateKey, Wanted
 from ceqs.model import Boundary, Context
 
 _Key = tuple[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Known:
     """A state as of a position of the log. Shared: whoever folds on folds a copy of the message."""
 
@@ -101,7 +101,7 @@ class States:
         folder = self._context.folders[boundary.state.name]
         for event in events:
             folder.apply(state, event)
-        return replace(known, state=state, events=known.events + len(events))
+        return Known(state, known.position, known.events + len(events), known.kept)
 
     def keep(self, boundary: Boundary, known: Known) -> None:
         """Keep a state for later, unless a later one is kept."""

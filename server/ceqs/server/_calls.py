@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from ceqs.contract import CommandRpc, decode_moment, decode_token, new_id
+from ceqs.contract import CommandRpc, decode_moment, decode_token, new_id, value
 from ceqs.errors import Denied, Invalid, Unauthenticated, Violation
 from ceqs.queries import QueryCall
 from ceqs.v1.commands_pb2 import Command
@@ -25,7 +25,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.
 _MAX_DEPTH = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CommandCall:
     """Who sends a command, and what it follows from."""
 
@@ -64,6 +64,9 @@ class Calls:
         Raises Invalid for ids that are none, Unauthenticated and Denied where a claim needs the key.
         """
         metadata = metadata_of(context)
+        if not metadata and not rpc.command_id_field:
+            command_id = new_id()
+            return CommandCall(command_id=command_id, correlation_id=command_id, expires=expires_of(context))
         given = text(metadata, "ceqs-command-id")
         if not given and "ceqs-command-id" in metadata:
             raise Invalid(
@@ -138,9 +141,9 @@ class Calls:
 
 
 def metadata_of(context: Any) -> dict[str, str]:
-    """Give a call's metadata as text; of a key that comes twice, the last value."""
+    """Give what a call's metadata says to the platform, as text; of a key that comes twice, the last value."""
     pairs: Iterable[tuple[str, str | bytes]] = context.invocation_metadata() or ()
-    return {key: value for key, value in pairs if isinstance(value, str)}
+    return {k: v for k, v in pairs if (k == "traceparent" or k.startswith("ceqs-")) and isinstance(v, str)}
 
 
 def expires_of(context: Any) -> float | None:

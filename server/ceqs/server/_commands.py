@@ -11,12 +11,12 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ceqs.contract import CommandRpc, Locking, bucket_of, new_id, prefix, tags_of
+from ceqs.contract import CommandRpc, Locking, bucket_of, new_id, prefix, tags_of, value
 from ceqs.errors import CeqsError, Conflict, LogUnavailable, Misconfigured, OutOfRange, Overloaded
 from ceqs.log import MAX_WAITING_ENTRIES, Appended, Condition, Entry, Keep, Log, NewEvent
 from ceqs.model import Boundary, Context, Decided, Decision, decide
@@ -35,7 +35,7 @@ LONGEST_DECIDING = 0.05
 """How long, in seconds, a process decides before it does anything else: handlers are not interrupted."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Executed:
     """An accepted command."""
 
@@ -56,11 +56,10 @@ class Executed:
 
     def encoded(self) -> bytes:
         """Give the bytes of the response: those that are stored, and the receipt as one more field."""
-        if not self.rpc.receipt_field:
+        if not self.rpc.receipt_number:
             return self.appended.response
-        field = self.rpc.response.DESCRIPTOR.fields_by_name[self.rpc.receipt_field].number
         receipt = self.appended.encoded
-        return b"".join((self.appended.response, prefix(field, len(receipt)), receipt))
+        return b"".join((self.appended.response, prefix(self.rpc.receipt_number, len(receipt)), receipt))
 
 
 @dataclass(slots=True, eq=False)
@@ -196,8 +195,9 @@ class CommandExecutor:
         if isinstance(failure, LogUnavailable | OutOfRange):
             self._states.forget(command.boundary)
         if failure is None and isinstance(outcome, Appended):
-            if proposal.after and not outcome.repeated:
-                self._states.keep(command.boundary, replace(proposal.after, position=outcome.receipt.position))
+            if (after := proposal.after) and not outcome.repeated:
+                known = Known(after.state, outcome.receipt.position, after.events, after.kept)
+                self._states.keep(command.boundary, known)
             if not command.answer.done():
                 command.answer.set_result(Executed(command.rpc, outcome))
         elif failure is not None and not command.answer.done():
@@ -226,7 +226,7 @@ class CommandExecutor:
             known = pending.state(boundary)
             condition = Condition(boundary.query, known.position)
             decided = self._decide(command, known)
-            events = [self._recordable(event) for event in decided.events]
+            events = tuple(map(self._recordable, decided.events))
             # Folded before they are appended: what the fold cannot take is not recorded.
             own = [m for m, e in zip(decided.events, events, strict=True) if boundary.holds(e.type, e.tags)]
             after = self._states.fold(boundary, known, own)
@@ -237,14 +237,14 @@ class CommandExecutor:
         keeps: Keep | None = None
         if events:
             after, keeps = self._states.keep_in_log(boundary, after)
-            pending.propose(boundary, after, ((e.type, e.tags, m) for m, e in zip(decided.events, events, strict=True)))
+            pending.propose(boundary, after, events, decided.events)
         response = decided.response.SerializeToString() if decided.response is not None else b""
         return _Proposal(command, self._entry(command, condition, events, response, keeps, remember=True), after)
 
     def _decide(self, command: _Command, known: Known) -> Decided:
-        now = Timestamp()
-        now.FromNanoseconds(self._clock())
+        seconds, nanos = divmod(self._clock(), 1_000_000_000)
         call, rpc = command.call, command.rpc
+        now = Timestamp(seconds=seconds, nanos=nanos)
         ctx = Decision(now=now, new_id=self._new_id, command_id=call.command_id, actor=call.actor)
         method = self._context.method(rpc)
         if method is None:
@@ -271,7 +271,7 @@ class CommandExecutor:
         self,
         command: _Command,
         condition: Condition | None,
-        events: Sequence[NewEvent] = (),
+        events: tuple[NewEvent, ...] = (),
         response: bytes = b"",
         keeps: Keep | None = None,
         *,
@@ -282,7 +282,7 @@ class CommandExecutor:
             command_id=call.command_id,
             content_hash=command.content_hash,
             derived=call.derived,
-            events=tuple(events),
+            events=events,
             condition=condition,
             response=response,
             remember=remember,

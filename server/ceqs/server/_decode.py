@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from ceqs.errors import Invalid, Misconfigured, Violation
+from ceqs.server._rules import has_rules
 from ceqs.server._times import malformed_times
 
 
@@ -55,11 +56,9 @@ class Decoder:
 
 def violations_of(message: Message) -> list[Violation]:
     """Give what breaks the message's own rules (see https://protovalidate.com), and times that are none."""
-    broken = [
-        Violation(_path(found.proto.field), found.proto.message or found.proto.rule_id)
-        for found in protovalidate.collect_violations(message)
-    ]
-    return [*broken, *malformed_times(message)]
+    broken = protovalidate.collect_violations(message) if has_rules(message.DESCRIPTOR) else ()
+    found = [Violation(_path(one.proto.field), one.proto.message or one.proto.rule_id) for one in broken]
+    return [*found, *malformed_times(message)]
 
 
 def _path(field: Any) -> str:

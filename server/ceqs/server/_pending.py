@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from google.protobuf.message import Message
 
-from ceqs.model import Boundary, matches
+from ceqs.log import NewEvent
+from ceqs.model import Boundary
 from ceqs.queries import Known, States
 
 
@@ -15,8 +16,7 @@ class Proposed(NamedTuple):
     """An event that a command of the batch would append, with its place among all of them."""
 
     number: int
-    type: str
-    tags: frozenset[str]
+    event: NewEvent
     message: Message
 
 
@@ -39,32 +39,34 @@ class Pending:
         known, seen = self._known[boundary.key]
         if isinstance(known, Exception):
             raise known
-        if seen < self._last:
-            known = self._states.fold(boundary, known, [event.message for event in self._since(boundary, seen)])
+        if seen < self._last and (missed := self._since(boundary, seen)):
+            known = self._states.fold(boundary, known, missed)
             self._known[boundary.key] = known, self._last
         return known
 
-    def propose(self, boundary: Boundary, after: Known, events: Iterable[tuple[str, Sequence[str], Message]]) -> None:
-        """Note the events that a command proposes (type, tags, message), and the state of its boundary after them."""
-        for event_type, tags, message in events:
+    def propose(
+        self, boundary: Boundary, after: Known, events: Sequence[NewEvent], messages: Sequence[Message]
+    ) -> None:
+        """Note the events that a command proposes, and the state of its boundary after them."""
+        for event, message in zip(events, messages, strict=True):
             self._last += 1
-            event = Proposed(self._last, event_type, frozenset(tags), message)
-            self._by_type.setdefault(event_type, []).append(event)
+            proposed = Proposed(self._last, event, message)
+            self._by_type.setdefault(event.type, []).append(proposed)
             for tag in event.tags:
-                self._by_tag.setdefault(tag, []).append(event)
+                self._by_tag.setdefault(tag, []).append(proposed)
         self._known[boundary.key] = after, self._last
 
-    def _since(self, boundary: Boundary, seen: int) -> list[Proposed]:
-        found: dict[int, Proposed] = {}
+    def _since(self, boundary: Boundary, seen: int) -> list[Message]:
+        found: dict[int, Message] = {}
         for item in boundary.query.items:
             # The shorter walk: along one tag of the item, or along its types where it has none.
             paths = [self._by_tag.get(min(item.tags), ())] if item.tags else map(self._typed, item.types)
             for path in paths:
-                for event in reversed(path):
-                    if event.number <= seen:
+                for number, event, message in reversed(path):
+                    if number <= seen:
                         break
-                    if matches(boundary.query, event.type, event.tags):
-                        found[event.number] = event
+                    if boundary.holds(event.type, event.tags):
+                        found[number] = message
         return [found[number] for number in sorted(found)]
 
     def _typed(self, event_type: str) -> Sequence[Proposed]:

@@ -67,12 +67,12 @@ def test_states_are_read_with_boundary_folds_and_tailoring(library: Any) -> None
 def test_commands_are_read_by_path_with_what_the_platform_fills(library: Any) -> None:
     acquire = library.contract.commands["/library.v1.LendingCommandsService/AcquireBook"]
     assert (acquire.method, acquire.state.name) == ("acquire_book", "Book")
-    assert (acquire.command_id_field, acquire.receipt_field, acquire.answers) == ("request_id", "receipt", True)
+    assert (acquire.command_id_field, acquire.receipt_number, acquire.answers) == ("request_id", 1, True)
     lend = library.contract.commands["/library.v1.LendingCommandsService/LendBook"]
-    assert (lend.command_id_field, lend.receipt_field, lend.answers) == ("", "receipt", False)
+    assert (lend.command_id_field, lend.receipt_number, lend.answers) == ("", 1, False)
     assert lend.tags == (TagField("book_id", "book", False), TagField("member_ids", "member", True))
     close = library.contract.commands["/library.v1.LendingCommandsService/CloseLibrary"]
-    assert (close.receipt_field, close.answers) == ("", False)
+    assert (close.receipt_number, close.answers) == (0, False)
     assert library.contract.command_of(library.LendBookRequest()) is lend
 
 
