@@ -39,7 +39,8 @@ class Uuid7:
     def _begin(self, milliseconds: int) -> None:
         """Begin a millisecond: its digits are the same for all of its ids."""
         # The top bit stays clear, so that counting within a millisecond has room.
-        self._milliseconds, self._random = milliseconds, secrets.randbits(_RANDOM_BITS - 1)
+        drawn = next(self._draws) << 64 | next(self._draws) << 32 | next(self._draws)
+        self._milliseconds, self._random = milliseconds, drawn >> 96 - _RANDOM_BITS + 1
         digits = f"{milliseconds:012x}"
         self._prefix = f"{digits[:8]}-{digits[8:]}-7"
 

@@ -38,8 +38,10 @@ def tags_of(message: Message, fields: Iterable[TagField]) -> tuple[str, ...]:
 def bucket_of(event: EventType, tags: Iterable[str]) -> int:
     """Give the partition bucket of an event: 0 to 255, by the value of its partition key."""
     prefix = event.partition_by + ":"
-    keys = [tag for tag in tags if tag.startswith(prefix)] if event.partition_by else []
-    return zlib.crc32(keys[0].encode()) % BUCKETS if keys else 0
+    for tag in tags if event.partition_by else ():
+        if tag.startswith(prefix):
+            return zlib.crc32(tag.encode()) % BUCKETS
+    return 0
 
 
 def checked_value(field: str, value: str) -> str:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Table, TextClause, text
@@ -20,6 +20,7 @@ from ceqs.log._schema import commands, events, states, tags
 from ceqs.log._tagging import Tagging, read_rules
 from ceqs.log._times import from_micros
 from ceqs.log._types import Condition, Head
+from ceqs.model import QueryItem
 
 _HEAD = """
 SELECT m.log_id, m.epoch, e.position, e.recorded_at, (
@@ -220,14 +221,14 @@ class SqlLedger(Generic[C]):
 
     def moved(self, conditions: Mapping[int, Condition]) -> Collection[int]:
         """Give the keys of the conditions that a stored event fails: one statement for all of them."""
-        moved, items = set[int](), list[dict[str, object]]()
+        moved, items = set[int](), list[str]()
         for key, condition in conditions.items():
             if all(item.types or item.tags for item in condition.query.items) and condition.query.items:
                 items += _items(key, condition)
             elif condition.after < self._head.position:
                 moved.add(key)
         if items:
-            parameters = {"items": json.dumps(items), "generation": self._generation}
+            parameters = {"items": f"[{','.join(items)}]", "generation": self._generation}
             moved.update(key for (key,) in self._dialect.rows(self._connection, self._dialect.moved, parameters))
         return moved
 
@@ -255,13 +256,13 @@ def to_command(row: Any) -> CommandRow:
     return CommandRow(command_id, content_hash, bool(derived), *others)
 
 
-def _items(key: int, condition: Condition) -> Iterable[dict[str, object]]:
-    for item in condition.query.items:
-        ordered = sorted(item.tags)
-        yield {
-            "key": key,
-            "after": condition.after,
-            "tag": ordered[0] if ordered else None,
-            "others": ordered[1:],
-            "types": sorted(item.types) or None,
-        }
+def _items(key: int, condition: Condition) -> Iterable[str]:
+    return [f'{{"key":{key},"after":{condition.after},{_said(item)}}}' for item in condition.query.items]
+
+
+@lru_cache(maxsize=10_000)
+def _said(item: QueryItem) -> str:
+    """Give what an item asks for as members of a JSON object."""
+    ordered = sorted(item.tags)
+    said = {"tag": ordered[0] if ordered else None, "others": ordered[1:], "types": sorted(item.types) or None}
+    return json.dumps(said)[1:-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from ceqs.contract import value
 from ceqs.errors import Invalid, Violation
@@ -15,6 +16,7 @@ from ceqs.log._types import (
     MAX_TAG_BYTES,
     Entry,
 )
+from ceqs.model import QueryItem
 
 
 @value()
@@ -38,10 +40,8 @@ def prepare(entry: Entry, group: int = 0) -> Prepared:
 def _is_fit(entry: Entry) -> bool:
     """Whether it is plain at a glance that nothing is wrong: so it is with almost every entry."""
     texts = [entry.command_id, entry.causation_id, entry.correlation_id, entry.actor, entry.traceparent]
-    if entry.condition:
-        for item in entry.condition.query.items:
-            texts += item.types
-            texts += item.tags
+    if entry.condition and not all(map(_is_plain, entry.condition.query.items)):
+        return False
     if keep := entry.keeps:
         texts += keep.state, keep.tag, keep.fingerprint
     size = 0
@@ -60,6 +60,12 @@ def _is_fit(entry: Entry) -> bool:
         and len(entry.events) <= MAX_ENTRY_EVENTS
         and 0 < len(entry.command_id) <= MAX_COMMAND_ID_BYTES
     )
+
+
+@lru_cache(maxsize=10_000)
+def _is_plain(item: QueryItem) -> bool:
+    together = "".join((*item.types, *item.tags))
+    return together.isascii() and "\0" not in together
 
 
 def _violations(entry: Entry) -> Iterator[Violation]:

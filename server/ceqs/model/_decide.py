@@ -70,7 +70,7 @@ def decide(
     copy.CopyFrom(state)
     events: list[Message] = []
     outcome: object = method(request, copy, ctx)
-    if isinstance(outcome, Message) or not isinstance(outcome, Iterable):
+    if isinstance(outcome, Message) or not hasattr(outcome, "__iter__"):
         raise Misconfigured(
             f"{rpc.method} returned {type(outcome).__name__}; it must yield events, or return an iterable of them"
         )

@@ -8,6 +8,7 @@ read ──> decode ──> CommandExecutor ──> outcomes ──> write
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -55,8 +56,7 @@ class Streamed:
 def streamed(context: Context, executor: CommandExecutor) -> Iterable[Streamed]:
     """Give the commands of a context."""
     for rpc in context.contract.commands.values():
-        guarded = context.guard(rpc) is not None
-        yield Streamed(rpc, context, executor, Decoder(rpc.request, strict=True), guarded)
+        yield Streamed(rpc, context, executor, Decoder(rpc.request, strict=True), executor.guards(rpc))
 
 
 def add_command_stream(handlers: Handlers, commands: Iterable[Streamed], calls: Calls, stop: Stop) -> None:
@@ -130,24 +130,30 @@ class _Stream:
                 raise Unimplemented(f"this server has no command rpc {command.rpc!r}")
             if one.executor.full:
                 raise Overloaded
-            request = one.decode(command.request)
-            call = self._calls.streamed(one.rpc, request, command, self._sender)
-            future = self._submit(one, request, call)
+            future = self._submit(one, command)
         except Exception as error:  # noqa: BLE001  # every error becomes a status; the unforeseen are logged
             self._refuse(command.number, one, error)
             return
         self._begun.add(future)
         future.add_done_callback(partial(self._answer, command.number, one))
 
-    def _submit(self, one: Streamed, request: Message, call: CommandCall) -> asyncio.Future[Executed]:
+    def _submit(self, one: Streamed, command: Command) -> asyncio.Future[Executed]:
+        arrived = time.monotonic()
+
+        def read() -> tuple[Message, CommandCall]:
+            request = one.decode(command.request)
+            return request, self._calls.streamed(one.rpc, request, command, self._sender, arrived)
+
         if not one.guarded and not self._turns:
-            return one.executor.submit(one.rpc, request, call)
+            # Others have come along in its message already.
+            return one.executor.submit(one.rpc, read, hurry=True)
+        request, call = read()
         boundary = one.context.boundary(one.rpc, request)
         # Without what code makes of it: a narrowed boundary and the whole one overlap.
         key = one.context.name, boundary.state.name, boundary.tags
         before = self._turns.get(key)
         if not one.guarded and before is None:
-            return one.executor.submit(one.rpc, request, call)
+            return one.executor.submit(one.rpc, lambda: (request, call), hurry=True)
         turn = asyncio.create_task(self._in_turn(before, one, request, call))
         self._turns[key] = turn
         turn.add_done_callback(partial(self._leave, key))

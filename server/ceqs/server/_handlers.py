@@ -8,11 +8,12 @@ from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import Message
 
 from ceqs.contract import CommandRpc, QueryRpc
 from ceqs.errors import Overloaded, Unavailable
 from ceqs.queries import Answers
-from ceqs.server._calls import Calls
+from ceqs.server._calls import Calls, CommandCall
 from ceqs.server._commands import CommandExecutor
 from ceqs.server._decode import Decoder
 from ceqs.server._refusals import refuse
@@ -88,15 +89,17 @@ async def write(context: GrpcContext, message: bytes) -> None:
 
 def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: CommandExecutor, calls: Calls) -> None:
     """Serve a command: decode and validate, read the metadata, execute, answer with the receipt."""
-    decode = Decoder(rpc.request, strict=True)
+    decode, guarded = Decoder(rpc.request, strict=True), executor.guards(rpc)
 
     async def answer(raw: bytes, context: GrpcContext) -> bytes:
+        def read() -> tuple[Message, CommandCall]:
+            request = decode(raw)
+            return request, calls.command(rpc, request, context)
+
         # In overload the least work is spent on what is refused, so that the most is left for what is accepted.
         if executor.full:
             raise Overloaded
-        request = decode(raw)
-        call = calls.command(rpc, request, context)
-        executed = await executor.execute(rpc, request, call)
+        executed = await (executor.execute(rpc, *read()) if guarded else executor.submit(rpc, read))
         trailers = [("ceqs-token", executed.receipt.token)]
         if executed.gate:
             trailers.append(("ceqs-gate", executed.gate))

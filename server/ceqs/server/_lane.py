@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from ceqs.log import MAX_BATCH_ENTRIES
+
+FEW = 3
+"""Commands of one batch that are not yet a load."""
+TICK, LONGEST = 0.001, 0.005
+"""Seconds, under load, between two looks whether more have come, and that a batch waits at most."""
 
 
 class Waiting(Protocol):
@@ -33,23 +39,39 @@ class Lane(Generic[W]):
         self._work = work
         self._queue: deque[W] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._before = 0
+        """How many the last batch had."""
+        self._hurry = False
 
     def __len__(self) -> int:
         """Give how many wait."""
         return len(self._queue)
 
-    def add(self, waiting: W) -> None:
-        """Queue one more."""
+    def add(self, waiting: W, *, hurry: bool = False) -> None:
+        """Queue one more. Where one is in a `hurry`, those that wait with it do not wait for others."""
         self._queue.append(waiting)
+        self._hurry = self._hurry or hurry
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _linger(self) -> None:
+        """Under load, wait for as long as every tick brings more, so that many share a transaction and a wake-up."""
+        end = time.monotonic() + LONGEST
+        more = self._before > FEW
+        while more and not self._hurry and time.monotonic() < end:
+            waiting = len(self._queue)
+            await asyncio.sleep(TICK)
+            more = len(self._queue) > waiting
+        self._hurry = len(self._queue) > MAX_BATCH_ENTRIES
 
     async def _run(self) -> None:
         try:
             while self._queue:
+                await self._linger()
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH_ENTRIES))]
                 # Whoever has gone before the work began is not worked for.
                 batch = [waiting for waiting in batch if not waiting.answer.done()]
+                self._before = len(batch)
                 try:
                     self._queue.extendleft(reversed(await self._work(batch)))
                 except Exception as error:  # noqa: BLE001  # it is theirs who wait, who raise it

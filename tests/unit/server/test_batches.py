@@ -212,7 +212,7 @@ async def test_who_waits_for_a_held_boundary_does_not_hold_up_others(sender: Any
     rpc = sender.rpc("Deposit")
     hot = replace(rpc, state=replace(rpc.state, locking=Locking.PESSIMISTIC))
     request = sender.bank.DepositRequest(account_id="a", amount=1)
-    sent = sender.executor.submit(hot, request, CommandCall(command_id="hot"))
+    sent = sender.executor.submit(hot, lambda: (request, CommandCall(command_id="hot")))
     await eventually(lambda: watched.batches)
     other = asyncio.ensure_future(sender.send("Deposit", account_id="b", amount=1))
     await eventually(lambda: len(watched.batches) == 2)

@@ -117,7 +117,9 @@ async def test_outcomes_that_are_ready_together_travel_together(stream: Any) -> 
 def accept(submitted: list[Any], size: int, answered: Callable[[], bool]) -> Any:
     """An executor's `submit` that accepts at once, with receipts of a size, or never."""
 
-    def submit(_: CommandExecutor, rpc: Any, request: Any, call: Any) -> asyncio.Future[Executed]:
+    def submit(_: CommandExecutor, rpc: Any, read: Any, *, hurry: bool) -> asyncio.Future[Executed]:
+        _, call = read()
+        assert hurry
         submitted.append(call.command_id)
         future: asyncio.Future[Executed] = asyncio.get_running_loop().create_future()
         if answered():

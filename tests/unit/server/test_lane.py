@@ -1,0 +1,86 @@
+"""Commands wait for each other only where that pays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ceqs.server import _lane
+from ceqs.server._lane import FEW, Lane
+
+
+@dataclass(eq=False)
+class Waiting:
+    answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Worked:
+    """Answers batches, and remembers how many each had."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    async def __call__(self, batch: Sequence[Waiting]) -> Sequence[Waiting]:
+        self.sizes.append(len(batch))
+        for waiting in batch:
+            waiting.answer.set_result(None)
+        return ()
+
+
+async def crowd(lane: Lane[Waiting], size: int, *, hurry: bool = False) -> None:
+    crowd = [Waiting() for _ in range(size)]
+    for waiting in crowd:
+        lane.add(waiting, hurry=hurry)
+    await asyncio.gather(*(waiting.answer for waiting in crowd))
+
+
+@pytest.fixture
+def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that the lane makes; each lets one more command arrive."""
+    made: list[float] = []
+    sleep = asyncio.sleep
+
+    async def tick(seconds: float) -> None:
+        made.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("ceqs.server._lane.asyncio.sleep", tick)
+    return made
+
+
+async def test_who_comes_alone_or_with_few_others_is_not_kept_waiting(ticks: list[float]) -> None:
+    lane = Lane(Worked())
+    for size in (1, FEW, 1, FEW):
+        await crowd(lane, size)
+    assert ticks == []
+
+
+async def test_after_a_crowd_a_batch_waits_while_more_come_and_no_longer(ticks: list[float]) -> None:
+    work = Worked()
+    lane = Lane(work)
+    await crowd(lane, FEW + 1)
+    late = [asyncio.ensure_future(crowd(lane, 1)) for _ in range(3)]
+    await asyncio.wait(late)
+    assert work.sizes == [FEW + 1, 3]
+    assert ticks == [_lane.TICK]
+
+
+async def test_a_batch_waits_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ceqs.server._lane.LONGEST", 0.0)
+    work = Worked()
+    lane = Lane(work)
+    await crowd(lane, FEW + 1)
+    await crowd(lane, 1)
+    assert work.sizes == [FEW + 1, 1]
+
+
+async def test_a_command_in_a_hurry_lets_nobody_wait(ticks: list[float]) -> None:
+    lane = Lane(Worked())
+    await crowd(lane, FEW + 1)
+    await crowd(lane, 10, hurry=True)
+    await crowd(lane, 10, hurry=True)
+    assert ticks == []
