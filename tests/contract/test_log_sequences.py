@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
@@ -49,7 +49,7 @@ async def test_what_builds_on_a_refused_entry_conflicts_and_nothing_else_does(lo
     await log.append(placing("z", command_id="used", payload=b"other"))
     sequence = [
         placing("a", after=1),
-        Entry(**{**_fields(placing("a", "b", after=1, command_id="used")), "content_hash": b"another"}),
+        replace(placing("a", "b", after=1, command_id="used"), content_hash=b"another"),
         placing("b", after=1),
         placing("a", after=1),
         placing("c", after=1),
@@ -154,7 +154,3 @@ async def test_a_key_that_is_held_for_too_long_is_waited_for_in_vain(
     async with theirs.holding(["a"]):
         pass
     await theirs.close()
-
-
-def _fields(entry: Entry) -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in Entry.__slots__}

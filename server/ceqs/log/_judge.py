@@ -185,7 +185,7 @@ def _accept(prepared: Prepared, verdict: Verdict, recording: Recording) -> Appen
         public_position += event.public
         verdict.events.append(_event(entry, event, position, public_position if event.public else None, recording))
         verdict.tags += [TagRow(tag, position, event.type) for tag in dict.fromkeys(event.tags)]
-    stamp = recording.stamp if entry.events else head.recorded_at and timestamp(head.recorded_at)
+    stamp = recording.stamp if entry.events else timestamp(head.recorded_at) if head.recorded_at else None
     receipt = Receipt(
         command_id=entry.command_id,
         log_id=head.log_id,
@@ -217,7 +217,7 @@ def _event(entry: Entry, event: NewEvent, position: int, public_position: int | 
     envelope = RecordedEvent(
         id=event.id,
         position=position,
-        public_position=public_position,
+        public_position=public_position or 0,
         type=event.type,
         payload=event.payload,
         recorded_at=recording.stamp,
