@@ -10,7 +10,7 @@ ARGS   ?=
 DEMO    = $(BIN)/python -m shop.demo $(if $(DATA),--data '$(DATA)') $(if $(ROWS),--rows $(ROWS)) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gen check lint up-to-date test demo run bench torture clean
+.PHONY: help setup gen check lint mypy pyright shape up-to-date test demo run bench torture clean
 
 help: ## Print this help
 	@echo 'ceqs: event-centric gRPC services from protobuf contracts.'
@@ -29,8 +29,12 @@ check: lint up-to-date test ## Everything that CI checks: lint, generated code u
 lint: $(READY) ## Format check, ruff, mypy, pyright, import-linter, layout, buf lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/pyright
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target --keep-going mypy pyright shape
+
+mypy pyright: $(READY)
+	$(BIN)/$@
+
+shape: $(READY)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m ceqs.cli._layout .
 	$(BIN)/buf format proto --diff --exit-code
