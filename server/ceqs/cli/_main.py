@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -139,7 +140,7 @@ def serve(
     from ceqs.cli import _processes, _roles
 
     def work(settings: Settings, names: list[str], announce: Announce) -> Coroutine[Any, Any, None]:
-        wanted = settings if processes is None else settings.model_copy(update={"processes": processes})
+        wanted = settings if processes is None else replace(settings, processes=processes)
         roles = _roles.roles_of(role or [])
         if wanted.processes > 1:
             return _processes.serve_by_processes(wanted, names, output, roles)

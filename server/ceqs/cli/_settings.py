@@ -5,19 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
-
+from ceqs.cli._values import Range, read_value
 from ceqs.errors import Misconfigured
 
 FIRST_PORT = 50051
@@ -25,34 +18,23 @@ FIRST_PORT = 50051
 PREFIX = "CEQS_"
 
 
-def _listed(value: Any) -> Any:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _mapped(value: Any) -> Any:
-    if isinstance(value, str):
-        return dict(part.partition("=")[::2] for part in _listed(value))
-    return {k: f"127.0.0.1:{v}" if isinstance(v, int) else v for k, v in value.items()} if value else value
-
-
-class Settings(BaseSettings):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
     """What every role of a project starts from. In the environment, lists are `a,b` and tables `name=value,...`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
-
-    contexts: Annotated[list[str], NoDecode, BeforeValidator(_listed)] = []
+    contexts: list[str] = field(default_factory=list[str])
     """Where the contexts are: `package.module:attribute`, in the order of their ports."""
-    addresses: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)] = {}
+    addresses: dict[str, str] = field(default_factory=dict[str, str])
     """Where contexts are served, `host:port` by name; those without one get 50051 and the ports after it."""
-    query_addresses: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)] = {}
-    event_addresses: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)] = {}
+    query_addresses: dict[str, str] = field(default_factory=dict[str, str])
+    event_addresses: dict[str, str] = field(default_factory=dict[str, str])
     """Where queries and events of contexts are served by processes of their own (`ceqs serve --role queries`)."""
     data: Path = Path(".ceqs")
     """The directory of logs, query models, streams and of what `ceqs dev` writes."""
     store: Literal["sqlite", "postgres"] = "sqlite"
     database_url: str = ""
     """Where the store is postgres: `postgresql://user@host:port/database`, for logs and query models."""
-    model_urls: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)] = {}
+    model_urls: dict[str, str] = field(default_factory=dict[str, str])
     """Databases of their own for projections, publishers and subscribers, by name (`Sales`, or `orders/Sales`):
     `postgresql://...` or `sqlite:///ABSOLUTE/DIRECTORY`. One that is down stops those that are in it only."""
     read_url: str = ""
@@ -60,55 +42,34 @@ class Settings(BaseSettings):
     scratch_url: str = ""
     """Where models of the past are replayed, as the store has it: `sqlite:///ABSOLUTE/DIRECTORY` or `postgresql://...`;
     by default in the directory `data`, or in the database."""
-    scratch_megabytes: Annotated[int, Field(ge=1)] = 1024
+    scratch_megabytes: Annotated[int, Range(least=1)] = 1024
     """How large a model of the past may become."""
-    scratch_seconds: Annotated[float, Field(gt=0)] = 60.0
+    scratch_seconds: Annotated[float, Range(above=0)] = 60.0
     """How long a replay may take."""
-    scratch_minutes: Annotated[float, Field(gt=0)] = 10.0
+    scratch_minutes: Annotated[float, Range(above=0)] = 10.0
     """How long a model of the past is kept that nobody asks."""
     nats_url: str = "nats://127.0.0.1:4222"
     """The nats-server, or several of a cluster: `nats://one:4222,nats://two:4222`."""
-    stream_days: Annotated[float, Field(ge=0)] = 0
-    stream_messages: Annotated[int, Field(ge=0)] = 0
-    stream_megabytes: Annotated[int, Field(ge=0)] = 0
+    stream_days: Annotated[float, Range(least=0)] = 0
+    stream_messages: Annotated[int, Range(least=0)] = 0
+    stream_megabytes: Annotated[int, Range(least=0)] = 0
     """What each stream keeps at most; 0 is no limit. The log keeps everything: who needs more reads it."""
-    stream_replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    stream_replicas: Annotated[int, Range(least=1, most=5)] = 1
     """On how many servers of a cluster each stream lies."""
-    processes: Annotated[int, Field(ge=1)] = 1
+    processes: Annotated[int, Range(least=1)] = 1
     """How many processes `ceqs serve` runs behind each address; more than one where the store is postgres."""
     key: str = ""
     """The key for private events and administration. `ceqs dev` makes one."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     """PEM files; without them a server listens on the loopback interface only."""
-    grace: Annotated[float, Field(ge=0)] = 10.0
+    grace: Annotated[float, Range(least=0)] = 10.0
     """Seconds that running calls have to finish when a process is asked to end."""
     proto: Path = Path("proto")
     generated: Path = Path("generated/python")
     """The directories that `ceqs gen` reads and writes."""
-    _project: Path = PrivateAttr(default_factory=Path.cwd)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the environment before the file, whose values are passed as arguments."""
-        return env_settings, init_settings
-
-    def at(self, project: Path) -> Settings:
-        """Give these settings as those of the project in a directory."""
-        self._project = project
-        return self
-
-    @property
-    def project(self) -> Path:
-        """The directory of pyproject.toml; relative paths start there."""
-        return self._project
+    project: Path = field(default_factory=Path.cwd)
+    """The directory of pyproject.toml; relative paths start there. It is found, not set."""
 
     def path(self, path: Path) -> Path:
         """Give a path of the settings as an absolute one."""
@@ -129,7 +90,7 @@ class Settings(BaseSettings):
 
     def reading(self) -> Settings:
         """Give the settings of a process that only reads."""
-        return self.model_copy(update={"database_url": self.read_url or self.database_url})
+        return replace(self, database_url=self.read_url or self.database_url)
 
     @property
     def past_url(self) -> str:
@@ -150,15 +111,32 @@ def load_settings(start: Path | None = None) -> Settings:
     Raises Misconfigured, naming the setting, for one that is unknown or has no valid value.
     """
     file = find_pyproject(start or Path.cwd())
-    table = _table(file) if file else {}
-    where = f"{file}: [tool.ceqs]" if file else "the environment"
+    table: dict[str, Any] = _read(file)["tool"]["ceqs"] if file else {}
     _check_environment()
-    try:
-        return Settings(**table).at(file.parent if file else Path.cwd())
-    except ValidationError as error:
-        raise Misconfigured("; ".join(_explain(where, dict(detail)) for detail in error.errors())) from None
-    except SettingsError as error:
-        raise Misconfigured(f"the environment: {error}") from None
+    kinds, values, wrong = kinds_of_settings(), dict[str, Any](), list[str]()
+    for name in dict.fromkeys([*kinds, *table]):
+        if name not in kinds:
+            wrong.append(f"{file}: [tool.ceqs] {name}: unknown setting{_hint(name)}")
+            continue
+        variable = PREFIX + name.upper()
+        found: Any = os.environ.get(variable, table.get(name))
+        if found is None:
+            continue
+        try:
+            values[name] = read_value(kinds[name], found)
+        except ValueError as error:
+            where = f"the environment: {variable}" if variable in os.environ else f"{file}: [tool.ceqs] {name}"
+            wrong.append(f"{where}: {error}, not {found!r}")
+    if wrong:
+        raise Misconfigured("; ".join(wrong))
+    return Settings(project=file.parent if file else Path.cwd(), **values)
+
+
+@cache
+def kinds_of_settings() -> dict[str, Any]:
+    """Give the types of the settings by name."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {one.name: hints[one.name] for one in fields(Settings) if one.name != "project"}
 
 
 def find_pyproject(start: Path) -> Path | None:
@@ -177,17 +155,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise Misconfigured(f"{file}: cannot be read: {error}") from error
 
 
-def _table(file: Path) -> dict[str, Any]:
-    table: dict[str, Any] = _read(file)["tool"]["ceqs"]
-    return table
-
-
-def _names() -> list[str]:
-    return list(Settings.model_fields)
-
-
 def _check_environment() -> None:
-    known = [PREFIX + name.upper() for name in _names()]
+    known = [PREFIX + name.upper() for name in kinds_of_settings()]
     for name in os.environ:
         # Only near misses: the prefix is not ours alone (Kubernetes sets CEQS_SERVICE_HOST for a service "ceqs").
         near = difflib.get_close_matches(name, known, 1, cutoff=0.85) if name.startswith(PREFIX) else []
@@ -195,12 +164,7 @@ def _check_environment() -> None:
             raise Misconfigured(f"the environment: {name}: unknown setting; did you mean {near[0]}?")
 
 
-def _explain(where: str, detail: Mapping[str, Any]) -> str:
-    name = ".".join(map(str, detail["loc"]))
-    if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, _names(), 1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(_names())}"
-        return f"{where} {name}: unknown setting{hint}"
-    if PREFIX + name.partition(".")[0].upper() in os.environ:
-        where, name = "the environment:", PREFIX + name.upper()
-    return f"{where} {name}: {detail['msg'].lower()}, not {detail['input']!r}"
+def _hint(name: str) -> str:
+    known = list(kinds_of_settings())
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"

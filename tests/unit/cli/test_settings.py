@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ceqs.cli._settings import Settings, load_settings
+from ceqs.cli._settings import Settings, kinds_of_settings, load_settings
 from ceqs.errors import Misconfigured
 
 
@@ -63,7 +63,7 @@ OVERRIDES = {
 
 
 def test_every_setting_has_an_override_here() -> None:
-    assert set(OVERRIDES) == set(Settings.model_fields)
+    assert set(OVERRIDES) == set(kinds_of_settings())
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
@@ -98,7 +98,50 @@ def test_a_value_of_the_wrong_kind_is_refused_where_it_stands(tmp_path: Path, mo
     assert f"{tmp_path}/pyproject.toml: [tool.ceqs] grace: " in refusal(tmp_path)
     monkeypatch.setenv("CEQS_STORE", "oracle")
     project(tmp_path, "")
-    assert "the environment: CEQS_STORE: input should be 'sqlite' or 'postgres', not 'oracle'" in refusal(tmp_path)
+    assert "the environment: CEQS_STORE: should be 'sqlite' or 'postgres', not 'oracle'" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("processes", "many", "a whole number"),
+        ("processes", "0", "1 or more"),
+        ("processes", "1.5", "a whole number"),
+        ("grace", "-1", "0 or more"),
+        ("grace", "nan", "or less"),
+        ("scratch_seconds", "0", "more than 0"),
+        ("stream_replicas", "6", "5 or less"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_what_it_should_be(
+    name: str, text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"CEQS_{name.upper()}", text)
+    message = refusal(project(tmp_path, ""))
+    assert message.startswith(f"the environment: CEQS_{name.upper()}: should be ")
+    assert message.endswith(f"{said}, not {text!r}")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("contexts = 1", "a list, not 1"),
+        ("contexts = [1]", "text, not [1]"),
+        ("addresses = ['a']", "a table, not ['a']"),
+        ("data = 1", "text, not 1"),
+        ("processes = true", "a whole number, not True"),
+        ("grace = false", "a number, not False"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_what_it_should_be(line: str, said: str, tmp_path: Path) -> None:
+    message = refusal(project(tmp_path, line))
+    assert message == f"{tmp_path}/pyproject.toml: [tool.ceqs] {line.partition(' ')[0]}: should be {said}"
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    message = refusal(project(tmp_path, 'grace = "soon"\nproceses = 2'))
+    assert "grace: should be a number, not 'soon'; " in message
+    assert "proceses: unknown setting; did you mean processes?" in message
 
 
 def test_a_misspelt_variable_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

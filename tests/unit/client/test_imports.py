@@ -10,7 +10,7 @@ import sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"sqlalchemy", "nats", "protovalidate", "pydantic", "structlog", "asyncpg", "typer"}:
+        if name.split(".")[0] in {"sqlalchemy", "nats", "protovalidate", "structlog", "asyncpg", "typer"}:
             raise ModuleNotFoundError(f"blocked: {name}")
         if name in {"ceqs.log", "ceqs.model", "ceqs.server", "ceqs.queries", "ceqs.projectors", "ceqs.codegen"}:
             raise ModuleNotFoundError(f"blocked: {name}")
