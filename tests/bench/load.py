@@ -29,6 +29,7 @@ from bench.v1.bench_pb2 import (  # type: ignore[import-not-found]
 )
 from tests.bench.measures import Failed
 from tests.bench.projecting import inserted, projected, visible
+from tests.bench.relaying import published, relayed
 from tests.bench.wire import Wire, drive
 
 from ceqs.v1.commands_pb2 import Command, ExecuteStreamRequest, ExecuteStreamResponse
@@ -353,6 +354,7 @@ LOADS: dict[str, Callable[..., Figures]] = {
     for load in (
         *(closed, once, fill, paced, overload, watched, streamed, h2load, read, ready),
         *(projected, inserted, visible),
+        *(relayed, published),
     )
 }
 

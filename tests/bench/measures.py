@@ -7,10 +7,11 @@ import shutil
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-WIRE, GRPC, H2LOAD, ROWS = "wire", "grpc.aio", "h2load", "rows"
+WIRE, GRPC, H2LOAD, ROWS, BATCHES = "wire", "grpc.aio", "h2load", "rows", "batches"
 GENERATORS = {
     WIRE: "tests/bench/wire.py, HTTP/2 on bare sockets, one process; h2load sends one body only, so no two boundaries",
     ROWS: "none: what is measured is the projector itself, and at the floor SQLAlchemy, in this process",
+    BATCHES: "none: what is measured is the relay itself, and at the floor nats-py with ready messages",
     GRPC: "grpc.aio on raw bytes, one process; many commands or events to a message",
 }
 Target = Literal["floor", "meters", "cold"]
@@ -236,7 +237,17 @@ def _of_projections(scale: Scale, seconds: float, history: Load) -> list[Measure
         )
 
     fewer = scale.events // 10
+    carried = {"log_url": "{log}", "log": "meters", "events": scale.events}
     return [
+        Measure(
+            f"relay, sustained, {scale.events:,} events",
+            "events/s",
+            Load("meters", "relayed", "rate", carried),
+            Load("meters", "published", "rate", carried),
+            Goal(at_least=0.8, value=25_000),
+            (history,),
+            BATCHES,
+        ),
         Measure(
             f"a projection catches up, {scale.events:,} events",
             "events/s",

@@ -68,7 +68,7 @@ async def relay(stop: asyncio.Event, url: str, name: str, nats_url: str) -> None
     from tests.bench.meters import meters as context
 
     reader = await open_reader(url, name)
-    await _until(stop, Relay(reader, context.contract, nats_url).run())
+    await _until(stop, Relay(reader, context.decoder, nats_url).run())
     await reader.close()
 
 

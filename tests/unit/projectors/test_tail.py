@@ -13,11 +13,12 @@ import pytest
 from ceqs.embedded import NatsServer
 from ceqs.errors import Unavailable
 from ceqs.model import Context, EventDecoder
+from ceqs.projectors import _jetstream
 from ceqs.projectors import _tail as tails
 from ceqs.projectors._calls import LogLink, open_channel
 from ceqs.projectors._jetstream import LogStream, NatsLink
 from ceqs.projectors._tail import Tail
-from ceqs.relay import Relay
+from ceqs.relay import Relay, StreamLimits
 from ceqs.streams import connect, find_stream
 from ceqs.testing import eventually
 from ceqs.v1.events_pb2 import RecordedEvent
@@ -31,12 +32,13 @@ async def served(world: Any, library_context: Any) -> Context:
 
 
 @pytest.fixture
-async def relay(world: Any, nats_server: NatsServer) -> AsyncIterator[Callable[[], asyncio.Task[None]]]:
+async def relay(world: Any, nats_server: NatsServer) -> AsyncIterator[Callable[..., asyncio.Task[None]]]:
     """Start a relay of the library's log."""
     tasks = []
 
-    def start() -> asyncio.Task[None]:
-        relay = Relay(world.logs["library"], EventDecoder(world.library.contract), nats_server.url)
+    def start(**limits: Any) -> asyncio.Task[None]:
+        decoder = EventDecoder(world.library.contract)
+        relay = Relay(world.logs["library"], decoder, nats_server.url, StreamLimits(**limits))
         tasks.append(asyncio.create_task(relay.run()))
         return tasks[-1]
 
@@ -231,6 +233,39 @@ async def test_a_stream_that_is_deleted_is_found_again(
     await world.acquire("d")
     await eventually(lambda: agrees(world, following))
     await client.close()
+
+
+async def test_what_a_stream_no_longer_has_is_read_from_the_log(
+    world: Any, served: Context, relay: Any, follow: Any, stream: Any, slow_looks: None
+) -> None:
+    """One begins where the stream does not reach; another listens while more is dropped than it has heard."""
+    relay(messages=5)
+    await world.acquire(*[f"b{n}" for n in range(40)])
+    shared = stream()
+    first = follow(shared)
+    await eventually(lambda: agrees(world, first))
+    await eventually(lambda: first.tail.listening)
+    for _ in range(5):
+        await world.acquire(*[f"c{n}" for n in range(100)])
+    late = follow(shared, 3)
+    await eventually(lambda: agrees(world, first))
+    await eventually(lambda: late.positions == list(range(4, 541)))
+
+
+async def test_a_new_epoch_is_moved_to_without_a_gap(
+    world: Any, served: Context, relay: Any, follow: Any, stream: Any, monkeypatch: pytest.MonkeyPatch, slow_looks: None
+) -> None:
+    monkeypatch.setattr(_jetstream, "LOOK_FOR_EPOCH", 0.2)
+    relay()
+    following = follow(stream())
+    await world.acquire("a")
+    await eventually(lambda: following.tail.listening)
+    await world.logs["library"].begin_epoch()
+    for book in "bcdefgh":
+        await world.acquire(book)
+        await asyncio.sleep(0.1)  # some are in the old stream, some in the new one only
+    await eventually(lambda: agrees(world, following), within=20)
+    assert following.positions == list(range(1, 9))
 
 
 async def test_a_dead_relay_costs_latency_only(
