@@ -14,7 +14,7 @@ from ceqs.contract import Moment, QueryRpc
 from ceqs.errors import Behind, Misconfigured, NotFound, Unimplemented
 from ceqs.log import Head, LogReader
 from ceqs.model import Asked, Asker, Boundary, Context, boundary_of
-from ceqs.queries._ages import age_of
+from ceqs.queries._ages import Ages, Trailers, trailers_of
 from ceqs.queries._changes import Changes
 from ceqs.queries._gathering import Gathering
 from ceqs.queries._hops import Around, Hops
@@ -55,6 +55,8 @@ class Answer:
     response: Message
     position: int
     age: Age | None = None
+    trailers: Trailers = ()
+    """What says the age on an answer that has no field for it."""
     found: bool = True
 
 
@@ -88,6 +90,7 @@ class Answers:
         self._past = past or {}
         self._services = services
         self._hops = hops or Hops(context.name, log, Around())
+        self._ages = Ages(log)
         self._changes = Changes(log)
         self._live: LiveQueries[Answer] = LiveQueries(stop or Stop())
 
@@ -177,7 +180,8 @@ class Answers:
             parts = getattr(response, rpc.parts_field)
             for name, age in gathering.ages.items():
                 parts[name].CopyFrom(age)
-        return Answer(response, head.position, gathering.age)
+        whole = gathering.age
+        return Answer(response, head.position, whole, trailers_of(whole) if whole is not None else ())
 
     async def _from_state(self, rpc: QueryRpc, boundary: Boundary, request: Message, call: QueryCall) -> Answer:
         head = await self._head(call)
@@ -200,8 +204,8 @@ class Answers:
             response, found = rpc.response(), known.events > 0
             if found:
                 getattr(response, rpc.state_field).CopyFrom(known.state)
-        age = await age_of(self._log, head, known.position, time)
-        return Answer(response, known.position, age, found)
+        aged = await self._ages.of(head, known.position, time)
+        return Answer(response, known.position, aged.age, aged.trailers, found)
 
     async def _from_projection(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
         if call.as_of is not None:
@@ -217,8 +221,8 @@ class Answers:
             response = await self._ask(rpc, request, session)
         # Read after the snapshot, the head is never behind the answer.
         head, at = await self._log.head(), checkpoint
-        age = await age_of(self._log, head, at.position, at.recorded_at, parked=at.parked)
-        return Answer(response, checkpoint.position, age)
+        aged = await self._ages.of(head, at.position, at.recorded_at, parked=at.parked)
+        return Answer(response, checkpoint.position, aged.age, aged.trailers)
 
     async def _from_past(self, rpc: QueryRpc, request: Message, call: QueryCall, moment: Moment) -> Answer:
         past = self._past.get(rpc.projection)
@@ -227,8 +231,8 @@ class Answers:
         position = await position_of(moment, self._log, await self._head(call))
         async with past.session(position, patience(call.expires)) as (session, checkpoint):
             response = await self._ask(rpc, request, session)
-        age = await age_of(self._log, await self._log.head(), checkpoint.position, checkpoint.recorded_at)
-        return Answer(response, checkpoint.position, age)
+        aged = await self._ages.of(await self._log.head(), checkpoint.position, checkpoint.recorded_at)
+        return Answer(response, checkpoint.position, aged.age, aged.trailers)
 
     async def _head(self, call: QueryCall) -> Head:
         """Give the head, as soon as it is where the call wants it."""

@@ -17,7 +17,6 @@ from ceqs.server._calls import Calls, CommandCall
 from ceqs.server._commands import CommandExecutor
 from ceqs.server._decode import Decoder
 from ceqs.server._refusals import refuse
-from ceqs.v1.answers_pb2 import Age
 
 GrpcContext: TypeAlias = Any
 """grpc.aio.ServicerContext; its stub knows no server that leaves (de)serialising to the handlers."""
@@ -116,8 +115,8 @@ def add_query(handlers: Handlers, domain: str, rpc: QueryRpc, answers: Answers, 
     async def answer(raw: bytes, context: GrpcContext) -> bytes:
         request = decode(raw)
         found = await answers.answer(rpc, request, calls.query(context))
-        if found.age is not None:
-            context.set_trailing_metadata(_trailers(found.age))
+        if found.trailers:
+            context.set_trailing_metadata(found.trailers)
         return found.response.SerializeToString()
 
     async def watch(raw: bytes, context: GrpcContext) -> AsyncGenerator[bytes, None]:
@@ -133,15 +132,3 @@ def add_query(handlers: Handlers, domain: str, rpc: QueryRpc, answers: Answers, 
         handlers.streaming(rpc.path, domain, watch)
     else:
         handlers.unary(rpc.path, domain, answer)
-
-
-def _trailers(age: Age) -> tuple[tuple[str, str], ...]:
-    trailers = [
-        ("ceqs-token", age.token),
-        ("ceqs-lag", str(age.lag_events)),
-        ("ceqs-lag-seconds", f"{age.lag_seconds:.3f}"),
-        ("ceqs-parked", str(age.parked)),
-    ]
-    if age.HasField("recorded_at"):
-        trailers.append(("ceqs-recorded-at", age.recorded_at.ToJsonString()))
-    return tuple(trailers)

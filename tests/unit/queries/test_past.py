@@ -138,8 +138,3 @@ async def test_a_live_query_of_the_past_answers_once_and_ends(asking: Any, log: 
 async def test_without_scratch_the_past_of_a_projection_is_unimplemented(asking: Any, log: Log) -> None:
     with pytest.raises(Unimplemented, match="set scratch_url"):
         await asking.ask("GetTotal", at(log, 0))
-
-
-async def test_an_aggregator_has_no_past(asking: Any, log: Log) -> None:
-    with pytest.raises(Unimplemented, match="GetMotto asks several models"):
-        await asking.ask("GetMotto", at(log, 0))
