@@ -208,7 +208,9 @@ def measures(scale: Scale, seconds: float) -> list[Measure]:
             "queries/s",
             closed("meters", "get", 64, "rate"),
             echo,
-            needs=(known("read"),),
+            Goal(at_least=0.8),
+            # Asked for once, a state stands at the head.
+            (known("read"), known("get")),
         ),
     ]
     found += _of_projections(scale, seconds, filled("meters", "filler", 8, scale.events // 8))
