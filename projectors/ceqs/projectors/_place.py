@@ -54,9 +54,13 @@ class Place:
         """Give an engine whose transactions are read-only, each on one snapshot."""
         if self.schema:
             return self._postgres(isolation_level="REPEATABLE READ", execution_options={"postgresql_readonly": True})
-        url = self.url.set(database="file:" + quote(str(self.url.database)), query={"mode": "ro", "uri": "true"})
+        uri = "file:" + quote(str(self.url.database))
         engine = create_async_engine(
-            url, connect_args={"isolation_level": None, "timeout": 10}, pool_size=8, max_overflow=8
+            "sqlite+aiosqlite://",
+            async_creator=lambda: inline.connect_reading(uri),
+            poolclass=AsyncAdaptedQueuePool,
+            pool_size=8,
+            max_overflow=8,
         )
         _begin_with_the_first_read(engine)
         return engine

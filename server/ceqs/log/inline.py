@@ -86,6 +86,76 @@ class InlineConnection:
             connection.close()
 
 
+STEPS = 20_000
+"""How many steps of SQLite's virtual machine, about a millisecond, a reading statement may take on the loop."""
+
+
+class ReadingCursor(InlineCursor):
+    """A cursor that reads: what takes long on the loop is interrupted, and begun again on a thread."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection.cursor())
+        self._connection = connection
+        self._rows: list[Any] = []
+
+    async def execute(self, *arguments: Any) -> None:
+        """Execute a statement, and take its rows."""
+        self._connection.set_progress_handler(_interrupt, STEPS)
+        try:
+            self._read(arguments)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            self._connection.set_progress_handler(None, 0)
+            reading = asyncio.ensure_future(asyncio.to_thread(self._read, arguments))
+            try:
+                await asyncio.shield(reading)
+            finally:
+                # Whoever is cancelled meanwhile waits for it: then nobody else uses the connection.
+                await asyncio.wait([reading])
+        finally:
+            self._connection.set_progress_handler(None, 0)
+
+    async def fetchall(self) -> list[Any]:
+        """Give all rows."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    async def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Give the next rows, one where no number is given."""
+        rows, self._rows = self._rows[: size or 1], self._rows[size or 1 :]
+        return rows
+
+    async def fetchone(self) -> Any:
+        """Give the next row, None after the last."""
+        return next(iter(await self.fetchmany()), None)
+
+    def _read(self, arguments: tuple[Any, ...]) -> None:
+        self._cursor.execute(*arguments)
+        self._rows = self._cursor.fetchall()
+
+
+def _interrupt() -> int:
+    return 1
+
+
+class ReadingConnection(InlineConnection):
+    """A connection that is only read: see ReadingCursor."""
+
+    def cursor(self) -> ReadingCursor:
+        """Give a new cursor."""
+        return ReadingCursor(self._conn)
+
+
+async def connect_reading(uri: str) -> ReadingConnection:
+    """Open the database at a `file:` URI for reading."""
+    return ReadingConnection(_open(f"{uri}?mode=ro"))
+
+
 async def connect(uri: str) -> InlineConnection:
     """Open the database at a `file:` URI; transactions are begun by who uses it."""
-    return InlineConnection(sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False))
+    return InlineConnection(_open(uri))
+
+
+def _open(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
