@@ -88,7 +88,7 @@ async def write(context: GrpcContext, message: bytes) -> None:
 
 def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: CommandExecutor, calls: Calls) -> None:
     """Serve a command: decode and validate, read the metadata, execute, answer with the receipt."""
-    decode, guarded = Decoder(rpc.request, strict=True), executor.guards(rpc)
+    decode = Decoder(rpc.request, strict=True)
 
     async def answer(raw: bytes, context: GrpcContext) -> bytes:
         def read() -> tuple[Message, CommandCall]:
@@ -98,7 +98,7 @@ def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: Comm
         # In overload the least work is spent on what is refused, so that the most is left for what is accepted.
         if executor.full:
             raise Overloaded
-        executed = await (executor.execute(rpc, *read()) if guarded else executor.submit(rpc, read))
+        executed = await (executor.execute(rpc, *read()) if executor.guards(rpc) else executor.submit(rpc, read))
         trailers = [("ceqs-token", executed.receipt.token)]
         if executed.gate:
             trailers.append(("ceqs-gate", executed.gate))
