@@ -17,7 +17,7 @@ BIN = Path(sys.executable).parent
 
 
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=110, check=False)
 
 
 @pytest.fixture(scope="module")
