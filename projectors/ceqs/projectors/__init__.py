@@ -1,10 +1,11 @@
 """What follows the log: projections, publishers and subscribers, each in a place of its own."""
 
 from ceqs.projectors._fill import fill
+from ceqs.projectors._operate import Standing, drop, hold, look_over, roll_back, start_rebuild
 from ceqs.projectors._parking import GivenUp, Parked, read_given_up, read_parked
 from ceqs.projectors._past import Past, PastLimits
 from ceqs.projectors._place import Place, place_of
-from ceqs.projectors._places import Places, places_of
+from ceqs.projectors._places import Places, places_of, shape_of
 from ceqs.projectors._progress import Progress
 from ceqs.projectors._projector import Projector, ProjectorSettings
 from ceqs.projectors._reader import Checkpoint, ModelReader
@@ -26,12 +27,19 @@ __all__ = [
     "Projector",
     "ProjectorSettings",
     "Request",
+    "Standing",
     "Upstream",
     "ask",
+    "drop",
     "fill",
+    "hold",
+    "look_over",
     "place_of",
     "places_of",
     "read_given_up",
     "read_parked",
     "read_status",
+    "roll_back",
+    "shape_of",
+    "start_rebuild",
 ]

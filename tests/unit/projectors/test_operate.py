@@ -1,0 +1,91 @@
+"""What operators may do with places, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ceqs.errors import NotFound, Rejected, Unavailable
+from ceqs.projectors import Place, Places, drop, hold, look_over, places_of, roll_back, start_rebuild
+from ceqs.projectors._reader import Checkpoint
+from ceqs.projectors._store import Store
+
+
+@pytest.fixture
+async def places(models_url: str) -> AsyncIterator[Places]:
+    places = places_of(models_url, "library", "Shelf")
+    yield places
+    await places.close()
+
+
+async def stand(places: Places, place: Place, position: int, *, filled: bool = True) -> None:
+    """Have a place stand at a position."""
+    await places.make(place, "shape")
+    async with Store.open(place, "library") as store, store.advance(Checkpoint("log", position, "id")):
+        pass
+    await places.note(place, filled=filled)
+
+
+async def states(places: Places) -> list[tuple[str, str, int]]:
+    return [(one.place.label, one.state, one.at.position) for one in await look_over(places)]
+
+
+async def test_a_rebuild_that_was_begun_goes_on_and_a_filled_one_is_followed_by_the_next(places: Places) -> None:
+    place, new = await start_rebuild(places, 2, "shape")
+    assert (place.label, new) == ("v2", True)
+    assert await states(places) == [("v2", "filling", 0)]
+    assert await start_rebuild(places, 2, "shape") == (place, False)
+    await places.note(place, filled=True)
+    place, new = await start_rebuild(places, 2, "shape")
+    assert (place.label, new) == ("v2.2", True)
+    other, new = await start_rebuild(places, 2, "of other tables")
+    assert (other.label, new) == ("v2.3", True)
+
+
+async def test_who_goes_back_never_goes_back_in_time(places: Places) -> None:
+    with pytest.raises(NotFound, match="no place of Shelf of the context library answers yet"):
+        await roll_back(places, None, 0)
+    first, second = places.at(1), places.at(2)
+    await stand(places, first, 5)
+    await places.switch(first)
+    with pytest.raises(NotFound, match="no place that answered before v1"):
+        await roll_back(places, None, 0)
+    await stand(places, second, 7)
+    await places.switch(second)
+    with pytest.raises(Unavailable, match=r"v1 stands at position 5 and v2 answers from 7.* Nobody feeds it"):
+        await roll_back(places, None, 0.2)
+    assert await places.serving() == second
+    await stand(places, first, 7)
+    assert await roll_back(places, None, 0) == (first, second)
+    assert await places.serving() == first
+    assert await roll_back(places, "v2", 0) == (second, first)
+    await stand(places, places.at(3), 9, filled=False)
+    with pytest.raises(Rejected, match="v3 is not filled"):
+        await roll_back(places, "v3", 0)
+    with pytest.raises(NotFound, match=r"has no place v4; there is v1, v2, v3"):
+        await roll_back(places, "v4", 0)
+
+
+async def test_a_place_is_dropped_unless_it_answers_or_is_written(places: Places) -> None:
+    first, second = places.at(1), places.at(2)
+    await stand(places, first, 5)
+    await places.switch(first)
+    with pytest.raises(Rejected, match="v1 answers"):
+        await drop(places, "v1", 0)
+    await stand(places, second, 5)
+    async with Store.open(second, "library"):
+        with pytest.raises(Unavailable, match=r"process \d+ on .* still writes v2"):
+            await drop(places, "v2", 0.2)
+        assert await states(places) == [("v1", "serves", 5), ("v2", "dropping", 5)]
+    assert await drop(places, "v2", 5) == second
+    assert await states(places) == [("v1", "serves", 5)]
+
+
+async def test_places_are_held_and_let_go_together_or_one_by_one(places: Places) -> None:
+    for version in (1, 2):
+        await stand(places, places.at(version), 1)
+    assert await hold(places, True, "v2") == [places.at(2)]
+    assert await hold(places, True) == [places.at(1)]
+    assert [state for _, state, _ in await states(places)] == ["paused", "paused"]
+    assert await hold(places, False) == [places.at(1), places.at(2)]
