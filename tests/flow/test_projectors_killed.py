@@ -19,10 +19,10 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 
 from ceqs.contract import bucket_of, new_id, tags_of
-from ceqs.embedded import NatsServer
+from ceqs.embedded import NatsServer, PostgresServer
 from ceqs.log import Entry, Log, NewEvent, open_log
 from ceqs.model import Context
-from ceqs.projectors import ModelReader, places_of, read_status
+from ceqs.projectors import ModelReader, look_over, places_of, read_status
 from ceqs.relay import Relay
 from ceqs.server import Served, Server, ServerSettings
 from ceqs.testing import eventually
@@ -50,12 +50,27 @@ class Shop:
     addresses: dict[str, str]
     running: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     placed: int = 0
+    lease: float = 10.0
 
     async def start(self, name: str, *crash: str) -> None:
         settings = {"addresses": self.addresses, "models_url": self.models_url, "nats_url": self.nats_url, "key": KEY}
         self.running[name] = await asyncio.create_subprocess_exec(
-            sys.executable, str(RUN), f"shop.{name}.context:{name}", json.dumps(settings), *crash
+            sys.executable,
+            str(RUN),
+            f"shop.{name}.context:{name}",
+            json.dumps(settings | {"lease": self.lease}),
+            *crash,
+            stdout=asyncio.subprocess.PIPE if self.lease < 10 else None,
         )
+
+    async def feeds(self, name: str) -> int:
+        """Give the process that writes a projection of orders."""
+        places = places_of(self.models_url, "orders", name)
+        try:
+            (one,) = await look_over(places)
+            return int(one.fed_by.split()[1]) if one.fed_by else 0
+        finally:
+            await places.close()
 
     async def kill(self, name: str) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -190,6 +205,42 @@ async def test_a_process_that_dies_at_the_worst_moment_does_nothing_twice(shop: 
         await shop.start(name)
     await eventually(shop.everything_is_delivered, within=60)
     await shop.is_exact()
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+async def test_a_projector_that_was_suspended_beyond_its_lease_writes_nothing_when_it_wakes_up(
+    shop: Shop, store: str
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        if store == "postgresql":
+            shop.models_url = (await stack.enter_async_context(PostgresServer())).url
+        shop.lease = 2.0
+        await shop.stock()
+        await shop.start("inventory")
+        await shop.start("orders")
+        first = shop.running["orders"]
+        await shop.place(20)
+        await eventually(shop.everything_is_delivered, within=60)
+        assert await shop.feeds("Sales") == first.pid
+        first.send_signal(signal.SIGSTOP)
+        await shop.start("orders")
+        second = shop.running["orders"]
+        await shop.place(20)
+        await eventually(shop.everything_is_delivered, within=60)
+        assert await shop.feeds("Sales") == second.pid
+        first.send_signal(signal.SIGCONT)  # it believes that it has the lease, and has twenty orders to apply
+        await shop.place(20)
+        await eventually(shop.everything_is_delivered, within=60)
+        assert first.stdout
+        async with asyncio.timeout(20):
+            while b"Sales" not in (line := await first.stdout.readline()) or b"written by another process" not in line:
+                assert line, "it has ended"
+        assert await shop.feeds("Sales") == second.pid
+        await shop.is_exact()
+        first.kill()
+        await first.wait()
+        for name in list(shop.running):
+            await shop.kill(name)
 
 
 async def test_nats_may_die_while_orders_flow(shop: Shop, nats_server: NatsServer) -> None:
