@@ -36,7 +36,8 @@ async def test_killing_each_process_once_changes_no_number(tmp_path: Path) -> No
     write_csv(tmp_path / "rows.csv", rows=600, seed=7)
     lines = list(read_rows(tmp_path / "rows.csv"))
     documents = documents_of(line for line in lines if isinstance(line, Row))
-    books = keep_books(lines, {product: units for product, (_, units) in documents.opening.items()})
+    opening = {product: units for product, (_, units) in documents.opening.items()}
+    books = keep_books(lines, opening, [trial.units for trial in documents.trials])
     async with System(tmp_path) as system:
         sending = asyncio.create_task(replay(documents, system.orders, system.inventory, lambda: None))
         killed = dict(system.pids)

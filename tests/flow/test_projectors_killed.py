@@ -30,7 +30,7 @@ from ceqs.v1.events_pb2 import RecordedEvent
 from shop.inventory.context import inventory
 from shop.inventory.v1.events_pb2 import StockMoved, StockReceived
 from shop.orders.context import orders
-from shop.orders.v1.events_pb2 import OrderPlaced
+from shop.orders.v1.events_pb2 import OrderConfirmed, OrderPlaced
 from shop.orders.v1.public_events_pb2 import OrderAccepted
 from shop.orders.v1.types_pb2 import Line
 
@@ -118,16 +118,18 @@ class Shop:
         heads = {name: await log.head() for name, log in self.logs.items()}
         by_name = {status.name: status for status in statuses}
         return (
-            by_name["deliver-orders"].outcomes.get("accepted", 0) >= 2 * self.placed
+            by_name["fulfil-orders"].outcomes.get("accepted", 0) >= 3 * self.placed
+            and by_name["follow-reservations"].outcomes.get("accepted", 0) >= self.placed
             and all(
                 by_name[n].position == heads["orders"].position for n in ("Sales", "CustomerHistory", "publish-orders")
             )
+            and by_name["expire-orders"].timers == self.placed
             and by_name["StockLevels"].position == heads["inventory"].position
             and not any(status.unsent for status in statuses)
         )
 
     async def is_exact(self) -> None:
-        """Check that every order was counted, published and delivered once."""
+        """Check that every order was counted, published, delivered and confirmed once."""
         reader = ModelReader(places_of(self.models_url, "orders", "Sales"))
         async with reader.session() as (session, _):
             sums = sa.text("SELECT sum(orders), sum(order_lines), sum(sold_micros) FROM countries")
@@ -139,6 +141,8 @@ class Shop:
         assert units == quantity
         accepted = Counter(event.order_id for _, event in await self.events("orders", OrderAccepted))
         assert accepted == Counter(f"o{n}" for n in range(self.placed))
+        confirmed = Counter(event.order_id for _, event in await self.events("orders", OrderConfirmed))
+        assert confirmed == accepted
         moved = await self.events("inventory", StockMoved)
         assert Counter((event.order_id, event.product_code) for _, event in moved) == Counter(
             (f"o{n}", PRODUCTS[k % 12]) for n in range(self.placed) for k in (n, n + 5)

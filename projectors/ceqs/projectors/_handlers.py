@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -40,6 +41,8 @@ MAX_DEPTH = 16
 MUCH_LATER = dt.timedelta(seconds=1)
 """From here on a timer begins anew: its command is no direct outcome of the event that set it."""
 MAX_ID_BYTES = 200
+MAX_KEY_BYTES = 80
+"""How much of an id a timer's key may take before its hash stands for it."""
 APPEND_PUBLIC = "/ceqs.v1.AdminService/AppendPublic"
 PUBLIC_IDS = uuid.UUID("8f1c6f3e-6c1d-5e0a-9a52-0d8b1a3d2f47")
 """The namespace of public events' ids."""
@@ -181,7 +184,7 @@ class ReactionHandler(Handler):
         recorded_at = event.recorded_at.ToDatetime(dt.UTC)
         changes: list[Timer] = []
         for ordinal, timer in enumerate(timers):
-            prefix = f"ceqs:{self._context.name}/{self.name}:timer:{quote(timer.key)}:"
+            prefix = f"ceqs:{self._context.name}/{self.name}:timer:{_in_id(timer.key)}:"
             if isinstance(timer, Cancelled):
                 changes.append(Timer(timer.key, prefix))
             else:
@@ -241,6 +244,12 @@ class ProcessHandler(ReactionHandler):
             messages += (await react(method, message, state, ctx=ctx)).messages
             await save_state(session, self._state, key, state)
         return Reacted(tuple(messages), tuple(ctx.timers))
+
+
+def _in_id(key: str) -> str:
+    """Give a timer's key as a part of an id: legible where it is short."""
+    quoted = quote(key, safe="")
+    return quoted if len(quoted) <= MAX_KEY_BYTES else hashlib.sha256(key.encode()).hexdigest()
 
 
 def _reaction(event: RecordedEvent) -> Reaction:

@@ -6,15 +6,14 @@ import datetime as dt
 from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
-from urllib.parse import quote
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.errors import Misconfigured
 
-MAX_KEY = 80
-"""Bytes of a timer's key when quoted, at most: it is a part of the command's id."""
+MAX_KEY = 200
+"""Characters of a timer's key, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +125,8 @@ def _frozen(method: Callable[..., Any], message: object) -> Message:
 
 
 def _checked(key: str) -> str:
-    if not key or len(quote(key)) > MAX_KEY:
-        raise Misconfigured(f"the key {key!r} of a timer must have 1 to {MAX_KEY} bytes, quoted as in a URL")
+    if not 0 < len(key) <= MAX_KEY:
+        raise Misconfigured(f"the key {key!r} of a timer must have 1 to {MAX_KEY} characters")
     return key
 
 

@@ -11,18 +11,26 @@ from shop.inventory.v1.commands_pb2 import (
     MoveStockRequest,
     ReceiveStockRequest,
     ReceiveStockResponse,
+    ReleaseOrderRequest,
+    ReserveOrderRequest,
     ReturnStockRequest,
+    SettleOrderRequest,
 )
 from shop.inventory.v1.events_pb2 import (
+    OrderReservationBegun,
+    OrderReservationCompleted,
+    OrderReservationFailed,
+    OrderReservationReleased,
     ProductDepleted,
     ProductReplenished,
     StockAdjusted,
     StockMoved,
     StockReceived,
+    StockRefused,
     StockReturned,
 )
 from shop.inventory.v1.inventory_ceqs import InventoryCommands, InventoryEvent
-from shop.inventory.v1.states_pb2 import Stock
+from shop.inventory.v1.states_pb2 import Reservation, ReservationStatus, Stock
 from shop.inventory.v1.types_pb2 import AdjustmentReason
 
 LARGEST = 2**63 - 1
@@ -44,20 +52,46 @@ class Inventory(InventoryCommands):
         yield from _turn(stock, on_hand)
         return ReceiveStockResponse(on_hand=on_hand)
 
+    def reserve_order(
+        self, request: ReserveOrderRequest, reservation: Reservation, ctx: Decision
+    ) -> Iterator[InventoryEvent]:
+        """Begin, once. What follows is a process: FulfilOrders."""
+        codes = [line.product_code for line in request.lines]
+        if len(set(codes)) < len(codes):
+            raise Rejected("PRODUCT_TWICE", f"order {request.order_id} names a product twice")
+        if not reservation.status:
+            yield OrderReservationBegun(order_id=request.order_id, lines=request.lines)
+
+    def settle_order(
+        self, request: SettleOrderRequest, reservation: Reservation, ctx: Decision
+    ) -> Iterator[InventoryEvent]:
+        """Say what became of a reservation that has begun."""
+        _require_reservation(reservation)
+        if reservation.status == ReservationStatus.RESERVATION_STATUS_BEGUN:
+            if request.missing:
+                yield OrderReservationFailed(order_id=request.order_id, missing=request.missing)
+            else:
+                yield OrderReservationCompleted(order_id=request.order_id)
+
+    def release_order(
+        self, request: ReleaseOrderRequest, reservation: Reservation, ctx: Decision
+    ) -> Iterator[InventoryEvent]:
+        """Release what has begun or is completed."""
+        _require_reservation(reservation)
+        if reservation.status in _RELEASABLE:
+            yield OrderReservationReleased(order_id=request.order_id)
+
     def move_stock(self, request: MoveStockRequest, stock: Stock, ctx: Decision) -> Iterator[InventoryEvent]:
         """Move all that the order takes of the product, or nothing, once."""
         _require_positive(request.quantity)
-        _require_known(stock)
         if request.order_id in stock.moved:
             return
-        if request.quantity > stock.on_hand:
-            raise Rejected(
-                "INSUFFICIENT_STOCK",
-                f"order {request.order_id} takes {request.quantity} of {stock.product_code}, of which "
-                f"{stock.on_hand} are left",
-            )
-        yield StockMoved(product_code=stock.product_code, order_id=request.order_id, quantity=request.quantity)
-        yield from _turn(stock, stock.on_hand - request.quantity)
+        code, order_id, quantity = stock.product_code, request.order_id, request.quantity
+        if quantity > stock.on_hand:
+            yield StockRefused(product_code=code, order_id=order_id, quantity=quantity)
+            return
+        yield StockMoved(product_code=code, order_id=order_id, quantity=quantity)
+        yield from _turn(stock, stock.on_hand - quantity)
 
     def return_stock(self, request: ReturnStockRequest, stock: Stock, ctx: Decision) -> Iterator[InventoryEvent]:
         """Put back what the order had moved, once."""
@@ -98,6 +132,14 @@ class Inventory(InventoryCommands):
 def _require_positive(quantity: int) -> None:
     if quantity <= 0:
         raise Rejected("QUANTITY_NOT_POSITIVE", f"the quantity is {quantity}")
+
+
+_RELEASABLE = (ReservationStatus.RESERVATION_STATUS_BEGUN, ReservationStatus.RESERVATION_STATUS_COMPLETED)
+
+
+def _require_reservation(reservation: Reservation) -> None:
+    if not reservation.status:
+        raise Rejected("ORDER_UNKNOWN", f"nobody reserved anything for order {reservation.order_id}")
 
 
 def _require_known(stock: Stock) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from shop.orders.v1.events_pb2 import (
     CreditNoteIssued,
     OrderCancelled,
+    OrderConfirmed,
+    OrderPaid,
     OrderPlaced,
     ProductMarkedAvailable,
     ProductMarkedDepleted,
@@ -24,6 +26,16 @@ class OrderFold(OrderFoldBase):
         order.lines.extend(event.lines)
         order.total_micros = event.total_micros
         order.ordered_at.CopyFrom(event.ordered_at)
+        order.pay_within.CopyFrom(event.pay_within)
+
+    def on_order_paid(self, order: Order, event: OrderPaid) -> None:
+        """Remember when."""
+        order.paid_at.CopyFrom(event.paid_at)
+
+    def on_order_confirmed(self, order: Order, event: OrderConfirmed) -> None:
+        """Remember that its stock is reserved."""
+        order.status = OrderStatus.ORDER_STATUS_CONFIRMED
+        order.confirmed_at.CopyFrom(event.confirmed_at)
 
     def on_order_cancelled(self, order: Order, event: OrderCancelled) -> None:
         """Remember the order, as cancelled: its number is not free again."""

@@ -42,6 +42,8 @@ def order_commands(dice: random.Random) -> Iterator[Message]:
                 sales.PlaceOrderRequest(order_id=number, lines=lines, **about),
                 sales.PlaceOrderRequest(order_id=number, lines=lines, **about),
                 sales.CancelOrderRequest(order_id=number),
+                sales.PayOrderRequest(order_id=number),
+                sales.ConfirmOrderRequest(order_id=number),
                 sales.IssueCreditNoteRequest(credit_note_id=f"C{number}", lines=lines, **about),
                 sales.MarkProductDepletedRequest(product_code=lines[0].product_code),
                 sales.MarkProductAvailableRequest(product_code=lines[0].product_code),

@@ -27,6 +27,8 @@ from shop.inventory.v1.commands_pb2 import (
 from shop.inventory.v1.events_pb2 import StockReceived
 from shop.inventory.v1.inventory_client import InventoryClient
 from shop.orders.context import orders
+from shop.orders.v1.commands_pb2 import PayOrderRequest, PlaceOrderRequest
+from shop.orders.v1.events_pb2 import OrderPlaced
 from shop.orders.v1.orders_client import OrdersClient
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "online_retail.csv"
@@ -68,7 +70,7 @@ def opened(documents: Documents) -> dict[str, int]:
 def read(path: Path) -> tuple[list[Row | Unreadable], Documents, Books]:
     lines = list(read_rows(path))
     documents = documents_of(line for line in lines if isinstance(line, Row))
-    return lines, documents, keep_books(lines, opened(documents))
+    return lines, documents, keep_books(lines, opened(documents), [trial.units for trial in documents.trials])
 
 
 def test_every_row_stands_in_exactly_one_document() -> None:
@@ -111,14 +113,36 @@ def test_the_books_follow_the_stock() -> None:
     assert expected_events(books) == {
         ("orders", False, "OrderPlaced"): 2,
         ("orders", True, "OrderAccepted"): 2,
+        ("orders", False, "OrderConfirmed"): 2,
+        ("orders", False, "OrderPaid"): 2,
         ("orders", False, "CreditNoteIssued"): 1,
         ("orders", False, "ProductMarkedDepleted"): 1,
         ("inventory", False, "StockReceived"): 2,
         ("inventory", False, "StockMoved"): 2,
+        ("inventory", False, "OrderReservationBegun"): 2,
+        ("inventory", False, "OrderReservationCompleted"): 2,
+        ("inventory", True, "OrderReserved"): 2,
         ("inventory", False, "StockAdjusted"): 3,
         ("inventory", False, "ProductDepleted"): 1,
         ("inventory", True, "StockDepleted"): 1,
     }
+
+
+def test_the_books_know_what_becomes_of_trials() -> None:
+    books = keep_books(ROWS, {"A": 5, "K": 20}, [{"K": 1}, {"K": 2, "X": 1}])
+    assert (books.stock["K"].moved, books.stock["K"].returned, books.stock["K"].on_hand) == (6, 3, 19)
+    assert (books.expired, books.unavailable, books.returns, books.refusals) == (1, 1, 2, 1)
+    assert books.sold == keep_books(ROWS, {"A": 5, "K": 20}).sold
+    counts = expected_events(books)
+    assert counts["orders", False, "OrderCancelled"] == counts["orders", True, "OrderWithdrawn"] == 2
+    assert counts["orders", False, "OrderConfirmed"] == counts["inventory", True, "OrderReserved"] == 3
+    assert counts["inventory", False, "StockReturned"] == 2
+
+
+def test_trials_take_of_what_there_is_more_than_enough() -> None:
+    documents = documents_of(ROWS)
+    assert [trial.units for trial in documents.trials] == [{"A": 1}, {"A": 2, "NO SUCH PRODUCT": 1}]
+    assert documents_of([row("1", "POST", 1, "18")]).trials == []
 
 
 @pytest.mark.parametrize(
@@ -135,7 +159,7 @@ def test_the_books_follow_the_stock() -> None:
 )
 async def test_the_books_know_what_the_services_refuse(rows: list[Row], reason: str) -> None:
     documents = documents_of(rows)
-    books = keep_books(rows, opened(documents))
+    books = keep_books(rows, opened(documents), [trial.units for trial in documents.trials])
     assert set(books.rejected) == {reason}
     assert books.commands == await outcomes(documents)
 
@@ -165,7 +189,7 @@ async def test_every_command_has_an_id_of_its_own_that_is_the_same_in_every_run(
     await replay(documents, first, FakeInventory(), lambda: None)
     await replay(documents, second, FakeInventory(), lambda: None)
     assert sorted(first.ids) == sorted(second.ids)
-    assert len(set(first.ids)) == len(first.ids) == 4
+    assert len(set(first.ids)) == len(first.ids) == 8
 
 
 async def test_the_opening_stock_is_in_before_anything_else_is_sent() -> None:
@@ -173,7 +197,13 @@ async def test_the_opening_stock_is_in_before_anything_else_is_sent() -> None:
     await replay(documents_of(ROWS), FakeOrders(ids), FakeInventory(ids), lambda: None)
     kinds = [name.partition("/")[0] for name in ids]
     assert kinds[:2] == ["opening"] * 2
-    assert {kind: kinds[2:].count(kind) for kind in kinds[2:]} == {"order": 2, "credit": 2, "adjustment": 4}
+    assert {kind: kinds[2:].count(kind) for kind in kinds[2:]} == {
+        "trial": 2,
+        "order": 2,
+        "credit": 2,
+        "adjustment": 4,
+        "payment": 2,
+    }
 
 
 async def outcomes(documents: Documents) -> dict[tuple[str, str], int]:
@@ -190,10 +220,17 @@ class FakeOrders(OrdersClient):
 
     def __init__(self, ids: list[str] | None = None) -> None:
         self.ids = [] if ids is None else ids
+        self.placed: dict[str, OrderPlaced] = {}
 
     async def execute_many(self, requests: Any, *, timeout: float | None = None) -> AsyncIterator[Outcome[Any]]:
         for command_id, request in requests:
-            yield decide(given(orders), request, self.ids, command_id)
+            paying = isinstance(request, PayOrderRequest) and request.order_id in self.placed
+            outcome = decide(
+                given(orders, *([self.placed[request.order_id]] if paying else [])), request, self.ids, command_id
+            )
+            if isinstance(request, PlaceOrderRequest) and outcome.error is None:
+                self.placed[request.order_id] = OrderPlaced(order_id=request.order_id)
+            yield outcome
 
 
 class FakeInventory(InventoryClient):

@@ -52,6 +52,8 @@ OUTCOMES = [
     Outcome("ReceiveStock", 0),
     Outcome("PlaceOrder", 2),
     Outcome("PlaceOrder", 1),
+    Outcome("PayOrder", 0),
+    Outcome("PayOrder", 0),
     Outcome("IssueCreditNote", 1),
     Outcome("IssueCreditNote", 1, "QUANTITY_NOT_POSITIVE"),
     Outcome("AdjustStock", 1),
@@ -135,6 +137,10 @@ def adjusted_twice(answers: Answers) -> None:
     answers.totals.adjusted_micros *= 2
 
 
+def never_returned(answers: Answers) -> None:
+    answers.levels[1].returned -= 1
+
+
 def moved_twice(answers: Answers) -> None:
     answers.levels[0].moved *= 2
 
@@ -160,6 +166,7 @@ def marked_twice(answers: Answers) -> None:
         (product_missing, "sales by product"),
         (adjusted_twice, "adjusted, in pounds"),
         (moved_twice, "stock by product"),
+        (never_returned, "stock by product"),
         (event_repeated, "events by type"),
         (event_nobody_expects, "events by type"),
         (marked_twice, "products marked as depleted, once"),
@@ -191,6 +198,7 @@ def test_a_command_that_came_out_otherwise_is_found() -> None:
     [
         (Model("orders", "Sales", "projection", 4, 5, NOON, 0, 0, ""), "events that models lack"),
         (Model("orders", "note-stock", "subscriber", 5, 5, NOON, 0, 1, ""), "commands refused to subscribers"),
+        (Model("orders", "expire-orders", "subscriber", 5, 5, NOON, 0, 0, "", 1), "timers that have not fired"),
     ],
 )
 def test_a_model_that_lags_or_was_refused_is_found(model: Model, found: str) -> None:

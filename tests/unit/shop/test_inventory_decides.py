@@ -11,17 +11,25 @@ from shop.inventory.v1.commands_pb2 import (
     MoveStockRequest,
     ReceiveStockRequest,
     ReceiveStockResponse,
+    ReleaseOrderRequest,
+    ReserveOrderRequest,
     ReturnStockRequest,
+    SettleOrderRequest,
 )
 from shop.inventory.v1.events_pb2 import (
+    OrderReservationBegun,
+    OrderReservationCompleted,
+    OrderReservationFailed,
+    OrderReservationReleased,
     ProductDepleted,
     ProductReplenished,
     StockAdjusted,
     StockMoved,
     StockReceived,
+    StockRefused,
     StockReturned,
 )
-from shop.inventory.v1.types_pb2 import AdjustmentReason
+from shop.inventory.v1.types_pb2 import AdjustmentReason, OrderLine
 
 CODE = "71053"
 LARGEST = 2**63 - 1
@@ -92,12 +100,13 @@ def test_a_move_has_a_positive_quantity() -> None:
     given(inventory, TEN).when(move(0)).rejects("QUANTITY_NOT_POSITIVE")
 
 
-def test_a_move_names_a_known_product() -> None:
-    given(inventory).when(move(1)).rejects("PRODUCT_UNKNOWN")
+def test_an_unknown_product_is_refused() -> None:
+    given(inventory).when(move(1)).yields(StockRefused(product_code=CODE, order_id="1", quantity=1))
 
 
 def test_an_order_does_not_take_more_than_there_is() -> None:
-    given(inventory, TEN, MOVED).when(move(7, order_id="2")).rejects("INSUFFICIENT_STOCK")
+    refused = StockRefused(product_code=CODE, order_id="2", quantity=7)
+    given(inventory, TEN, MOVED).when(move(7, order_id="2")).yields(refused)
 
 
 def test_a_withdrawn_order_gives_back_what_it_moved() -> None:
@@ -186,3 +195,37 @@ def test_an_unknown_reason_is_invalid() -> None:
 @pytest.mark.parametrize("code", ["", "x" * 65, "710\x0053"])
 def test_a_malformed_product_code_is_invalid(code: str) -> None:
     given(inventory).when(ReceiveStockRequest(product_code=code, quantity=1)).is_invalid("product_code")
+
+
+BEGUN = OrderReservationBegun(order_id="1", lines=[OrderLine(product_code=CODE, quantity=4)])
+COMPLETED = OrderReservationCompleted(order_id="1")
+FAILED = OrderReservationFailed(order_id="1", missing=[CODE])
+RELEASED = OrderReservationReleased(order_id="1")
+
+
+def test_an_order_is_reserved_once() -> None:
+    reserve = ReserveOrderRequest(order_id="1", lines=BEGUN.lines)
+    given(inventory).when(reserve).yields(BEGUN)
+    given(inventory, BEGUN).when(reserve).changes_nothing()
+    twice = ReserveOrderRequest(order_id="1", lines=[*BEGUN.lines, *BEGUN.lines])
+    given(inventory).when(twice).rejects("PRODUCT_TWICE")
+    given(inventory).when(ReserveOrderRequest(order_id="1", lines=[OrderLine(product_code=CODE)])).is_invalid(
+        "lines[0].quantity"
+    )
+
+
+def test_what_became_of_a_reservation_is_said_once() -> None:
+    given(inventory, BEGUN).when(SettleOrderRequest(order_id="1")).yields(COMPLETED)
+    given(inventory, BEGUN).when(SettleOrderRequest(order_id="1", missing=[CODE])).yields(FAILED)
+    for end in (COMPLETED, FAILED, RELEASED):
+        given(inventory, BEGUN, end).when(SettleOrderRequest(order_id="1")).changes_nothing()
+    given(inventory).when(SettleOrderRequest(order_id="1")).rejects("ORDER_UNKNOWN")
+
+
+def test_an_order_that_has_stock_or_waits_for_it_is_released() -> None:
+    release = ReleaseOrderRequest(order_id="1")
+    given(inventory, BEGUN).when(release).yields(RELEASED)
+    given(inventory, BEGUN, COMPLETED).when(release).yields(RELEASED)
+    given(inventory, BEGUN, FAILED).when(release).changes_nothing()
+    given(inventory, BEGUN, RELEASED).when(release).changes_nothing()
+    given(inventory).when(release).rejects("ORDER_UNKNOWN")

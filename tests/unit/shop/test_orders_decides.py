@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.testing import NOW, given
 from shop.orders.context import orders
 from shop.orders.v1.commands_pb2 import (
     CancelOrderRequest,
+    ConfirmOrderRequest,
+    ExpireOrderRequest,
     IssueCreditNoteRequest,
     MarkProductAvailableRequest,
     MarkProductDepletedRequest,
+    PayOrderRequest,
     PlaceOrderRequest,
 )
 from shop.orders.v1.events_pb2 import (
     CreditNoteIssued,
     OrderCancelled,
+    OrderConfirmed,
+    OrderPaid,
     OrderPlaced,
     ProductMarkedAvailable,
     ProductMarkedDepleted,
@@ -32,6 +38,7 @@ PLACED = OrderPlaced(
     lines=[LANTERN, POSTAGE],
     total_micros=38_340_000,
     ordered_at=NOW,
+    pay_within=Duration(seconds=14 * 24 * 3600),
 )
 CANCELLED = OrderCancelled(
     order_id="536365",
@@ -227,3 +234,44 @@ def test_a_time_outside_the_calendar_is_invalid(time: Timestamp) -> None:
     request = place(LANTERN)
     request.ordered_at.CopyFrom(time)
     given(orders).when(request).is_invalid("ordered_at")
+
+
+PAID = OrderPaid(order_id="536365", paid_at=NOW)
+CONFIRMED = OrderConfirmed(
+    order_id="536365", confirmed_at=NOW, expires_at=Timestamp(seconds=NOW.seconds + 14 * 24 * 3600)
+)
+
+
+def test_an_order_is_paid_once() -> None:
+    pay = PayOrderRequest(order_id="536365")
+    given(orders, PLACED).when(pay).yields(PAID)
+    given(orders, PLACED, PAID).when(pay).changes_nothing()
+    given(orders, PLACED, CANCELLED).when(pay).rejects("ORDER_ALREADY_CANCELLED")
+    given(orders).when(pay).rejects("ORDER_UNKNOWN")
+
+
+def test_a_confirmed_order_has_its_time_to_be_paid() -> None:
+    confirm = ConfirmOrderRequest(order_id="536365")
+    given(orders, PLACED).when(confirm).yields(CONFIRMED)
+    given(orders, PLACED, PAID).when(confirm).yields(OrderConfirmed(order_id="536365", confirmed_at=NOW))
+    given(orders, PLACED, CONFIRMED).when(confirm).changes_nothing()
+    given(orders, PLACED, CANCELLED).when(confirm).changes_nothing()
+    given(orders).when(confirm).rejects("ORDER_UNKNOWN")
+
+
+def test_an_order_that_nobody_paid_expires() -> None:
+    expire = ExpireOrderRequest(order_id="536365")
+    expired = OrderCancelled()
+    expired.CopyFrom(CANCELLED)
+    expired.reason = "not paid in time"
+    given(orders, PLACED, CONFIRMED).when(expire).yields(expired)
+    given(orders, PLACED, CONFIRMED, PAID).when(expire).changes_nothing()
+    given(orders, PLACED, CANCELLED).when(expire).changes_nothing()
+    given(orders).when(expire).rejects("ORDER_UNKNOWN")
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 31_622_401])
+def test_the_time_to_pay_is_positive_and_at_most_a_year(seconds: int) -> None:
+    request = place(LANTERN)
+    request.pay_within.seconds = seconds
+    given(orders).when(request).is_invalid("pay_within")

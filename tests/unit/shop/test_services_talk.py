@@ -11,11 +11,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ceqs.model import Reaction
 from ceqs.testing import given
 from shop.inventory.context import inventory
-from shop.inventory.delivery import DeliverOrders
 from shop.inventory.publishing import PublishStock
-from shop.inventory.v1.commands_pb2 import MoveStockRequest, ReturnStockRequest
-from shop.inventory.v1.events_pb2 import ProductDepleted, ProductReplenished, StockReceived
-from shop.inventory.v1.public_events_pb2 import StockDepleted, StockReplenished
+from shop.inventory.v1.commands_pb2 import MoveStockRequest, ReleaseOrderRequest, ReserveOrderRequest
+from shop.inventory.v1.events_pb2 import (
+    OrderReservationCompleted,
+    OrderReservationFailed,
+    ProductDepleted,
+    ProductReplenished,
+    StockReceived,
+)
+from shop.inventory.v1.public_events_pb2 import OrderReserved, OrderUnavailable, StockDepleted, StockReplenished
+from shop.inventory.v1.types_pb2 import OrderLine
 from shop.orders.context import orders
 from shop.orders.publishing import PublishOrders
 from shop.orders.stock_news import NoteStock
@@ -52,18 +58,22 @@ def test_a_cancelled_order_is_withdrawn_with_what_it_took() -> None:
     ]
 
 
-def test_inventory_moves_each_product_of_an_accepted_order() -> None:
-    assert list(DeliverOrders().on_order_accepted(OrderAccepted(order_id="1", lines=STOCK_LINES), CTX)) == [
-        MoveStockRequest(product_code="B", order_id="1", quantity=5),
-        MoveStockRequest(product_code="A", order_id="1", quantity=1),
-    ]
+def test_inventory_reserves_what_an_accepted_order_takes() -> None:
+    lines = [OrderLine(product_code="B", quantity=5), OrderLine(product_code="A", quantity=1)]
+    given(inventory).hears(OrderAccepted(order_id="1", lines=STOCK_LINES)).sends(
+        ReserveOrderRequest(order_id="1", lines=lines)
+    )
 
 
-def test_inventory_puts_back_each_product_of_a_withdrawn_order() -> None:
-    assert list(DeliverOrders().on_order_withdrawn(OrderWithdrawn(order_id="1", lines=STOCK_LINES), CTX)) == [
-        ReturnStockRequest(product_code="B", order_id="1"),
-        ReturnStockRequest(product_code="A", order_id="1"),
-    ]
+def test_inventory_releases_what_a_withdrawn_order_took() -> None:
+    given(inventory).hears(OrderWithdrawn(order_id="1", lines=STOCK_LINES)).sends(ReleaseOrderRequest(order_id="1"))
+
+
+def test_inventory_publishes_what_became_of_a_reservation() -> None:
+    given(inventory).hears(OrderReservationCompleted(order_id="1")).publishes(OrderReserved(order_id="1"))
+    given(inventory).hears(OrderReservationFailed(order_id="1", missing=["A"])).publishes(
+        OrderUnavailable(order_id="1", missing=["A"])
+    )
 
 
 def test_inventory_publishes_that_a_product_has_run_out_and_is_back() -> None:

@@ -99,8 +99,8 @@ def test_who_waits_for_the_world_is_told_where_to_test_it(context: Context, libr
         ({"key": "k"}, "one of `after` and `at`"),
         ({"key": "k", "after": DAY, "at": NOW}, "one of `after` and `at`"),
         ({"key": "k", "at": dt.datetime(2010, 1, 1)}, "no time zone"),
-        ({"key": "", "after": DAY}, "1 to 80 bytes"),
-        ({"key": "ä" * 14, "after": DAY}, "1 to 80 bytes"),
+        ({"key": "", "after": DAY}, "1 to 200 characters"),
+        ({"key": "k" * 201, "after": DAY}, "1 to 200 characters"),
     ],
 )
 def test_a_timer_without_a_clear_time_or_key_is_refused(library: Any, options: Any, problem: str) -> None:

@@ -51,6 +51,8 @@ class Model:
     refused: int
     """How many of its commands were not accepted."""
     problem: str
+    timers: int = 0
+    """Commands whose time is yet to come."""
 
     @property
     def lag(self) -> int:
@@ -60,7 +62,7 @@ class Model:
     @property
     def idle(self) -> bool:
         """It has done everything that there is to do."""
-        return not (self.lag or self.unsent or self.problem)
+        return not (self.lag or self.unsent or self.timers or self.problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ async def caught_up(system: System, progress: Callable[[int, int], None]) -> lis
         elif clock() - moved > STANDSTILL:
             late = next((model for model in models if not model.idle), None)
             raise Unavailable(
-                f"{late.name} of {late.context} stands at {late.position} of {late.head}, {late.unsent} unsent: "
+                f"{late.name} of {late.context} stands at {late.position} of {late.head}, {late.unsent} unsent, "
+                f"{late.timers} timers: "
                 f"{late.problem or 'no problem known'}"
                 if late
                 else "a service does not answer"
@@ -154,6 +157,7 @@ def _model(context: str, status: HandlerStatus, head: Head) -> Model:
         unsent=status.unsent,
         refused=sum(count for outcome, count in status.outcomes.items() if outcome != "accepted"),
         problem=status.reason or (status.state if status.state in ("missing", "paused") else ""),
+        timers=status.timers,
     )
 
 

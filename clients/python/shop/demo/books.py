@@ -14,6 +14,7 @@ from shop.demo.rows import Row, Unreadable
 
 NOT_GOODS = {"POST", "D", "M", "DOT", "C2", "BANK CHARGES", "AMAZONFEE", "B", "CRUK", "PADS", "S"}
 MOST_LINES = 2000
+TRIAL_COUNTRY = "United Kingdom"
 LARGEST = Decimal(2**63 - 1).scaleb(-6)
 """Pounds that an int64 of millionths holds."""
 
@@ -48,12 +49,13 @@ class Level:
 
     received: int = 0
     moved: int = 0
+    returned: int = 0
     adjusted: int = 0
 
     @property
     def on_hand(self) -> int:
         """What is left."""
-        return self.received - self.moved + self.adjusted
+        return self.received - self.moved + self.returned + self.adjusted
 
 
 @dataclass(slots=True)
@@ -75,6 +77,14 @@ class Books:
     stock: dict[str, Level] = field(default_factory=lambda: defaultdict(Level))
     moves: int = 0
     """How often an order takes a product from the warehouse."""
+    returns: int = 0
+    """How often an order that came to nothing gives one back."""
+    refusals: int = 0
+    """How often the warehouse has too little of a product for an order."""
+    unavailable: int = 0
+    """Orders that the warehouse could not deliver whole."""
+    expired: int = 0
+    """Orders that nobody paid."""
 
     @property
     def rejected_total(self) -> Part:
@@ -88,8 +98,13 @@ class Books:
         return {product for product, level in self.stock.items() if level.on_hand == 0}
 
 
-def keep_books(lines: Iterable[Row | Unreadable], opening: Mapping[str, int]) -> Books:
-    """Go through the lines of the file, with the units that the warehouse opens with."""
+def keep_books(
+    lines: Iterable[Row | Unreadable], opening: Mapping[str, int], trials: Iterable[Mapping[str, int]] = ()
+) -> Books:
+    """Go through the lines of the file, with the units that the warehouse opens with.
+
+    `trials` are the units of further orders, which nobody pays: they come to nothing in the end.
+    """
     books = Books()
     for product, units in opening.items():
         books.commands["ReceiveStock", ""] += 1
@@ -108,12 +123,33 @@ def keep_books(lines: Iterable[Row | Unreadable], opening: Mapping[str, int]) ->
             _credit(books, rows)
         else:
             _sell(books, rows)
+    for trial in trials:
+        _try(books, trial, opening)
     return books
+
+
+def _try(books: Books, units: Mapping[str, int], opening: Mapping[str, int]) -> None:
+    """Enter an order that is lost: what there is of it is taken and given back, and nothing is sold."""
+    books.commands["PlaceOrder", ""] += 1
+    books.sold_by_country[TRIAL_COUNTRY]  # known by now, with nothing to its name
+    for product, quantity in units.items():
+        books.sold_by_product[product]
+        if product in opening:
+            books.stock[product].moved += quantity
+            books.stock[product].returned += quantity
+            books.moves, books.returns = books.moves + 1, books.returns + 1
+        else:
+            books.refusals += 1
+    if all(product in opening for product in units):
+        books.expired += 1
+    else:
+        books.unavailable += 1
 
 
 def _sell(books: Books, rows: list[Row]) -> None:
     reason = _refusal(rows, sign=1)
     books.commands["PlaceOrder", reason] += 1
+    books.commands["PayOrder", "ORDER_UNKNOWN" if reason else ""] += 1
     if reason:
         books.rejected[reason].add(rows)
         return

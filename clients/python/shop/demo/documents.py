@@ -22,6 +22,16 @@ class Invoice:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """An order that no row asks for: nobody pays it, and it may take what no warehouse has."""
+
+    number: str
+    country: str
+    units: dict[str, int]
+    """By product code."""
+
+
+@dataclass(frozen=True, slots=True)
 class Documents:
     """What the rows come to. Every row stands in exactly one document."""
 
@@ -30,6 +40,8 @@ class Documents:
     adjustments: list[Row]
     opening: dict[str, tuple[str, int]]
     """The stock to open with: description and units by product code."""
+    trials: list[Trial]
+    """Beside the rows, to see what becomes of orders that fail."""
 
 
 def documents_of(rows: Iterable[Row]) -> Documents:
@@ -48,13 +60,22 @@ def documents_of(rows: Iterable[Row]) -> Documents:
             adjustments.append(row)
         else:
             orders.setdefault(row.invoice, Invoice(row.invoice)).rows.append(row)
-    return Documents(
-        list(orders.values()), list(credit_notes.values()), adjustments, _opening(orders.values(), adjustments)
-    )
+    opening, spare = _opening(orders.values(), adjustments)
+    return Documents(list(orders.values()), list(credit_notes.values()), adjustments, opening, _trials(spare))
 
 
-def _opening(orders: Iterable[Invoice], adjustments: Iterable[Row]) -> dict[str, tuple[str, int]]:
-    """Give enough stock for everything that goes out, whatever the order in which it goes.
+def _trials(spare: list[str]) -> list[Trial]:
+    """Give an order that could be delivered and is not paid, and one that cannot be delivered whole."""
+    if not spare:
+        return []
+    return [
+        Trial("UNPAID", "United Kingdom", {spare[0]: 1}),
+        Trial("UNAVAILABLE", "United Kingdom", {spare[0]: 2, "NO SUCH PRODUCT": 1}),
+    ]
+
+
+def _opening(orders: Iterable[Invoice], adjustments: Iterable[Row]) -> tuple[dict[str, tuple[str, int]], list[str]]:
+    """Give enough stock for everything that goes out, whatever the order in which it goes; and what there is more of.
 
     A third of the products gets no unit more than that, so that the last one to go out leaves an empty shelf; not
     those of which stock is found, for they are never empty for good.
@@ -73,10 +94,9 @@ def _opening(orders: Iterable[Invoice], adjustments: Iterable[Row]) -> dict[str,
                 found.add(row.product)
         else:
             out[row.product] += row.quantity
-    return {
-        product: (name, out[product] + _spare(product, scarce=out[product] > 0 and product not in found))
-        for product, name in sorted(names.items())
-    }
+    spare = {product: _spare(product, scarce=out[product] > 0 and product not in found) for product in sorted(names)}
+    opening = {product: (names[product], out[product] + units) for product, units in spare.items()}
+    return opening, [product for product, units in spare.items() if units]
 
 
 def _spare(product: str, *, scarce: bool) -> int:

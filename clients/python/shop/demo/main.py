@@ -116,7 +116,8 @@ async def _run(system: System, lines: list[Row | Unreadable], source: str, began
         read = progress.add_task("models", total=None)
         models = await caught_up(system, lambda at, of: progress.update(read, completed=at, total=of))
     answers = await ask(system, models)
-    books = keep_books(lines, {product: units for product, (_, units) in documents.opening.items()})
+    opening = {product: units for product, (_, units) in documents.opening.items()}
+    books = keep_books(lines, opening, [trial.units for trial in documents.trials])
     checks = verify(books, outcomes, answers)
     return Report(source, time.monotonic() - began, system.restarts, outcomes, answers, books, checks)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -18,11 +19,13 @@ from shop.demo.rows import MICROS, Row
 from shop.inventory.v1.commands_pb2 import AdjustStockRequest, ReceiveStockRequest
 from shop.inventory.v1.inventory_client import InventoryClient
 from shop.inventory.v1.types_pb2 import AdjustmentReason
-from shop.orders.v1.commands_pb2 import IssueCreditNoteRequest, PlaceOrderRequest
+from shop.orders.v1.commands_pb2 import IssueCreditNoteRequest, PayOrderRequest, PlaceOrderRequest
 from shop.orders.v1.orders_client import OrdersClient
 from shop.orders.v1.types_pb2 import Line
 
 C_co = TypeVar("C_co", bound=Message, covariant=True)
+A_MOMENT = Duration(seconds=1)
+"""How long a trial may be unpaid after its confirmation."""
 PATIENCE = 120.0
 """Seconds that a command may take over all of its attempts: a process that was killed is back long before."""
 
@@ -52,8 +55,9 @@ class Job(Generic[C_co]):
 async def replay(
     documents: Documents, orders: OrdersClient, inventory: InventoryClient, done: Callable[[], None]
 ) -> list[Outcome]:
-    """Send every document, the opening stock first of all; `done` is called after each."""
-    opening, sales, counts = list(_opening(documents)), list(_invoices(documents)), list(_adjustments(documents))
+    """Send every document, the opening stock first of all and payments last; `done` is called after each."""
+    opening, counts = list(_opening(documents)), list(_adjustments(documents))
+    sales, paid = [*_trials(documents), *_invoices(documents)], list(_payments(documents))
     opened = await _outcomes(opening, inventory.execute_many(_commands(opening), timeout=PATIENCE), done)
     try:
         async with asyncio.TaskGroup() as both:
@@ -63,12 +67,14 @@ async def replay(
             )
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    return [*opened, *sold.result(), *counted.result()]
+    settled = await _outcomes(paid, orders.execute_many(_commands(paid), timeout=PATIENCE), done)
+    return [*opened, *sold.result(), *counted.result(), *settled]
 
 
 def commands_in(documents: Documents) -> int:
     """Give how many commands `replay` sends."""
-    return sum(map(len, (documents.opening, documents.orders, documents.credit_notes, documents.adjustments)))
+    kinds = (documents.opening, documents.trials, documents.credit_notes, documents.adjustments)
+    return sum(map(len, kinds)) + 2 * len(documents.orders)
 
 
 async def _outcomes(
@@ -100,6 +106,21 @@ def _opening(documents: Documents) -> Iterator[Job[ReceiveStockRequest]]:
     for product, (description, units) in documents.opening.items():
         request = ReceiveStockRequest(product_code=product, description=description, quantity=units)
         yield Job("ReceiveStock", 0, f"opening/{quote(product)}", request)
+
+
+def _trials(documents: Documents) -> Iterator[Job[PlaceOrderRequest]]:
+    for trial in documents.trials:
+        lines = [
+            Line(product_code=product, quantity=units, unit_price_micros=MICROS)
+            for product, units in trial.units.items()
+        ]
+        order = PlaceOrderRequest(order_id=trial.number, country=trial.country, lines=lines, pay_within=A_MOMENT)
+        yield Job("PlaceOrder", 0, f"trial/{trial.number}", order)
+
+
+def _payments(documents: Documents) -> Iterator[Job[PayOrderRequest]]:
+    for invoice in documents.orders:
+        yield Job("PayOrder", 0, f"payment/{quote(invoice.number)}", PayOrderRequest(order_id=invoice.number))
 
 
 def _invoices(documents: Documents) -> Iterator[Job[PlaceOrderRequest | IssueCreditNoteRequest]]:

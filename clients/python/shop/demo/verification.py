@@ -9,8 +9,9 @@ from decimal import Decimal
 from typing import TypeVar, cast
 
 from shop.demo.answers import Answers
-from shop.demo.books import Books, Sums
+from shop.demo.books import Books, Level, Sums
 from shop.demo.replay import Outcome
+from shop.inventory.v1.queries_pb2 import StockLevel
 from shop.orders.v1.queries_pb2 import ProductSales, SalesSums
 
 K = TypeVar("K", bound=Hashable)
@@ -63,13 +64,14 @@ def verify(books: Books, outcomes: Iterable[Outcome], answers: Answers) -> list[
         many("sales by product", _by_product(books), {p.product_code: _product(p) for p in answers.products}),
         many(
             "stock by product",
-            {code: (level.received, level.moved, level.adjusted, level.on_hand) for code, level in books.stock.items()},
-            {line.product_code: (line.received, line.moved, line.adjusted, line.on_hand) for line in answers.levels},
+            {code: _level(level) for code, level in books.stock.items()},
+            {line.product_code: _level(line) for line in answers.levels},
         ),
         one("units on hand", sum(level.on_hand for level in levels), stock.on_hand),
         many("events by type", expected_events(books), dict(answers.events)),
         many("products marked as depleted, once", dict.fromkeys(books.depleted, 1), dict(answers.marked)),
         one("commands refused to subscribers", 0, sum(model.refused for model in answers.models)),
+        one("timers that have not fired", 0, sum(model.timers for model in answers.models)),
         one("events that models lack", 0, sum(model.lag for model in answers.models)),
     ]
 
@@ -77,13 +79,26 @@ def verify(books: Books, outcomes: Iterable[Outcome], answers: Answers) -> list[
 def expected_events(books: Books) -> dict[tuple[str, bool, str], int]:
     """Give how many events of each type there must be: by context, whether they are public, and type."""
     orders, depleted = books.commands["PlaceOrder", ""], len(books.depleted)
+    reserved, lost = orders - books.unavailable, books.unavailable + books.expired
     counts = {
         ("orders", False, "OrderPlaced"): orders,
         ("orders", True, "OrderAccepted"): orders,
+        ("orders", False, "OrderConfirmed"): reserved,
+        ("orders", False, "OrderPaid"): books.commands["PayOrder", ""],
+        ("orders", False, "OrderCancelled"): lost,
+        ("orders", True, "OrderWithdrawn"): lost,
         ("orders", False, "CreditNoteIssued"): books.commands["IssueCreditNote", ""],
         ("orders", False, "ProductMarkedDepleted"): depleted,
         ("inventory", False, "StockReceived"): books.commands["ReceiveStock", ""],
         ("inventory", False, "StockMoved"): books.moves,
+        ("inventory", False, "StockReturned"): books.returns,
+        ("inventory", False, "StockRefused"): books.refusals,
+        ("inventory", False, "OrderReservationBegun"): orders,
+        ("inventory", False, "OrderReservationCompleted"): reserved,
+        ("inventory", False, "OrderReservationFailed"): books.unavailable,
+        ("inventory", False, "OrderReservationReleased"): books.expired,
+        ("inventory", True, "OrderReserved"): reserved,
+        ("inventory", True, "OrderUnavailable"): books.unavailable,
         ("inventory", False, "StockAdjusted"): books.commands["AdjustStock", ""],
         ("inventory", False, "ProductDepleted"): depleted,
         ("inventory", True, "StockDepleted"): depleted,
@@ -118,6 +133,10 @@ def _country(sums: SalesSums) -> tuple[object, ...]:
         sums.credit_lines,
         pounds(sums.credited_micros),
     )
+
+
+def _level(level: Level | StockLevel) -> tuple[object, ...]:
+    return (level.received, level.moved, level.returned, level.adjusted, level.on_hand)
 
 
 def _by_product(books: Books) -> dict[str, tuple[object, ...]]:

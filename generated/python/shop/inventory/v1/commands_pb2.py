@@ -28,7 +28,7 @@ from ceqs.v1 import options_pb2 as ceqs_dot_v1_dot_options__pb2
 from shop.inventory.v1 import types_pb2 as shop_dot_inventory_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shop/inventory/v1/commands.proto\x12\x11shop.inventory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x15\x63\x65qs/v1/answers.proto\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1dshop/inventory/v1/types.proto\"\x89\x01\n\x13ReceiveStockRequest\x12\x41\n\x0cproduct_code\x18\x01 \x01(\tB+\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\t\n\x07product\x12\x1d\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x10\n\x08quantity\x18\x03 \x01(\x03\"J\n\x14ReceiveStockResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\x12\x0f\n\x07on_hand\x18\x02 \x01(\x03\"\xa4\x01\n\x10MoveStockRequest\x12\x41\n\x0cproduct_code\x18\x01 \x01(\tB+\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\t\n\x07product\x12;\n\x08order_id\x18\x02 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\x12\x10\n\x08quantity\x18\x03 \x01(\x03\"6\n\x11MoveStockResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"\x94\x01\n\x12ReturnStockRequest\x12\x41\n\x0cproduct_code\x18\x01 \x01(\tB+\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\t\n\x07product\x12;\n\x08order_id\x18\x02 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\"8\n\x13ReturnStockResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"\xdb\x01\n\x12\x41\x64justStockRequest\x12\x41\n\x0cproduct_code\x18\x01 \x01(\tB+\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\t\n\x07product\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12\x19\n\x11unit_value_micros\x18\x03 \x01(\x03\x12=\n\x06reason\x18\x04 \x01(\x0e\x32#.shop.inventory.v1.AdjustmentReasonB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x16\n\x04note\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"8\n\x13\x41\x64justStockResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt2\xc3\x03\n\x18InventoryCommandsService\x12l\n\x0cReceiveStock\x12&.shop.inventory.v1.ReceiveStockRequest\x1a\'.shop.inventory.v1.ReceiveStockResponse\"\x0b\x82\xf1\"\x07\n\x05Stock\x12\x63\n\tMoveStock\x12#.shop.inventory.v1.MoveStockRequest\x1a$.shop.inventory.v1.MoveStockResponse\"\x0b\x82\xf1\"\x07\n\x05Stock\x12i\n\x0bReturnStock\x12%.shop.inventory.v1.ReturnStockRequest\x1a&.shop.inventory.v1.ReturnStockResponse\"\x0b\x82\xf1\"\x07\n\x05Stock\x12i\n\x0b\x41\x64justStock\x12%.shop.inventory.v1.AdjustStockRequest\x1a&.shop.inventory.v1.AdjustStockResponse\"\x0b\x82\xf1\"\x07\n\x05Stockb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shop/inventory/v1/commands.proto\x12\x11shop.inventory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x15\x63\x65qs/v1/answers.proto\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1dshop/inventory/v1/types.proto\"\x89\x01\n\x13ReceiveStockRequest\x12\x41\n\x0cproduct_code\x18\x01 \x01(\tB+\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\t\n\x07product\x12\x1d\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x10\n\x08quantity\x18\x03 \x01(\x03\"J\n\x14ReceiveStockResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\x12\x0f\n\x07on_hand\x18\x02 \x01(\x03\"\x8a\x01\n\x13ReserveOrderRequest\x12;\n\x08order_id\x18\x01 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\x12\x36\n\x05lines\x18\x02 \x03(\x0b\x32\x1c.shop.inventory.v1.OrderLineB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0f\"9\n\x14ReserveOrderResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"b\n\x12SettleOrderRequest\x12;\n\x08order_id\x18\x01 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\x12\x0f\n\x07missing\x18\x02 \x03(\t\"8\n\x13SettleOrderResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"R\n\x13ReleaseOrderRequest\x12;\n\x08order_id\x18\x01 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\"9\n\x14ReleaseOrderResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"\xa4\x01\n\x10MoveStockRequest\x12\x41\n\x0cproduct_code\x18\x01 \x01(\tB+\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\t\n\x07product\x12;\n\x08order_id\x18\x02 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\x12\x10\n\x08quantity\x18\x03 \x01(\x03\"6\n\x11MoveStockResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"\x94\x01\n\x12ReturnStockRequest\x12\x41\n\x0cproduct_code\x18\x01 \x01(\tB+\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\t\n\x07product\x12;\n\x08order_id\x18\x02 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\"8\n\x13ReturnStockResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"\xdb\x01\n\x12\x41\x64justStockRequest\x12\x41\n\x0cproduct_code\x18\x01 \x01(\tB+\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\t\n\x07product\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12\x19\n\x11unit_value_micros\x18\x03 \x01(\x03\x12=\n\x06reason\x18\x04 \x01(\x0e\x32#.shop.inventory.v1.AdjustmentReasonB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x16\n\x04note\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"8\n\x13\x41\x64justStockResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt2\x9c\x06\n\x18InventoryCommandsService\x12l\n\x0cReceiveStock\x12&.shop.inventory.v1.ReceiveStockRequest\x1a\'.shop.inventory.v1.ReceiveStockResponse\"\x0b\x82\xf1\"\x07\n\x05Stock\x12r\n\x0cReserveOrder\x12&.shop.inventory.v1.ReserveOrderRequest\x1a\'.shop.inventory.v1.ReserveOrderResponse\"\x11\x82\xf1\"\r\n\x0bReservation\x12o\n\x0bSettleOrder\x12%.shop.inventory.v1.SettleOrderRequest\x1a&.shop.inventory.v1.SettleOrderResponse\"\x11\x82\xf1\"\r\n\x0bReservation\x12r\n\x0cReleaseOrder\x12&.shop.inventory.v1.ReleaseOrderRequest\x1a\'.shop.inventory.v1.ReleaseOrderResponse\"\x11\x82\xf1\"\r\n\x0bReservation\x12\x63\n\tMoveStock\x12#.shop.inventory.v1.MoveStockRequest\x1a$.shop.inventory.v1.MoveStockResponse\"\x0b\x82\xf1\"\x07\n\x05Stock\x12i\n\x0bReturnStock\x12%.shop.inventory.v1.ReturnStockRequest\x1a&.shop.inventory.v1.ReturnStockResponse\"\x0b\x82\xf1\"\x07\n\x05Stock\x12i\n\x0b\x41\x64justStock\x12%.shop.inventory.v1.AdjustStockRequest\x1a&.shop.inventory.v1.AdjustStockResponse\"\x0b\x82\xf1\"\x07\n\x05Stockb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECEIVESTOCKREQUEST'].fields_by_name['product_code']._serialized_options = b'\272H\033r\031\020\001\030@2\023^[^\\x00-\\x1f\\x7f]*$\262\360\"\t\n\007product'
   _globals['_RECEIVESTOCKREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_RECEIVESTOCKREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_RESERVEORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_RESERVEORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\033r\031\020\001\030@2\023^[^\\x00-\\x1f\\x7f]*$\262\360\"\007\n\005order'
+  _globals['_RESERVEORDERREQUEST'].fields_by_name['lines']._loaded_options = None
+  _globals['_RESERVEORDERREQUEST'].fields_by_name['lines']._serialized_options = b'\272H\006\222\001\003\020\320\017'
+  _globals['_SETTLEORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_SETTLEORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\033r\031\020\001\030@2\023^[^\\x00-\\x1f\\x7f]*$\262\360\"\007\n\005order'
+  _globals['_RELEASEORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_RELEASEORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\033r\031\020\001\030@2\023^[^\\x00-\\x1f\\x7f]*$\262\360\"\007\n\005order'
   _globals['_MOVESTOCKREQUEST'].fields_by_name['product_code']._loaded_options = None
   _globals['_MOVESTOCKREQUEST'].fields_by_name['product_code']._serialized_options = b'\272H\033r\031\020\001\030@2\023^[^\\x00-\\x1f\\x7f]*$\262\360\"\t\n\007product'
   _globals['_MOVESTOCKREQUEST'].fields_by_name['order_id']._loaded_options = None
@@ -55,6 +63,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['note']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_INVENTORYCOMMANDSSERVICE'].methods_by_name['ReceiveStock']._loaded_options = None
   _globals['_INVENTORYCOMMANDSSERVICE'].methods_by_name['ReceiveStock']._serialized_options = b'\202\361\"\007\n\005Stock'
+  _globals['_INVENTORYCOMMANDSSERVICE'].methods_by_name['ReserveOrder']._loaded_options = None
+  _globals['_INVENTORYCOMMANDSSERVICE'].methods_by_name['ReserveOrder']._serialized_options = b'\202\361\"\r\n\013Reservation'
+  _globals['_INVENTORYCOMMANDSSERVICE'].methods_by_name['SettleOrder']._loaded_options = None
+  _globals['_INVENTORYCOMMANDSSERVICE'].methods_by_name['SettleOrder']._serialized_options = b'\202\361\"\r\n\013Reservation'
+  _globals['_INVENTORYCOMMANDSSERVICE'].methods_by_name['ReleaseOrder']._loaded_options = None
+  _globals['_INVENTORYCOMMANDSSERVICE'].methods_by_name['ReleaseOrder']._serialized_options = b'\202\361\"\r\n\013Reservation'
   _globals['_INVENTORYCOMMANDSSERVICE'].methods_by_name['MoveStock']._loaded_options = None
   _globals['_INVENTORYCOMMANDSSERVICE'].methods_by_name['MoveStock']._serialized_options = b'\202\361\"\007\n\005Stock'
   _globals['_INVENTORYCOMMANDSSERVICE'].methods_by_name['ReturnStock']._loaded_options = None
@@ -65,18 +79,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECEIVESTOCKREQUEST']._serialized_end=299
   _globals['_RECEIVESTOCKRESPONSE']._serialized_start=301
   _globals['_RECEIVESTOCKRESPONSE']._serialized_end=375
-  _globals['_MOVESTOCKREQUEST']._serialized_start=378
-  _globals['_MOVESTOCKREQUEST']._serialized_end=542
-  _globals['_MOVESTOCKRESPONSE']._serialized_start=544
-  _globals['_MOVESTOCKRESPONSE']._serialized_end=598
-  _globals['_RETURNSTOCKREQUEST']._serialized_start=601
-  _globals['_RETURNSTOCKREQUEST']._serialized_end=749
-  _globals['_RETURNSTOCKRESPONSE']._serialized_start=751
-  _globals['_RETURNSTOCKRESPONSE']._serialized_end=807
-  _globals['_ADJUSTSTOCKREQUEST']._serialized_start=810
-  _globals['_ADJUSTSTOCKREQUEST']._serialized_end=1029
-  _globals['_ADJUSTSTOCKRESPONSE']._serialized_start=1031
-  _globals['_ADJUSTSTOCKRESPONSE']._serialized_end=1087
-  _globals['_INVENTORYCOMMANDSSERVICE']._serialized_start=1090
-  _globals['_INVENTORYCOMMANDSSERVICE']._serialized_end=1541
+  _globals['_RESERVEORDERREQUEST']._serialized_start=378
+  _globals['_RESERVEORDERREQUEST']._serialized_end=516
+  _globals['_RESERVEORDERRESPONSE']._serialized_start=518
+  _globals['_RESERVEORDERRESPONSE']._serialized_end=575
+  _globals['_SETTLEORDERREQUEST']._serialized_start=577
+  _globals['_SETTLEORDERREQUEST']._serialized_end=675
+  _globals['_SETTLEORDERRESPONSE']._serialized_start=677
+  _globals['_SETTLEORDERRESPONSE']._serialized_end=733
+  _globals['_RELEASEORDERREQUEST']._serialized_start=735
+  _globals['_RELEASEORDERREQUEST']._serialized_end=817
+  _globals['_RELEASEORDERRESPONSE']._serialized_start=819
+  _globals['_RELEASEORDERRESPONSE']._serialized_end=876
+  _globals['_MOVESTOCKREQUEST']._serialized_start=879
+  _globals['_MOVESTOCKREQUEST']._serialized_end=1043
+  _globals['_MOVESTOCKRESPONSE']._serialized_start=1045
+  _globals['_MOVESTOCKRESPONSE']._serialized_end=1099
+  _globals['_RETURNSTOCKREQUEST']._serialized_start=1102
+  _globals['_RETURNSTOCKREQUEST']._serialized_end=1250
+  _globals['_RETURNSTOCKRESPONSE']._serialized_start=1252
+  _globals['_RETURNSTOCKRESPONSE']._serialized_end=1308
+  _globals['_ADJUSTSTOCKREQUEST']._serialized_start=1311
+  _globals['_ADJUSTSTOCKREQUEST']._serialized_end=1530
+  _globals['_ADJUSTSTOCKRESPONSE']._serialized_start=1532
+  _globals['_ADJUSTSTOCKRESPONSE']._serialized_end=1588
+  _globals['_INVENTORYCOMMANDSSERVICE']._serialized_start=1591
+  _globals['_INVENTORYCOMMANDSSERVICE']._serialized_end=2387
 # @@protoc_insertion_point(module_scope)

@@ -4,8 +4,10 @@ isort:skip_file
 What can be asked of inventory."""
 
 from ceqs.v1 import answers_pb2 as _answers_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from shop.inventory.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -77,6 +79,156 @@ class ReceiveStockResponse(_message.Message):
 Global___ReceiveStockResponse: _TypeAlias = ReceiveStockResponse  # noqa: Y015
 
 @_typing.final
+class ReserveOrderRequest(_message.Message):
+    """An order whose stock is to be reserved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.OrderLine]:
+        """What it takes, each product once, at most 2,000; none where it takes nothing from the warehouse."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        lines: _abc.Iterable[_types_pb2.OrderLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveOrderRequest: _TypeAlias = ReserveOrderRequest  # noqa: Y015
+
+@_typing.final
+class ReserveOrderResponse(_message.Message):
+    """The reservation has begun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _answers_pb2.Receipt:
+        """The proof."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _answers_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveOrderResponse: _TypeAlias = ReserveOrderResponse  # noqa: Y015
+
+@_typing.final
+class SettleOrderRequest(_message.Message):
+    """A reservation that has come to an end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The products of which there is not enough; none where all is reserved."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleOrderRequest: _TypeAlias = SettleOrderRequest  # noqa: Y015
+
+@_typing.final
+class SettleOrderResponse(_message.Message):
+    """What became of it is said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _answers_pb2.Receipt:
+        """The proof."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _answers_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleOrderResponse: _TypeAlias = SettleOrderResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseOrderRequest(_message.Message):
+    """An order whose stock is to be released."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseOrderRequest: _TypeAlias = ReleaseOrderRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseOrderResponse(_message.Message):
+    """The stock is released."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _answers_pb2.Receipt:
+        """The proof."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _answers_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseOrderResponse: _TypeAlias = ReleaseOrderResponse  # noqa: Y015
+
+@_typing.final
 class MoveStockRequest(_message.Message):
     """Stock to move out for an order."""
 
@@ -108,7 +260,7 @@ Global___MoveStockRequest: _TypeAlias = MoveStockRequest  # noqa: Y015
 
 @_typing.final
 class MoveStockResponse(_message.Message):
-    """The stock was moved."""
+    """The stock was moved, or refused."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -40,6 +40,21 @@ class InventoryCommandsServiceStub:
                 request_serializer=shop_dot_inventory_dot_v1_dot_commands__pb2.ReceiveStockRequest.SerializeToString,
                 response_deserializer=shop_dot_inventory_dot_v1_dot_commands__pb2.ReceiveStockResponse.FromString,
                 _registered_method=True)
+        self.ReserveOrder = channel.unary_unary(
+                '/shop.inventory.v1.InventoryCommandsService/ReserveOrder',
+                request_serializer=shop_dot_inventory_dot_v1_dot_commands__pb2.ReserveOrderRequest.SerializeToString,
+                response_deserializer=shop_dot_inventory_dot_v1_dot_commands__pb2.ReserveOrderResponse.FromString,
+                _registered_method=True)
+        self.SettleOrder = channel.unary_unary(
+                '/shop.inventory.v1.InventoryCommandsService/SettleOrder',
+                request_serializer=shop_dot_inventory_dot_v1_dot_commands__pb2.SettleOrderRequest.SerializeToString,
+                response_deserializer=shop_dot_inventory_dot_v1_dot_commands__pb2.SettleOrderResponse.FromString,
+                _registered_method=True)
+        self.ReleaseOrder = channel.unary_unary(
+                '/shop.inventory.v1.InventoryCommandsService/ReleaseOrder',
+                request_serializer=shop_dot_inventory_dot_v1_dot_commands__pb2.ReleaseOrderRequest.SerializeToString,
+                response_deserializer=shop_dot_inventory_dot_v1_dot_commands__pb2.ReleaseOrderResponse.FromString,
+                _registered_method=True)
         self.MoveStock = channel.unary_unary(
                 '/shop.inventory.v1.InventoryCommandsService/MoveStock',
                 request_serializer=shop_dot_inventory_dot_v1_dot_commands__pb2.MoveStockRequest.SerializeToString,
@@ -68,9 +83,33 @@ class InventoryCommandsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReserveOrder(self, request, context):
+        """Reserves the stock of an order, product by product. Changes nothing where the order was reserved before.
+        Rejected: PRODUCT_TWICE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SettleOrder(self, request, context):
+        """Says what became of a reservation. Changes nothing where that is said, or the order released.
+        Rejected: ORDER_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseOrder(self, request, context):
+        """Releases the stock of an order that is not to be delivered. Changes nothing where it has none.
+        Rejected: ORDER_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MoveStock(self, request, context):
-        """Moves stock out for an order. Changes nothing where the order has moved it before.
-        Rejected: QUANTITY_NOT_POSITIVE, PRODUCT_UNKNOWN, INSUFFICIENT_STOCK.
+        """Moves stock out for an order, or refuses to where there is not enough: the order hears of either. Changes nothing
+        where the order has moved the product before. Rejected: QUANTITY_NOT_POSITIVE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,6 +138,21 @@ def add_InventoryCommandsServiceServicer_to_server(servicer, server):
                     servicer.ReceiveStock,
                     request_deserializer=shop_dot_inventory_dot_v1_dot_commands__pb2.ReceiveStockRequest.FromString,
                     response_serializer=shop_dot_inventory_dot_v1_dot_commands__pb2.ReceiveStockResponse.SerializeToString,
+            ),
+            'ReserveOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReserveOrder,
+                    request_deserializer=shop_dot_inventory_dot_v1_dot_commands__pb2.ReserveOrderRequest.FromString,
+                    response_serializer=shop_dot_inventory_dot_v1_dot_commands__pb2.ReserveOrderResponse.SerializeToString,
+            ),
+            'SettleOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.SettleOrder,
+                    request_deserializer=shop_dot_inventory_dot_v1_dot_commands__pb2.SettleOrderRequest.FromString,
+                    response_serializer=shop_dot_inventory_dot_v1_dot_commands__pb2.SettleOrderResponse.SerializeToString,
+            ),
+            'ReleaseOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseOrder,
+                    request_deserializer=shop_dot_inventory_dot_v1_dot_commands__pb2.ReleaseOrderRequest.FromString,
+                    response_serializer=shop_dot_inventory_dot_v1_dot_commands__pb2.ReleaseOrderResponse.SerializeToString,
             ),
             'MoveStock': grpc.unary_unary_rpc_method_handler(
                     servicer.MoveStock,
@@ -144,6 +198,87 @@ class InventoryCommandsService:
             '/shop.inventory.v1.InventoryCommandsService/ReceiveStock',
             shop_dot_inventory_dot_v1_dot_commands__pb2.ReceiveStockRequest.SerializeToString,
             shop_dot_inventory_dot_v1_dot_commands__pb2.ReceiveStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReserveOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.inventory.v1.InventoryCommandsService/ReserveOrder',
+            shop_dot_inventory_dot_v1_dot_commands__pb2.ReserveOrderRequest.SerializeToString,
+            shop_dot_inventory_dot_v1_dot_commands__pb2.ReserveOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SettleOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.inventory.v1.InventoryCommandsService/SettleOrder',
+            shop_dot_inventory_dot_v1_dot_commands__pb2.SettleOrderRequest.SerializeToString,
+            shop_dot_inventory_dot_v1_dot_commands__pb2.SettleOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.inventory.v1.InventoryCommandsService/ReleaseOrder',
+            shop_dot_inventory_dot_v1_dot_commands__pb2.ReleaseOrderRequest.SerializeToString,
+            shop_dot_inventory_dot_v1_dot_commands__pb2.ReleaseOrderResponse.FromString,
             options,
             channel_credentials,
             insecure,

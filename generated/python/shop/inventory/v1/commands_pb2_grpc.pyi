@@ -18,9 +18,21 @@ class InventoryCommandsServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     ReceiveStock: _aio.UnaryUnaryMultiCallable[_commands_pb2.ReceiveStockRequest, _commands_pb2.ReceiveStockResponse]
     """Takes stock in. A product is known from its first receipt on. Rejected: QUANTITY_NOT_POSITIVE, STOCK_OVERFLOW."""
+    ReserveOrder: _aio.UnaryUnaryMultiCallable[_commands_pb2.ReserveOrderRequest, _commands_pb2.ReserveOrderResponse]
+    """Reserves the stock of an order, product by product. Changes nothing where the order was reserved before.
+    Rejected: PRODUCT_TWICE.
+    """
+    SettleOrder: _aio.UnaryUnaryMultiCallable[_commands_pb2.SettleOrderRequest, _commands_pb2.SettleOrderResponse]
+    """Says what became of a reservation. Changes nothing where that is said, or the order released.
+    Rejected: ORDER_UNKNOWN.
+    """
+    ReleaseOrder: _aio.UnaryUnaryMultiCallable[_commands_pb2.ReleaseOrderRequest, _commands_pb2.ReleaseOrderResponse]
+    """Releases the stock of an order that is not to be delivered. Changes nothing where it has none.
+    Rejected: ORDER_UNKNOWN.
+    """
     MoveStock: _aio.UnaryUnaryMultiCallable[_commands_pb2.MoveStockRequest, _commands_pb2.MoveStockResponse]
-    """Moves stock out for an order. Changes nothing where the order has moved it before.
-    Rejected: QUANTITY_NOT_POSITIVE, PRODUCT_UNKNOWN, INSUFFICIENT_STOCK.
+    """Moves stock out for an order, or refuses to where there is not enough: the order hears of either. Changes nothing
+    where the order has moved the product before. Rejected: QUANTITY_NOT_POSITIVE.
     """
     ReturnStock: _aio.UnaryUnaryMultiCallable[_commands_pb2.ReturnStockRequest, _commands_pb2.ReturnStockResponse]
     """Puts back what a withdrawn order had moved. Changes nothing where it was put back before.
@@ -43,13 +55,43 @@ class InventoryCommandsServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes stock in. A product is known from its first receipt on. Rejected: QUANTITY_NOT_POSITIVE, STOCK_OVERFLOW."""
 
     @_abc_1.abstractmethod
+    def ReserveOrder(
+        self,
+        request: _commands_pb2.ReserveOrderRequest,
+        context: _aio.ServicerContext[_commands_pb2.ReserveOrderRequest, _abc.Awaitable[_commands_pb2.ReserveOrderResponse]],
+    ) -> _abc.Awaitable[_commands_pb2.ReserveOrderResponse]:
+        """Reserves the stock of an order, product by product. Changes nothing where the order was reserved before.
+        Rejected: PRODUCT_TWICE.
+        """
+
+    @_abc_1.abstractmethod
+    def SettleOrder(
+        self,
+        request: _commands_pb2.SettleOrderRequest,
+        context: _aio.ServicerContext[_commands_pb2.SettleOrderRequest, _abc.Awaitable[_commands_pb2.SettleOrderResponse]],
+    ) -> _abc.Awaitable[_commands_pb2.SettleOrderResponse]:
+        """Says what became of a reservation. Changes nothing where that is said, or the order released.
+        Rejected: ORDER_UNKNOWN.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseOrder(
+        self,
+        request: _commands_pb2.ReleaseOrderRequest,
+        context: _aio.ServicerContext[_commands_pb2.ReleaseOrderRequest, _abc.Awaitable[_commands_pb2.ReleaseOrderResponse]],
+    ) -> _abc.Awaitable[_commands_pb2.ReleaseOrderResponse]:
+        """Releases the stock of an order that is not to be delivered. Changes nothing where it has none.
+        Rejected: ORDER_UNKNOWN.
+        """
+
+    @_abc_1.abstractmethod
     def MoveStock(
         self,
         request: _commands_pb2.MoveStockRequest,
         context: _aio.ServicerContext[_commands_pb2.MoveStockRequest, _abc.Awaitable[_commands_pb2.MoveStockResponse]],
     ) -> _abc.Awaitable[_commands_pb2.MoveStockResponse]:
-        """Moves stock out for an order. Changes nothing where the order has moved it before.
-        Rejected: QUANTITY_NOT_POSITIVE, PRODUCT_UNKNOWN, INSUFFICIENT_STOCK.
+        """Moves stock out for an order, or refuses to where there is not enough: the order hears of either. Changes nothing
+        where the order has moved the product before. Rejected: QUANTITY_NOT_POSITIVE.
         """
 
     @_abc_1.abstractmethod

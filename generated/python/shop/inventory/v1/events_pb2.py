@@ -26,7 +26,7 @@ from ceqs.v1 import options_pb2 as ceqs_dot_v1_dot_options__pb2
 from shop.inventory.v1 import types_pb2 as shop_dot_inventory_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshop/inventory/v1/events.proto\x12\x11shop.inventory.v1\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1dshop/inventory/v1/types.proto\"a\n\rStockReceived\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03:\x04\xea\xef\"\x00\"h\n\nStockMoved\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x1d\n\x08order_id\x18\x02 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x10\n\x08quantity\x18\x03 \x01(\x03:\x04\xea\xef\"\x00\"k\n\rStockReturned\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x1d\n\x08order_id\x18\x02 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x10\n\x08quantity\x18\x03 \x01(\x03:\x04\xea\xef\"\x00\"\xaa\x01\n\rStockAdjusted\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12\x19\n\x11unit_value_micros\x18\x03 \x01(\x03\x12\x33\n\x06reason\x18\x04 \x01(\x0e\x32#.shop.inventory.v1.AdjustmentReason\x12\x0c\n\x04note\x18\x05 \x01(\t:\x04\xea\xef\"\x00\"<\n\x0fProductDepleted\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product:\x04\xea\xef\"\x00\"P\n\x12ProductReplenished\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x0f\n\x07on_hand\x18\x02 \x01(\x03:\x04\xea\xef\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshop/inventory/v1/events.proto\x12\x11shop.inventory.v1\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1dshop/inventory/v1/types.proto\"a\n\rStockReceived\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03:\x04\xea\xef\"\x00\"h\n\nStockMoved\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x1d\n\x08order_id\x18\x02 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x10\n\x08quantity\x18\x03 \x01(\x03:\x04\xea\xef\"\x00\"j\n\x0cStockRefused\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x1d\n\x08order_id\x18\x02 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x10\n\x08quantity\x18\x03 \x01(\x03:\x04\xea\xef\"\x00\"k\n\rStockReturned\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x1d\n\x08order_id\x18\x02 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x10\n\x08quantity\x18\x03 \x01(\x03:\x04\xea\xef\"\x00\"i\n\x15OrderReservationBegun\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12+\n\x05lines\x18\x02 \x03(\x0b\x32\x1c.shop.inventory.v1.OrderLine:\x04\xea\xef\"\x00\"@\n\x19OrderReservationCompleted\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order:\x04\xea\xef\"\x00\"N\n\x16OrderReservationFailed\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x0f\n\x07missing\x18\x02 \x03(\t:\x04\xea\xef\"\x00\"?\n\x18OrderReservationReleased\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order:\x04\xea\xef\"\x00\"\xaa\x01\n\rStockAdjusted\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12\x19\n\x11unit_value_micros\x18\x03 \x01(\x03\x12\x33\n\x06reason\x18\x04 \x01(\x0e\x32#.shop.inventory.v1.AdjustmentReason\x12\x0c\n\x04note\x18\x05 \x01(\t:\x04\xea\xef\"\x00\"<\n\x0fProductDepleted\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product:\x04\xea\xef\"\x00\"P\n\x12ProductReplenished\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x0f\n\x07on_hand\x18\x02 \x01(\x03:\x04\xea\xef\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,12 +43,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOCKMOVED'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
   _globals['_STOCKMOVED']._loaded_options = None
   _globals['_STOCKMOVED']._serialized_options = b'\352\357\"\000'
+  _globals['_STOCKREFUSED'].fields_by_name['product_code']._loaded_options = None
+  _globals['_STOCKREFUSED'].fields_by_name['product_code']._serialized_options = b'\262\360\"\t\n\007product'
+  _globals['_STOCKREFUSED'].fields_by_name['order_id']._loaded_options = None
+  _globals['_STOCKREFUSED'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
+  _globals['_STOCKREFUSED']._loaded_options = None
+  _globals['_STOCKREFUSED']._serialized_options = b'\352\357\"\000'
   _globals['_STOCKRETURNED'].fields_by_name['product_code']._loaded_options = None
   _globals['_STOCKRETURNED'].fields_by_name['product_code']._serialized_options = b'\262\360\"\t\n\007product'
   _globals['_STOCKRETURNED'].fields_by_name['order_id']._loaded_options = None
   _globals['_STOCKRETURNED'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
   _globals['_STOCKRETURNED']._loaded_options = None
   _globals['_STOCKRETURNED']._serialized_options = b'\352\357\"\000'
+  _globals['_ORDERRESERVATIONBEGUN'].fields_by_name['order_id']._loaded_options = None
+  _globals['_ORDERRESERVATIONBEGUN'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
+  _globals['_ORDERRESERVATIONBEGUN']._loaded_options = None
+  _globals['_ORDERRESERVATIONBEGUN']._serialized_options = b'\352\357\"\000'
+  _globals['_ORDERRESERVATIONCOMPLETED'].fields_by_name['order_id']._loaded_options = None
+  _globals['_ORDERRESERVATIONCOMPLETED'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
+  _globals['_ORDERRESERVATIONCOMPLETED']._loaded_options = None
+  _globals['_ORDERRESERVATIONCOMPLETED']._serialized_options = b'\352\357\"\000'
+  _globals['_ORDERRESERVATIONFAILED'].fields_by_name['order_id']._loaded_options = None
+  _globals['_ORDERRESERVATIONFAILED'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
+  _globals['_ORDERRESERVATIONFAILED']._loaded_options = None
+  _globals['_ORDERRESERVATIONFAILED']._serialized_options = b'\352\357\"\000'
+  _globals['_ORDERRESERVATIONRELEASED'].fields_by_name['order_id']._loaded_options = None
+  _globals['_ORDERRESERVATIONRELEASED'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
+  _globals['_ORDERRESERVATIONRELEASED']._loaded_options = None
+  _globals['_ORDERRESERVATIONRELEASED']._serialized_options = b'\352\357\"\000'
   _globals['_STOCKADJUSTED'].fields_by_name['product_code']._loaded_options = None
   _globals['_STOCKADJUSTED'].fields_by_name['product_code']._serialized_options = b'\262\360\"\t\n\007product'
   _globals['_STOCKADJUSTED']._loaded_options = None
@@ -65,12 +87,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOCKRECEIVED']._serialized_end=204
   _globals['_STOCKMOVED']._serialized_start=206
   _globals['_STOCKMOVED']._serialized_end=310
-  _globals['_STOCKRETURNED']._serialized_start=312
-  _globals['_STOCKRETURNED']._serialized_end=419
-  _globals['_STOCKADJUSTED']._serialized_start=422
-  _globals['_STOCKADJUSTED']._serialized_end=592
-  _globals['_PRODUCTDEPLETED']._serialized_start=594
-  _globals['_PRODUCTDEPLETED']._serialized_end=654
-  _globals['_PRODUCTREPLENISHED']._serialized_start=656
-  _globals['_PRODUCTREPLENISHED']._serialized_end=736
+  _globals['_STOCKREFUSED']._serialized_start=312
+  _globals['_STOCKREFUSED']._serialized_end=418
+  _globals['_STOCKRETURNED']._serialized_start=420
+  _globals['_STOCKRETURNED']._serialized_end=527
+  _globals['_ORDERRESERVATIONBEGUN']._serialized_start=529
+  _globals['_ORDERRESERVATIONBEGUN']._serialized_end=634
+  _globals['_ORDERRESERVATIONCOMPLETED']._serialized_start=636
+  _globals['_ORDERRESERVATIONCOMPLETED']._serialized_end=700
+  _globals['_ORDERRESERVATIONFAILED']._serialized_start=702
+  _globals['_ORDERRESERVATIONFAILED']._serialized_end=780
+  _globals['_ORDERRESERVATIONRELEASED']._serialized_start=782
+  _globals['_ORDERRESERVATIONRELEASED']._serialized_end=845
+  _globals['_STOCKADJUSTED']._serialized_start=848
+  _globals['_STOCKADJUSTED']._serialized_end=1018
+  _globals['_PRODUCTDEPLETED']._serialized_start=1020
+  _globals['_PRODUCTDEPLETED']._serialized_end=1080
+  _globals['_PRODUCTREPLENISHED']._serialized_start=1082
+  _globals['_PRODUCTREPLENISHED']._serialized_end=1162
 # @@protoc_insertion_point(module_scope)

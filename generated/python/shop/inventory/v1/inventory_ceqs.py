@@ -30,6 +30,7 @@ from ceqs.model import (
     Fold,
     Gatekeeper,
     PrivateHearing,
+    ProcessManager,
     Projection,
     PublicHearing,
     Publisher,
@@ -47,17 +48,25 @@ from shop.inventory.v1.commands_pb2 import (
     MoveStockRequest,
     ReceiveStockRequest,
     ReceiveStockResponse,
+    ReleaseOrderRequest,
+    ReserveOrderRequest,
     ReturnStockRequest,
+    SettleOrderRequest,
 )
 from shop.inventory.v1.events_pb2 import (
+    OrderReservationBegun,
+    OrderReservationCompleted,
+    OrderReservationFailed,
+    OrderReservationReleased,
     ProductDepleted,
     ProductReplenished,
     StockAdjusted,
     StockMoved,
     StockReceived,
+    StockRefused,
     StockReturned,
 )
-from shop.inventory.v1.public_events_pb2 import StockDepleted, StockReplenished
+from shop.inventory.v1.public_events_pb2 import OrderReserved, OrderUnavailable, StockDepleted, StockReplenished
 from shop.inventory.v1.queries_pb2 import (
     GetStockRequest,
     GetStockResponse,
@@ -66,13 +75,15 @@ from shop.inventory.v1.queries_pb2 import (
     ListStockRequest,
     ListStockResponse,
 )
-from shop.inventory.v1.states_pb2 import Stock
+from shop.inventory.v1.states_pb2 import Fulfilment, Reservation, Stock
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 __all__ = [
     "CONTRACT",
+    "AnyFold",
+    "FulfilmentProcess",
     "InventoryAsker",
     "InventoryCommand",
     "InventoryCommands",
@@ -84,6 +95,7 @@ __all__ = [
     "InventoryPublisher",
     "InventoryQueries",
     "InventorySubscriber",
+    "ReservationFoldBase",
     "StockFoldBase",
     "StockLevelsProjection",
 ]
@@ -98,10 +110,28 @@ CONTRACT = read_contract(
 )
 
 InventoryEvent: TypeAlias = (
-    StockReceived | StockMoved | StockReturned | StockAdjusted | ProductDepleted | ProductReplenished
+    StockReceived
+    | StockMoved
+    | StockRefused
+    | StockReturned
+    | OrderReservationBegun
+    | OrderReservationCompleted
+    | OrderReservationFailed
+    | OrderReservationReleased
+    | StockAdjusted
+    | ProductDepleted
+    | ProductReplenished
 )
-InventoryPublicEvent: TypeAlias = StockDepleted | StockReplenished
-InventoryCommand: TypeAlias = ReceiveStockRequest | MoveStockRequest | ReturnStockRequest | AdjustStockRequest
+InventoryPublicEvent: TypeAlias = StockDepleted | StockReplenished | OrderReserved | OrderUnavailable
+InventoryCommand: TypeAlias = (
+    ReceiveStockRequest
+    | ReserveOrderRequest
+    | SettleOrderRequest
+    | ReleaseOrderRequest
+    | MoveStockRequest
+    | ReturnStockRequest
+    | AdjustStockRequest
+)
 
 
 class StockFoldBase(Fold, ABC):
@@ -128,6 +158,32 @@ class StockFoldBase(Fold, ABC):
     @abstractmethod
     def on_stock_adjusted(self, stock: Stock, event: StockAdjusted) -> None:
         """The books were brought into line with the shelf."""
+
+
+class ReservationFoldBase(Fold, ABC):
+    """Folds the state Reservation.
+
+    The reservation of an order.
+    """
+
+    ceqs_contract = CONTRACT
+    ceqs_state = "Reservation"
+
+    @abstractmethod
+    def on_order_reservation_begun(self, reservation: Reservation, event: OrderReservationBegun) -> None:
+        """The stock of an order is to be reserved."""
+
+    @abstractmethod
+    def on_order_reservation_completed(self, reservation: Reservation, event: OrderReservationCompleted) -> None:
+        """All that an order takes is reserved."""
+
+    @abstractmethod
+    def on_order_reservation_failed(self, reservation: Reservation, event: OrderReservationFailed) -> None:
+        """An order cannot have all that it takes, and so gets nothing."""
+
+    @abstractmethod
+    def on_order_reservation_released(self, reservation: Reservation, event: OrderReservationReleased) -> None:
+        """An order takes nothing any more."""
 
 
 class InventoryAsker(Asker):
@@ -165,9 +221,48 @@ class InventoryCommands(CommandHandler, ABC):
         return boundary
 
     @abstractmethod
+    def reserve_order(
+        self, request: ReserveOrderRequest, reservation: Reservation, ctx: Decision
+    ) -> Iterable[InventoryEvent]:
+        """Reserves the stock of an order, product by product. Changes nothing where the order was reserved before.
+        Rejected: PRODUCT_TWICE.
+        """
+
+    @unheard
+    def reserve_order_boundary(self, request: ReserveOrderRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what ReserveOrder depends on: the boundary of its request in the state Reservation."""
+        return boundary
+
+    @abstractmethod
+    def settle_order(
+        self, request: SettleOrderRequest, reservation: Reservation, ctx: Decision
+    ) -> Iterable[InventoryEvent]:
+        """Says what became of a reservation. Changes nothing where that is said, or the order released.
+        Rejected: ORDER_UNKNOWN.
+        """
+
+    @unheard
+    def settle_order_boundary(self, request: SettleOrderRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what SettleOrder depends on: the boundary of its request in the state Reservation."""
+        return boundary
+
+    @abstractmethod
+    def release_order(
+        self, request: ReleaseOrderRequest, reservation: Reservation, ctx: Decision
+    ) -> Iterable[InventoryEvent]:
+        """Releases the stock of an order that is not to be delivered. Changes nothing where it has none.
+        Rejected: ORDER_UNKNOWN.
+        """
+
+    @unheard
+    def release_order_boundary(self, request: ReleaseOrderRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what ReleaseOrder depends on: the boundary of its request in the state Reservation."""
+        return boundary
+
+    @abstractmethod
     def move_stock(self, request: MoveStockRequest, stock: Stock, ctx: Decision) -> Iterable[InventoryEvent]:
-        """Moves stock out for an order. Changes nothing where the order has moved it before.
-        Rejected: QUANTITY_NOT_POSITIVE, PRODUCT_UNKNOWN, INSUFFICIENT_STOCK.
+        """Moves stock out for an order, or refuses to where there is not enough: the order hears of either. Changes nothing
+        where the order has moved the product before. Rejected: QUANTITY_NOT_POSITIVE.
         """
 
     @unheard
@@ -208,6 +303,18 @@ class InventoryGatekeeper(Gatekeeper):
         """Let ReceiveStock pass, or raise Rejected."""
 
     @unheard
+    async def reserve_order(self, request: ReserveOrderRequest, ctx: Admission[InventoryAsker]) -> None:
+        """Let ReserveOrder pass, or raise Rejected."""
+
+    @unheard
+    async def settle_order(self, request: SettleOrderRequest, ctx: Admission[InventoryAsker]) -> None:
+        """Let SettleOrder pass, or raise Rejected."""
+
+    @unheard
+    async def release_order(self, request: ReleaseOrderRequest, ctx: Admission[InventoryAsker]) -> None:
+        """Let ReleaseOrder pass, or raise Rejected."""
+
+    @unheard
     async def move_stock(self, request: MoveStockRequest, ctx: Admission[InventoryAsker]) -> None:
         """Let MoveStock pass, or raise Rejected."""
 
@@ -235,8 +342,36 @@ class StockLevelsProjection(Projection):
         """An order took stock."""
 
     @unheard
+    async def on_stock_refused(self, session: AsyncSession, event: StockRefused, meta: Recorded) -> None:
+        """There was not enough stock for an order."""
+
+    @unheard
     async def on_stock_returned(self, session: AsyncSession, event: StockReturned, meta: Recorded) -> None:
         """A withdrawn order gave its stock back."""
+
+    @unheard
+    async def on_order_reservation_begun(
+        self, session: AsyncSession, event: OrderReservationBegun, meta: Recorded
+    ) -> None:
+        """The stock of an order is to be reserved."""
+
+    @unheard
+    async def on_order_reservation_completed(
+        self, session: AsyncSession, event: OrderReservationCompleted, meta: Recorded
+    ) -> None:
+        """All that an order takes is reserved."""
+
+    @unheard
+    async def on_order_reservation_failed(
+        self, session: AsyncSession, event: OrderReservationFailed, meta: Recorded
+    ) -> None:
+        """An order cannot have all that it takes, and so gets nothing."""
+
+    @unheard
+    async def on_order_reservation_released(
+        self, session: AsyncSession, event: OrderReservationReleased, meta: Recorded
+    ) -> None:
+        """An order takes nothing any more."""
 
     @unheard
     async def on_stock_adjusted(self, session: AsyncSession, event: StockAdjusted, meta: Recorded) -> None:
@@ -281,8 +416,39 @@ class InventoryPublisher(Publisher):
         return ()
 
     @unheard
+    def on_stock_refused(self, event: StockRefused, ctx: Reaction) -> Iterable[InventoryPublicEvent]:
+        """There was not enough stock for an order."""
+        return ()
+
+    @unheard
     def on_stock_returned(self, event: StockReturned, ctx: Reaction) -> Iterable[InventoryPublicEvent]:
         """A withdrawn order gave its stock back."""
+        return ()
+
+    @unheard
+    def on_order_reservation_begun(self, event: OrderReservationBegun, ctx: Reaction) -> Iterable[InventoryPublicEvent]:
+        """The stock of an order is to be reserved."""
+        return ()
+
+    @unheard
+    def on_order_reservation_completed(
+        self, event: OrderReservationCompleted, ctx: Reaction
+    ) -> Iterable[InventoryPublicEvent]:
+        """All that an order takes is reserved."""
+        return ()
+
+    @unheard
+    def on_order_reservation_failed(
+        self, event: OrderReservationFailed, ctx: Reaction
+    ) -> Iterable[InventoryPublicEvent]:
+        """An order cannot have all that it takes, and so gets nothing."""
+        return ()
+
+    @unheard
+    def on_order_reservation_released(
+        self, event: OrderReservationReleased, ctx: Reaction
+    ) -> Iterable[InventoryPublicEvent]:
+        """An order takes nothing any more."""
         return ()
 
     @unheard
@@ -316,6 +482,16 @@ class InventorySubscriber(PublicHearing, Subscriber):
         """The warehouse has a depleted product again."""
         return ()
 
+    @unheard
+    def on_order_reserved(self, event: OrderReserved, ctx: Reaction) -> Iterable[Message]:
+        """All that an order takes is reserved."""
+        return ()
+
+    @unheard
+    def on_order_unavailable(self, event: OrderUnavailable, ctx: Reaction) -> Iterable[Message]:
+        """The warehouse has not all that an order takes, and has reserved nothing of it."""
+        return ()
+
 
 class InventoryPrivateSubscriber(PrivateHearing, Subscriber):
     """Reacts to private events of inventory with its own commands; override what it hears."""
@@ -333,8 +509,37 @@ class InventoryPrivateSubscriber(PrivateHearing, Subscriber):
         return ()
 
     @unheard
+    def on_stock_refused(self, event: StockRefused, ctx: Reaction) -> Iterable[InventoryCommand]:
+        """There was not enough stock for an order."""
+        return ()
+
+    @unheard
     def on_stock_returned(self, event: StockReturned, ctx: Reaction) -> Iterable[InventoryCommand]:
         """A withdrawn order gave its stock back."""
+        return ()
+
+    @unheard
+    def on_order_reservation_begun(self, event: OrderReservationBegun, ctx: Reaction) -> Iterable[InventoryCommand]:
+        """The stock of an order is to be reserved."""
+        return ()
+
+    @unheard
+    def on_order_reservation_completed(
+        self, event: OrderReservationCompleted, ctx: Reaction
+    ) -> Iterable[InventoryCommand]:
+        """All that an order takes is reserved."""
+        return ()
+
+    @unheard
+    def on_order_reservation_failed(self, event: OrderReservationFailed, ctx: Reaction) -> Iterable[InventoryCommand]:
+        """An order cannot have all that it takes, and so gets nothing."""
+        return ()
+
+    @unheard
+    def on_order_reservation_released(
+        self, event: OrderReservationReleased, ctx: Reaction
+    ) -> Iterable[InventoryCommand]:
+        """An order takes nothing any more."""
         return ()
 
     @unheard
@@ -353,6 +558,41 @@ class InventoryPrivateSubscriber(PrivateHearing, Subscriber):
         return ()
 
 
+class FulfilmentProcess(ProcessManager, ABC):
+    """Manages the process Fulfilment.
+
+    What the process of fulfilling an order remembers: which of its products the warehouse has answered for, and how.
+    """
+
+    ceqs_contract = CONTRACT
+    ceqs_process = "Fulfilment"
+
+    @abstractmethod
+    def on_order_reservation_begun(
+        self, event: OrderReservationBegun, fulfilment: Fulfilment, ctx: Reaction
+    ) -> Iterable[InventoryCommand]:
+        """The stock of an order is to be reserved."""
+
+    @abstractmethod
+    def on_stock_moved(self, event: StockMoved, fulfilment: Fulfilment, ctx: Reaction) -> Iterable[InventoryCommand]:
+        """An order took stock."""
+
+    @abstractmethod
+    def on_stock_refused(
+        self, event: StockRefused, fulfilment: Fulfilment, ctx: Reaction
+    ) -> Iterable[InventoryCommand]:
+        """There was not enough stock for an order."""
+
+    @abstractmethod
+    def on_order_reservation_released(
+        self, event: OrderReservationReleased, fulfilment: Fulfilment, ctx: Reaction
+    ) -> Iterable[InventoryCommand]:
+        """An order takes nothing any more."""
+
+
+AnyFold: TypeAlias = StockFoldBase | ReservationFoldBase
+
+
 class InventoryContext(Context):
     """The context inventory with its handlers."""
 
@@ -363,11 +603,11 @@ class InventoryContext(Context):
         self,
         *,
         commands: InventoryCommands,
-        folds: Sequence[StockFoldBase],
+        folds: Sequence[AnyFold],
         gatekeepers: Sequence[InventoryGatekeeper] = (),
         projections: Sequence[StockLevelsProjection],
         publishers: Sequence[InventoryPublisher] = (),
-        subscribers: Sequence[Subscriber] = (),
+        subscribers: Sequence[Subscriber],
         upcasters: Sequence[Upcasters] = (),
         queries: InventoryQueries,
     ) -> None:

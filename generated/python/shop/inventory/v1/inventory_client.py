@@ -24,18 +24,29 @@ from shop.inventory.v1.commands_pb2 import (
     MoveStockResponse,
     ReceiveStockRequest,
     ReceiveStockResponse,
+    ReleaseOrderRequest,
+    ReleaseOrderResponse,
+    ReserveOrderRequest,
+    ReserveOrderResponse,
     ReturnStockRequest,
     ReturnStockResponse,
+    SettleOrderRequest,
+    SettleOrderResponse,
 )
 from shop.inventory.v1.events_pb2 import (
+    OrderReservationBegun,
+    OrderReservationCompleted,
+    OrderReservationFailed,
+    OrderReservationReleased,
     ProductDepleted,
     ProductReplenished,
     StockAdjusted,
     StockMoved,
     StockReceived,
+    StockRefused,
     StockReturned,
 )
-from shop.inventory.v1.public_events_pb2 import StockDepleted, StockReplenished
+from shop.inventory.v1.public_events_pb2 import OrderReserved, OrderUnavailable, StockDepleted, StockReplenished
 from shop.inventory.v1.queries_pb2 import (
     GetStockRequest,
     GetStockResponse,
@@ -55,15 +66,25 @@ class InventoryClient(ContextClient):
     ceqs_events = {
         "shop.inventory.v1.StockReceived": StockReceived,
         "shop.inventory.v1.StockMoved": StockMoved,
+        "shop.inventory.v1.StockRefused": StockRefused,
         "shop.inventory.v1.StockReturned": StockReturned,
+        "shop.inventory.v1.OrderReservationBegun": OrderReservationBegun,
+        "shop.inventory.v1.OrderReservationCompleted": OrderReservationCompleted,
+        "shop.inventory.v1.OrderReservationFailed": OrderReservationFailed,
+        "shop.inventory.v1.OrderReservationReleased": OrderReservationReleased,
         "shop.inventory.v1.StockAdjusted": StockAdjusted,
         "shop.inventory.v1.ProductDepleted": ProductDepleted,
         "shop.inventory.v1.ProductReplenished": ProductReplenished,
         "shop.inventory.v1.StockDepleted": StockDepleted,
         "shop.inventory.v1.StockReplenished": StockReplenished,
+        "shop.inventory.v1.OrderReserved": OrderReserved,
+        "shop.inventory.v1.OrderUnavailable": OrderUnavailable,
     }
     ceqs_commands = {
         ReceiveStockRequest: ("/shop.inventory.v1.InventoryCommandsService/ReceiveStock", ReceiveStockResponse),
+        ReserveOrderRequest: ("/shop.inventory.v1.InventoryCommandsService/ReserveOrder", ReserveOrderResponse),
+        SettleOrderRequest: ("/shop.inventory.v1.InventoryCommandsService/SettleOrder", SettleOrderResponse),
+        ReleaseOrderRequest: ("/shop.inventory.v1.InventoryCommandsService/ReleaseOrder", ReleaseOrderResponse),
         MoveStockRequest: ("/shop.inventory.v1.InventoryCommandsService/MoveStock", MoveStockResponse),
         ReturnStockRequest: ("/shop.inventory.v1.InventoryCommandsService/ReturnStock", ReturnStockResponse),
         AdjustStockRequest: ("/shop.inventory.v1.InventoryCommandsService/AdjustStock", AdjustStockResponse),
@@ -81,11 +102,53 @@ class InventoryClient(ContextClient):
             timeout=timeout,
         )
 
+    async def reserve_order(
+        self, request: ReserveOrderRequest, *, command_id: str | None = None, timeout: float | None = None
+    ) -> ReserveOrderResponse:
+        """Reserves the stock of an order, product by product. Changes nothing where the order was reserved before.
+        Rejected: PRODUCT_TWICE.
+        """
+        return await self._command(
+            "/shop.inventory.v1.InventoryCommandsService/ReserveOrder",
+            request,
+            ReserveOrderResponse,
+            command_id=command_id,
+            timeout=timeout,
+        )
+
+    async def settle_order(
+        self, request: SettleOrderRequest, *, command_id: str | None = None, timeout: float | None = None
+    ) -> SettleOrderResponse:
+        """Says what became of a reservation. Changes nothing where that is said, or the order released.
+        Rejected: ORDER_UNKNOWN.
+        """
+        return await self._command(
+            "/shop.inventory.v1.InventoryCommandsService/SettleOrder",
+            request,
+            SettleOrderResponse,
+            command_id=command_id,
+            timeout=timeout,
+        )
+
+    async def release_order(
+        self, request: ReleaseOrderRequest, *, command_id: str | None = None, timeout: float | None = None
+    ) -> ReleaseOrderResponse:
+        """Releases the stock of an order that is not to be delivered. Changes nothing where it has none.
+        Rejected: ORDER_UNKNOWN.
+        """
+        return await self._command(
+            "/shop.inventory.v1.InventoryCommandsService/ReleaseOrder",
+            request,
+            ReleaseOrderResponse,
+            command_id=command_id,
+            timeout=timeout,
+        )
+
     async def move_stock(
         self, request: MoveStockRequest, *, command_id: str | None = None, timeout: float | None = None
     ) -> MoveStockResponse:
-        """Moves stock out for an order. Changes nothing where the order has moved it before.
-        Rejected: QUANTITY_NOT_POSITIVE, PRODUCT_UNKNOWN, INSUFFICIENT_STOCK.
+        """Moves stock out for an order, or refuses to where there is not enough: the order hears of either. Changes nothing
+        where the order has moved the product before. Rejected: QUANTITY_NOT_POSITIVE.
         """
         return await self._command(
             "/shop.inventory.v1.InventoryCommandsService/MoveStock",
@@ -129,10 +192,10 @@ class InventoryClient(ContextClient):
 
     def execute_many(
         self,
-        requests: Commands[ReceiveStockRequest | MoveStockRequest | ReturnStockRequest | AdjustStockRequest],
+        requests: Commands[ReceiveStockRequest | ReserveOrderRequest | SettleOrderRequest | ReleaseOrderRequest | MoveStockRequest | ReturnStockRequest | AdjustStockRequest],
         *,
         timeout: float | None = None,
-    ) -> AsyncIterator[Outcome[ReceiveStockResponse | MoveStockResponse | ReturnStockResponse | AdjustStockResponse]]:
+    ) -> AsyncIterator[Outcome[ReceiveStockResponse | ReserveOrderResponse | SettleOrderResponse | ReleaseOrderResponse | MoveStockResponse | ReturnStockResponse | AdjustStockResponse]]:
         """Send many commands on one stream; give their outcomes in the order of the requests."""
         return self._execute_many(requests, self.stream(timeout=timeout))
 
@@ -205,9 +268,48 @@ class InventoryStream(CommandStream):
             command_id=command_id,
         )
 
+    async def reserve_order(
+        self, request: ReserveOrderRequest, *, command_id: str | None = None
+    ) -> Sent[ReserveOrderResponse]:
+        """Reserves the stock of an order, product by product. Changes nothing where the order was reserved before.
+        Rejected: PRODUCT_TWICE.
+        """
+        return await self._send(
+            "/shop.inventory.v1.InventoryCommandsService/ReserveOrder",
+            request,
+            ReserveOrderResponse,
+            command_id=command_id,
+        )
+
+    async def settle_order(
+        self, request: SettleOrderRequest, *, command_id: str | None = None
+    ) -> Sent[SettleOrderResponse]:
+        """Says what became of a reservation. Changes nothing where that is said, or the order released.
+        Rejected: ORDER_UNKNOWN.
+        """
+        return await self._send(
+            "/shop.inventory.v1.InventoryCommandsService/SettleOrder",
+            request,
+            SettleOrderResponse,
+            command_id=command_id,
+        )
+
+    async def release_order(
+        self, request: ReleaseOrderRequest, *, command_id: str | None = None
+    ) -> Sent[ReleaseOrderResponse]:
+        """Releases the stock of an order that is not to be delivered. Changes nothing where it has none.
+        Rejected: ORDER_UNKNOWN.
+        """
+        return await self._send(
+            "/shop.inventory.v1.InventoryCommandsService/ReleaseOrder",
+            request,
+            ReleaseOrderResponse,
+            command_id=command_id,
+        )
+
     async def move_stock(self, request: MoveStockRequest, *, command_id: str | None = None) -> Sent[MoveStockResponse]:
-        """Moves stock out for an order. Changes nothing where the order has moved it before.
-        Rejected: QUANTITY_NOT_POSITIVE, PRODUCT_UNKNOWN, INSUFFICIENT_STOCK.
+        """Moves stock out for an order, or refuses to where there is not enough: the order hears of either. Changes nothing
+        where the order has moved the product before. Rejected: QUANTITY_NOT_POSITIVE.
         """
         return await self._send(
             "/shop.inventory.v1.InventoryCommandsService/MoveStock", request, MoveStockResponse, command_id=command_id

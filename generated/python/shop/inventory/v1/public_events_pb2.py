@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ceqs.v1 import options_pb2 as ceqs_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%shop/inventory/v1/public_events.proto\x12\x11shop.inventory.v1\x1a\x15\x63\x65qs/v1/options.proto\"<\n\rStockDepleted\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product:\x06\xea\xef\"\x02\x08\x02\"?\n\x10StockReplenished\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product:\x06\xea\xef\"\x02\x08\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%shop/inventory/v1/public_events.proto\x12\x11shop.inventory.v1\x1a\x15\x63\x65qs/v1/options.proto\"<\n\rStockDepleted\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product:\x06\xea\xef\"\x02\x08\x02\"?\n\x10StockReplenished\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product:\x06\xea\xef\"\x02\x08\x02\"6\n\rOrderReserved\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order:\x06\xea\xef\"\x02\x08\x02\"J\n\x10OrderUnavailable\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x0f\n\x07missing\x18\x02 \x03(\t:\x06\xea\xef\"\x02\x08\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,8 +40,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOCKREPLENISHED'].fields_by_name['product_code']._serialized_options = b'\262\360\"\t\n\007product'
   _globals['_STOCKREPLENISHED']._loaded_options = None
   _globals['_STOCKREPLENISHED']._serialized_options = b'\352\357\"\002\010\002'
+  _globals['_ORDERRESERVED'].fields_by_name['order_id']._loaded_options = None
+  _globals['_ORDERRESERVED'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
+  _globals['_ORDERRESERVED']._loaded_options = None
+  _globals['_ORDERRESERVED']._serialized_options = b'\352\357\"\002\010\002'
+  _globals['_ORDERUNAVAILABLE'].fields_by_name['order_id']._loaded_options = None
+  _globals['_ORDERUNAVAILABLE'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
+  _globals['_ORDERUNAVAILABLE']._loaded_options = None
+  _globals['_ORDERUNAVAILABLE']._serialized_options = b'\352\357\"\002\010\002'
   _globals['_STOCKDEPLETED']._serialized_start=83
   _globals['_STOCKDEPLETED']._serialized_end=143
   _globals['_STOCKREPLENISHED']._serialized_start=145
   _globals['_STOCKREPLENISHED']._serialized_end=208
+  _globals['_ORDERRESERVED']._serialized_start=210
+  _globals['_ORDERRESERVED']._serialized_end=264
+  _globals['_ORDERUNAVAILABLE']._serialized_start=266
+  _globals['_ORDERUNAVAILABLE']._serialized_end=340
 # @@protoc_insertion_point(module_scope)

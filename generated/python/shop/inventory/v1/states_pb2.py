@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ceqs.v1 import options_pb2 as ceqs_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshop/inventory/v1/states.proto\x12\x11shop.inventory.v1\x1a\x15\x63\x65qs/v1/options.proto\"\xf6\x01\n\x05Stock\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\r\n\x05known\x18\x02 \x01(\x08\x12\x0f\n\x07on_hand\x18\x03 \x01(\x03\x12\x32\n\x05moved\x18\x04 \x03(\x0b\x32#.shop.inventory.v1.Stock.MovedEntry\x1a,\n\nMovedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01:F\xe2\xef\"B\n\x07product\x12\rStockReceived\x12\nStockMoved\x12\rStockReturned\x12\rStockAdjustedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshop/inventory/v1/states.proto\x12\x11shop.inventory.v1\x1a\x15\x63\x65qs/v1/options.proto\"\xf6\x01\n\x05Stock\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\r\n\x05known\x18\x02 \x01(\x08\x12\x0f\n\x07on_hand\x18\x03 \x01(\x03\x12\x32\n\x05moved\x18\x04 \x03(\x0b\x32#.shop.inventory.v1.Stock.MovedEntry\x1a,\n\nMovedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01:F\xe2\xef\"B\n\x07product\x12\rStockReceived\x12\nStockMoved\x12\rStockReturned\x12\rStockAdjusted\"\xd3\x01\n\x0bReservation\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x34\n\x06status\x18\x02 \x01(\x0e\x32$.shop.inventory.v1.ReservationStatus:o\xe2\xef\"k\n\x05order\x12\x15OrderReservationBegun\x12\x19OrderReservationCompleted\x12\x16OrderReservationFailed\x12\x18OrderReservationReleased\"\xc5\x01\n\nFulfilment\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x0c\n\x04open\x18\x02 \x03(\t\x12\r\n\x05moved\x18\x03 \x03(\t\x12\x0f\n\x07missing\x18\x04 \x03(\t\x12\x10\n\x08released\x18\x05 \x01(\x08:X\xe2\xef\"T\n\x05order\x12\x15OrderReservationBegun\x12\nStockMoved\x12\x0cStockRefused\x12\x18OrderReservationReleased0\x01*\xb7\x01\n\x11ReservationStatus\x12\"\n\x1eRESERVATION_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18RESERVATION_STATUS_BEGUN\x10\x01\x12 \n\x1cRESERVATION_STATUS_COMPLETED\x10\x02\x12\x1d\n\x19RESERVATION_STATUS_FAILED\x10\x03\x12\x1f\n\x1bRESERVATION_STATUS_RELEASED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOCK'].fields_by_name['product_code']._serialized_options = b'\262\360\"\t\n\007product'
   _globals['_STOCK']._loaded_options = None
   _globals['_STOCK']._serialized_options = b'\342\357\"B\n\007product\022\rStockReceived\022\nStockMoved\022\rStockReturned\022\rStockAdjusted'
+  _globals['_RESERVATION'].fields_by_name['order_id']._loaded_options = None
+  _globals['_RESERVATION'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
+  _globals['_RESERVATION']._loaded_options = None
+  _globals['_RESERVATION']._serialized_options = b'\342\357\"k\n\005order\022\025OrderReservationBegun\022\031OrderReservationCompleted\022\026OrderReservationFailed\022\030OrderReservationReleased'
+  _globals['_FULFILMENT'].fields_by_name['order_id']._loaded_options = None
+  _globals['_FULFILMENT'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
+  _globals['_FULFILMENT']._loaded_options = None
+  _globals['_FULFILMENT']._serialized_options = b'\342\357\"T\n\005order\022\025OrderReservationBegun\022\nStockMoved\022\014StockRefused\022\030OrderReservationReleased0\001'
+  _globals['_RESERVATIONSTATUS']._serialized_start=740
+  _globals['_RESERVATIONSTATUS']._serialized_end=923
   _globals['_STOCK']._serialized_start=77
   _globals['_STOCK']._serialized_end=323
   _globals['_STOCK_MOVEDENTRY']._serialized_start=207
   _globals['_STOCK_MOVEDENTRY']._serialized_end=251
+  _globals['_RESERVATION']._serialized_start=326
+  _globals['_RESERVATION']._serialized_end=537
+  _globals['_FULFILMENT']._serialized_start=540
+  _globals['_FULFILMENT']._serialized_end=737
 # @@protoc_insertion_point(module_scope)

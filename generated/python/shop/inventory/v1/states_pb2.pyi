@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ReservationStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReservationStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReservationStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESERVATION_STATUS_UNSPECIFIED: _ReservationStatus.ValueType  # 0
+    """Nobody has asked for one."""
+    RESERVATION_STATUS_BEGUN: _ReservationStatus.ValueType  # 1
+    """It has begun."""
+    RESERVATION_STATUS_COMPLETED: _ReservationStatus.ValueType  # 2
+    """All is reserved."""
+    RESERVATION_STATUS_FAILED: _ReservationStatus.ValueType  # 3
+    """There was not enough."""
+    RESERVATION_STATUS_RELEASED: _ReservationStatus.ValueType  # 4
+    """The order was withdrawn."""
+
+class ReservationStatus(_ReservationStatus, metaclass=_ReservationStatusEnumTypeWrapper):
+    """How far the reservation of an order has come."""
+
+RESERVATION_STATUS_UNSPECIFIED: ReservationStatus.ValueType  # 0
+"""Nobody has asked for one."""
+RESERVATION_STATUS_BEGUN: ReservationStatus.ValueType  # 1
+"""It has begun."""
+RESERVATION_STATUS_COMPLETED: ReservationStatus.ValueType  # 2
+"""All is reserved."""
+RESERVATION_STATUS_FAILED: ReservationStatus.ValueType  # 3
+"""There was not enough."""
+RESERVATION_STATUS_RELEASED: ReservationStatus.ValueType  # 4
+"""The order was withdrawn."""
+Global___ReservationStatus: _TypeAlias = ReservationStatus  # noqa: Y015
 
 @_typing.final
 class Stock(_message.Message):
@@ -73,3 +106,73 @@ class Stock(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Stock: _TypeAlias = Stock  # noqa: Y015
+
+@_typing.final
+class Reservation(_message.Message):
+    """The reservation of an order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    status: Global___ReservationStatus.ValueType
+    """How far it has come."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        status: Global___ReservationStatus.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reservation: _TypeAlias = Reservation  # noqa: Y015
+
+@_typing.final
+class Fulfilment(_message.Message):
+    """What the process of fulfilling an order remembers: which of its products the warehouse has answered for, and how."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    RELEASED_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    released: _builtins.bool
+    """The order takes nothing any more."""
+    @_builtins.property
+    def open(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The products without an answer."""
+
+    @_builtins.property
+    def moved(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The products that were moved for the order, and not put back."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The products of which there is not enough."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        open: _abc.Iterable[_builtins.str] | None = ...,
+        moved: _abc.Iterable[_builtins.str] | None = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+        released: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "moved", b"moved", "open", b"open", "order_id", b"order_id", "released", b"released"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fulfilment: _TypeAlias = Fulfilment  # noqa: Y015

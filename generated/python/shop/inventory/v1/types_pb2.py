@@ -22,15 +22,22 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/inventory/v1/types.proto\x12\x11shop.inventory.v1*\x8f\x01\n\x10\x41\x64justmentReason\x12!\n\x1d\x41\x44JUSTMENT_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41\x44JUSTMENT_REASON_COUNTED\x10\x01\x12\x1d\n\x19\x41\x44JUSTMENT_REASON_DAMAGED\x10\x02\x12\x1a\n\x16\x41\x44JUSTMENT_REASON_FREE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/inventory/v1/types.proto\x12\x11shop.inventory.v1\x1a\x1b\x62uf/validate/validate.proto\"\\\n\tOrderLine\x12\x34\n\x0cproduct_code\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\x12\x19\n\x08quantity\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00*\x8f\x01\n\x10\x41\x64justmentReason\x12!\n\x1d\x41\x44JUSTMENT_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41\x44JUSTMENT_REASON_COUNTED\x10\x01\x12\x1d\n\x19\x41\x44JUSTMENT_REASON_DAMAGED\x10\x02\x12\x1a\n\x16\x41\x44JUSTMENT_REASON_FREE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shop.inventory.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ADJUSTMENTREASON']._serialized_start=53
-  _globals['_ADJUSTMENTREASON']._serialized_end=196
+  _globals['_ORDERLINE'].fields_by_name['product_code']._loaded_options = None
+  _globals['_ORDERLINE'].fields_by_name['product_code']._serialized_options = b'\272H\033r\031\020\001\030@2\023^[^\\x00-\\x1f\\x7f]*$'
+  _globals['_ORDERLINE'].fields_by_name['quantity']._loaded_options = None
+  _globals['_ORDERLINE'].fields_by_name['quantity']._serialized_options = b'\272H\004\"\002 \000'
+  _globals['_ADJUSTMENTREASON']._serialized_start=176
+  _globals['_ADJUSTMENTREASON']._serialized_end=319
+  _globals['_ORDERLINE']._serialized_start=81
+  _globals['_ORDERLINE']._serialized_end=173
 # @@protoc_insertion_point(module_scope)

@@ -4,15 +4,16 @@ isort:skip_file
 What several messages of inventory are made of."""
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -43,3 +44,29 @@ ADJUSTMENT_REASON_DAMAGED: AdjustmentReason.ValueType  # 2
 ADJUSTMENT_REASON_FREE: AdjustmentReason.ValueType  # 3
 """Units were given away, or came without a price."""
 Global___AdjustmentReason: _TypeAlias = AdjustmentReason  # noqa: Y015
+
+@_typing.final
+class OrderLine(_message.Message):
+    """Units of one product that an order takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_CODE_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    product_code: _builtins.str
+    """The product's code."""
+    quantity: _builtins.int
+    """Units; positive."""
+    def __init__(
+        self,
+        *,
+        product_code: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["product_code", b"product_code", "quantity", b"quantity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderLine: _TypeAlias = OrderLine  # noqa: Y015

@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from ceqs.v1 import answers_pb2 as ceqs_dot_v1_dot_answers__pb2
 from ceqs.v1 import options_pb2 as ceqs_dot_v1_dot_options__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from shop.orders.v1 import types_pb2 as shop_dot_orders_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/orders/v1/commands.proto\x12\x0eshop.orders.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x15\x63\x65qs/v1/answers.proto\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashop/orders/v1/types.proto\"\xfd\x01\n\x11PlaceOrderRequest\x12;\n\x08order_id\x18\x01 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\x12\x1c\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1a\n\x07\x63ountry\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18<\x12.\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.LineB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0f\x12\x41\n\nordered_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x11\xbaH\x0e\xb2\x01\x0b\"\x07\x08\xff\x82\xd1\xff\xaf\x07\x32\x00\"7\n\x12PlaceOrderResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"k\n\x12\x43\x61ncelOrderRequest\x12;\n\x08order_id\x18\x01 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"8\n\x13\x43\x61ncelOrderResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"\x8d\x02\n\x16IssueCreditNoteRequest\x12G\n\x0e\x63redit_note_id\x18\x01 \x01(\tB/\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\r\n\x0b\x63redit_note\x12\x1c\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1a\n\x07\x63ountry\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18<\x12.\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.LineB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0f\x12@\n\tissued_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x11\xbaH\x0e\xb2\x01\x0b\"\x07\x08\xff\x82\xd1\xff\xaf\x07\x32\x00\"<\n\x17IssueCreditNoteResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"_\n\x1aMarkProductDepletedRequest\x12\x41\n\x0cproduct_code\x18\x01 \x01(\tB+\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\t\n\x07product\"@\n\x1bMarkProductDepletedResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"`\n\x1bMarkProductAvailableRequest\x12\x41\n\x0cproduct_code\x18\x01 \x01(\tB+\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\t\n\x07product\"A\n\x1cMarkProductAvailableResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt2\xd5\x04\n\x14OrderCommandsService\x12`\n\nPlaceOrder\x12!.shop.orders.v1.PlaceOrderRequest\x1a\".shop.orders.v1.PlaceOrderResponse\"\x0b\x82\xf1\"\x07\n\x05Order\x12\x63\n\x0b\x43\x61ncelOrder\x12\".shop.orders.v1.CancelOrderRequest\x1a#.shop.orders.v1.CancelOrderResponse\"\x0b\x82\xf1\"\x07\n\x05Order\x12t\n\x0fIssueCreditNote\x12&.shop.orders.v1.IssueCreditNoteRequest\x1a\'.shop.orders.v1.IssueCreditNoteResponse\"\x10\x82\xf1\"\x0c\n\nCreditNote\x12}\n\x13MarkProductDepleted\x12*.shop.orders.v1.MarkProductDepletedRequest\x1a+.shop.orders.v1.MarkProductDepletedResponse\"\r\x82\xf1\"\t\n\x07Product\x12\x80\x01\n\x14MarkProductAvailable\x12+.shop.orders.v1.MarkProductAvailableRequest\x1a,.shop.orders.v1.MarkProductAvailableResponse\"\r\x82\xf1\"\t\n\x07Productb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/orders/v1/commands.proto\x12\x0eshop.orders.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x15\x63\x65qs/v1/answers.proto\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashop/orders/v1/types.proto\"\xbd\x02\n\x11PlaceOrderRequest\x12;\n\x08order_id\x18\x01 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\x12\x1c\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1a\n\x07\x63ountry\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18<\x12.\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.LineB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0f\x12\x41\n\nordered_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x11\xbaH\x0e\xb2\x01\x0b\"\x07\x08\xff\x82\xd1\xff\xaf\x07\x32\x00\x12>\n\npay_within\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x8a\x8a\x0f*\x00\"7\n\x12PlaceOrderResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"N\n\x0fPayOrderRequest\x12;\n\x08order_id\x18\x01 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\"5\n\x10PayOrderResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"R\n\x13\x43onfirmOrderRequest\x12;\n\x08order_id\x18\x01 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\"9\n\x14\x43onfirmOrderResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"Q\n\x12\x45xpireOrderRequest\x12;\n\x08order_id\x18\x01 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\"8\n\x13\x45xpireOrderResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"k\n\x12\x43\x61ncelOrderRequest\x12;\n\x08order_id\x18\x01 \x01(\tB)\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\x07\n\x05order\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"8\n\x13\x43\x61ncelOrderResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"\x8d\x02\n\x16IssueCreditNoteRequest\x12G\n\x0e\x63redit_note_id\x18\x01 \x01(\tB/\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\r\n\x0b\x63redit_note\x12\x1c\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1a\n\x07\x63ountry\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18<\x12.\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.LineB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0f\x12@\n\tissued_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x11\xbaH\x0e\xb2\x01\x0b\"\x07\x08\xff\x82\xd1\xff\xaf\x07\x32\x00\"<\n\x17IssueCreditNoteResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"_\n\x1aMarkProductDepletedRequest\x12\x41\n\x0cproduct_code\x18\x01 \x01(\tB+\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\t\n\x07product\"@\n\x1bMarkProductDepletedResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"`\n\x1bMarkProductAvailableRequest\x12\x41\n\x0cproduct_code\x18\x01 \x01(\tB+\xbaH\x1br\x19\x10\x01\x18@2\x13^[^\\x00-\\x1f\\x7f]*$\xb2\xf0\"\t\n\x07product\"A\n\x1cMarkProductAvailableResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt2\xfe\x06\n\x14OrderCommandsService\x12`\n\nPlaceOrder\x12!.shop.orders.v1.PlaceOrderRequest\x1a\".shop.orders.v1.PlaceOrderResponse\"\x0b\x82\xf1\"\x07\n\x05Order\x12Z\n\x08PayOrder\x12\x1f.shop.orders.v1.PayOrderRequest\x1a .shop.orders.v1.PayOrderResponse\"\x0b\x82\xf1\"\x07\n\x05Order\x12\x66\n\x0c\x43onfirmOrder\x12#.shop.orders.v1.ConfirmOrderRequest\x1a$.shop.orders.v1.ConfirmOrderResponse\"\x0b\x82\xf1\"\x07\n\x05Order\x12\x63\n\x0b\x45xpireOrder\x12\".shop.orders.v1.ExpireOrderRequest\x1a#.shop.orders.v1.ExpireOrderResponse\"\x0b\x82\xf1\"\x07\n\x05Order\x12\x63\n\x0b\x43\x61ncelOrder\x12\".shop.orders.v1.CancelOrderRequest\x1a#.shop.orders.v1.CancelOrderResponse\"\x0b\x82\xf1\"\x07\n\x05Order\x12t\n\x0fIssueCreditNote\x12&.shop.orders.v1.IssueCreditNoteRequest\x1a\'.shop.orders.v1.IssueCreditNoteResponse\"\x10\x82\xf1\"\x0c\n\nCreditNote\x12}\n\x13MarkProductDepleted\x12*.shop.orders.v1.MarkProductDepletedRequest\x1a+.shop.orders.v1.MarkProductDepletedResponse\"\r\x82\xf1\"\t\n\x07Product\x12\x80\x01\n\x14MarkProductAvailable\x12+.shop.orders.v1.MarkProductAvailableRequest\x1a,.shop.orders.v1.MarkProductAvailableResponse\"\r\x82\xf1\"\t\n\x07Productb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +47,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLACEORDERREQUEST'].fields_by_name['lines']._serialized_options = b'\272H\006\222\001\003\020\320\017'
   _globals['_PLACEORDERREQUEST'].fields_by_name['ordered_at']._loaded_options = None
   _globals['_PLACEORDERREQUEST'].fields_by_name['ordered_at']._serialized_options = b'\272H\016\262\001\013\"\007\010\377\202\321\377\257\0072\000'
+  _globals['_PLACEORDERREQUEST'].fields_by_name['pay_within']._loaded_options = None
+  _globals['_PLACEORDERREQUEST'].fields_by_name['pay_within']._serialized_options = b'\272H\014\252\001\t\"\005\010\200\212\212\017*\000'
+  _globals['_PAYORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_PAYORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\033r\031\020\001\030@2\023^[^\\x00-\\x1f\\x7f]*$\262\360\"\007\n\005order'
+  _globals['_CONFIRMORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_CONFIRMORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\033r\031\020\001\030@2\023^[^\\x00-\\x1f\\x7f]*$\262\360\"\007\n\005order'
+  _globals['_EXPIREORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_EXPIREORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\033r\031\020\001\030@2\023^[^\\x00-\\x1f\\x7f]*$\262\360\"\007\n\005order'
   _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\033r\031\020\001\030@2\023^[^\\x00-\\x1f\\x7f]*$\262\360\"\007\n\005order'
   _globals['_CANCELORDERREQUEST'].fields_by_name['reason']._loaded_options = None
@@ -66,6 +75,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MARKPRODUCTAVAILABLEREQUEST'].fields_by_name['product_code']._serialized_options = b'\272H\033r\031\020\001\030@2\023^[^\\x00-\\x1f\\x7f]*$\262\360\"\t\n\007product'
   _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['PlaceOrder']._loaded_options = None
   _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['PlaceOrder']._serialized_options = b'\202\361\"\007\n\005Order'
+  _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['PayOrder']._loaded_options = None
+  _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['PayOrder']._serialized_options = b'\202\361\"\007\n\005Order'
+  _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['ConfirmOrder']._loaded_options = None
+  _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['ConfirmOrder']._serialized_options = b'\202\361\"\007\n\005Order'
+  _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['ExpireOrder']._loaded_options = None
+  _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['ExpireOrder']._serialized_options = b'\202\361\"\007\n\005Order'
   _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['CancelOrder']._loaded_options = None
   _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['CancelOrder']._serialized_options = b'\202\361\"\007\n\005Order'
   _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['IssueCreditNote']._loaded_options = None
@@ -74,26 +89,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['MarkProductDepleted']._serialized_options = b'\202\361\"\t\n\007Product'
   _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['MarkProductAvailable']._loaded_options = None
   _globals['_ORDERCOMMANDSSERVICE'].methods_by_name['MarkProductAvailable']._serialized_options = b'\202\361\"\t\n\007Product'
-  _globals['_PLACEORDERREQUEST']._serialized_start=186
-  _globals['_PLACEORDERREQUEST']._serialized_end=439
-  _globals['_PLACEORDERRESPONSE']._serialized_start=441
-  _globals['_PLACEORDERRESPONSE']._serialized_end=496
-  _globals['_CANCELORDERREQUEST']._serialized_start=498
-  _globals['_CANCELORDERREQUEST']._serialized_end=605
-  _globals['_CANCELORDERRESPONSE']._serialized_start=607
-  _globals['_CANCELORDERRESPONSE']._serialized_end=663
-  _globals['_ISSUECREDITNOTEREQUEST']._serialized_start=666
-  _globals['_ISSUECREDITNOTEREQUEST']._serialized_end=935
-  _globals['_ISSUECREDITNOTERESPONSE']._serialized_start=937
-  _globals['_ISSUECREDITNOTERESPONSE']._serialized_end=997
-  _globals['_MARKPRODUCTDEPLETEDREQUEST']._serialized_start=999
-  _globals['_MARKPRODUCTDEPLETEDREQUEST']._serialized_end=1094
-  _globals['_MARKPRODUCTDEPLETEDRESPONSE']._serialized_start=1096
-  _globals['_MARKPRODUCTDEPLETEDRESPONSE']._serialized_end=1160
-  _globals['_MARKPRODUCTAVAILABLEREQUEST']._serialized_start=1162
-  _globals['_MARKPRODUCTAVAILABLEREQUEST']._serialized_end=1258
-  _globals['_MARKPRODUCTAVAILABLERESPONSE']._serialized_start=1260
-  _globals['_MARKPRODUCTAVAILABLERESPONSE']._serialized_end=1325
-  _globals['_ORDERCOMMANDSSERVICE']._serialized_start=1328
-  _globals['_ORDERCOMMANDSSERVICE']._serialized_end=1925
+  _globals['_PLACEORDERREQUEST']._serialized_start=218
+  _globals['_PLACEORDERREQUEST']._serialized_end=535
+  _globals['_PLACEORDERRESPONSE']._serialized_start=537
+  _globals['_PLACEORDERRESPONSE']._serialized_end=592
+  _globals['_PAYORDERREQUEST']._serialized_start=594
+  _globals['_PAYORDERREQUEST']._serialized_end=672
+  _globals['_PAYORDERRESPONSE']._serialized_start=674
+  _globals['_PAYORDERRESPONSE']._serialized_end=727
+  _globals['_CONFIRMORDERREQUEST']._serialized_start=729
+  _globals['_CONFIRMORDERREQUEST']._serialized_end=811
+  _globals['_CONFIRMORDERRESPONSE']._serialized_start=813
+  _globals['_CONFIRMORDERRESPONSE']._serialized_end=870
+  _globals['_EXPIREORDERREQUEST']._serialized_start=872
+  _globals['_EXPIREORDERREQUEST']._serialized_end=953
+  _globals['_EXPIREORDERRESPONSE']._serialized_start=955
+  _globals['_EXPIREORDERRESPONSE']._serialized_end=1011
+  _globals['_CANCELORDERREQUEST']._serialized_start=1013
+  _globals['_CANCELORDERREQUEST']._serialized_end=1120
+  _globals['_CANCELORDERRESPONSE']._serialized_start=1122
+  _globals['_CANCELORDERRESPONSE']._serialized_end=1178
+  _globals['_ISSUECREDITNOTEREQUEST']._serialized_start=1181
+  _globals['_ISSUECREDITNOTEREQUEST']._serialized_end=1450
+  _globals['_ISSUECREDITNOTERESPONSE']._serialized_start=1452
+  _globals['_ISSUECREDITNOTERESPONSE']._serialized_end=1512
+  _globals['_MARKPRODUCTDEPLETEDREQUEST']._serialized_start=1514
+  _globals['_MARKPRODUCTDEPLETEDREQUEST']._serialized_end=1609
+  _globals['_MARKPRODUCTDEPLETEDRESPONSE']._serialized_start=1611
+  _globals['_MARKPRODUCTDEPLETEDRESPONSE']._serialized_end=1675
+  _globals['_MARKPRODUCTAVAILABLEREQUEST']._serialized_start=1677
+  _globals['_MARKPRODUCTAVAILABLEREQUEST']._serialized_end=1773
+  _globals['_MARKPRODUCTAVAILABLERESPONSE']._serialized_start=1775
+  _globals['_MARKPRODUCTAVAILABLERESPONSE']._serialized_end=1840
+  _globals['_ORDERCOMMANDSSERVICE']._serialized_start=1843
+  _globals['_ORDERCOMMANDSSERVICE']._serialized_end=2737
 # @@protoc_insertion_point(module_scope)

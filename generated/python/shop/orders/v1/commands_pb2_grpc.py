@@ -40,6 +40,21 @@ class OrderCommandsServiceStub:
                 request_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.PlaceOrderRequest.SerializeToString,
                 response_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.PlaceOrderResponse.FromString,
                 _registered_method=True)
+        self.PayOrder = channel.unary_unary(
+                '/shop.orders.v1.OrderCommandsService/PayOrder',
+                request_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.PayOrderRequest.SerializeToString,
+                response_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.PayOrderResponse.FromString,
+                _registered_method=True)
+        self.ConfirmOrder = channel.unary_unary(
+                '/shop.orders.v1.OrderCommandsService/ConfirmOrder',
+                request_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.ConfirmOrderRequest.SerializeToString,
+                response_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.ConfirmOrderResponse.FromString,
+                _registered_method=True)
+        self.ExpireOrder = channel.unary_unary(
+                '/shop.orders.v1.OrderCommandsService/ExpireOrder',
+                request_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.ExpireOrderRequest.SerializeToString,
+                response_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.ExpireOrderResponse.FromString,
+                _registered_method=True)
         self.CancelOrder = channel.unary_unary(
                 '/shop.orders.v1.OrderCommandsService/CancelOrder',
                 request_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.CancelOrderRequest.SerializeToString,
@@ -68,6 +83,29 @@ class OrderCommandsServiceServicer:
 
     def PlaceOrder(self, request, context):
         """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PayOrder(self, request, context):
+        """Notes that an order is paid. Changes nothing where that was noted before.
+        Rejected: ORDER_UNKNOWN, ORDER_ALREADY_CANCELLED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmOrder(self, request, context):
+        """Confirms an order whose stock is reserved; from then on an unpaid one expires. Changes nothing where it was confirmed
+        or cancelled before. Rejected: ORDER_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExpireOrder(self, request, context):
+        """Cancels an order that was not paid in time. Changes nothing where it is paid or cancelled. Rejected: ORDER_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +147,21 @@ def add_OrderCommandsServiceServicer_to_server(servicer, server):
                     servicer.PlaceOrder,
                     request_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.PlaceOrderRequest.FromString,
                     response_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.PlaceOrderResponse.SerializeToString,
+            ),
+            'PayOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.PayOrder,
+                    request_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.PayOrderRequest.FromString,
+                    response_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.PayOrderResponse.SerializeToString,
+            ),
+            'ConfirmOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmOrder,
+                    request_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.ConfirmOrderRequest.FromString,
+                    response_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.ConfirmOrderResponse.SerializeToString,
+            ),
+            'ExpireOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExpireOrder,
+                    request_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.ExpireOrderRequest.FromString,
+                    response_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.ExpireOrderResponse.SerializeToString,
             ),
             'CancelOrder': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelOrder,
@@ -159,6 +212,87 @@ class OrderCommandsService:
             '/shop.orders.v1.OrderCommandsService/PlaceOrder',
             shop_dot_orders_dot_v1_dot_commands__pb2.PlaceOrderRequest.SerializeToString,
             shop_dot_orders_dot_v1_dot_commands__pb2.PlaceOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PayOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.orders.v1.OrderCommandsService/PayOrder',
+            shop_dot_orders_dot_v1_dot_commands__pb2.PayOrderRequest.SerializeToString,
+            shop_dot_orders_dot_v1_dot_commands__pb2.PayOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.orders.v1.OrderCommandsService/ConfirmOrder',
+            shop_dot_orders_dot_v1_dot_commands__pb2.ConfirmOrderRequest.SerializeToString,
+            shop_dot_orders_dot_v1_dot_commands__pb2.ConfirmOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExpireOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.orders.v1.OrderCommandsService/ExpireOrder',
+            shop_dot_orders_dot_v1_dot_commands__pb2.ExpireOrderRequest.SerializeToString,
+            shop_dot_orders_dot_v1_dot_commands__pb2.ExpireOrderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,16 @@ class OrderCommandsServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_commands_pb2.PlaceOrderRequest, _commands_pb2.PlaceOrderResponse]
     """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW."""
+    PayOrder: _aio.UnaryUnaryMultiCallable[_commands_pb2.PayOrderRequest, _commands_pb2.PayOrderResponse]
+    """Notes that an order is paid. Changes nothing where that was noted before.
+    Rejected: ORDER_UNKNOWN, ORDER_ALREADY_CANCELLED.
+    """
+    ConfirmOrder: _aio.UnaryUnaryMultiCallable[_commands_pb2.ConfirmOrderRequest, _commands_pb2.ConfirmOrderResponse]
+    """Confirms an order whose stock is reserved; from then on an unpaid one expires. Changes nothing where it was confirmed
+    or cancelled before. Rejected: ORDER_UNKNOWN.
+    """
+    ExpireOrder: _aio.UnaryUnaryMultiCallable[_commands_pb2.ExpireOrderRequest, _commands_pb2.ExpireOrderResponse]
+    """Cancels an order that was not paid in time. Changes nothing where it is paid or cancelled. Rejected: ORDER_UNKNOWN."""
     CancelOrder: _aio.UnaryUnaryMultiCallable[_commands_pb2.CancelOrderRequest, _commands_pb2.CancelOrderResponse]
     """Cancels an order. Rejected: ORDER_UNKNOWN, ORDER_ALREADY_CANCELLED."""
     IssueCreditNote: _aio.UnaryUnaryMultiCallable[_commands_pb2.IssueCreditNoteRequest, _commands_pb2.IssueCreditNoteResponse]
@@ -39,6 +49,34 @@ class OrderCommandsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_commands_pb2.PlaceOrderRequest, _abc.Awaitable[_commands_pb2.PlaceOrderResponse]],
     ) -> _abc.Awaitable[_commands_pb2.PlaceOrderResponse]:
         """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW."""
+
+    @_abc_1.abstractmethod
+    def PayOrder(
+        self,
+        request: _commands_pb2.PayOrderRequest,
+        context: _aio.ServicerContext[_commands_pb2.PayOrderRequest, _abc.Awaitable[_commands_pb2.PayOrderResponse]],
+    ) -> _abc.Awaitable[_commands_pb2.PayOrderResponse]:
+        """Notes that an order is paid. Changes nothing where that was noted before.
+        Rejected: ORDER_UNKNOWN, ORDER_ALREADY_CANCELLED.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmOrder(
+        self,
+        request: _commands_pb2.ConfirmOrderRequest,
+        context: _aio.ServicerContext[_commands_pb2.ConfirmOrderRequest, _abc.Awaitable[_commands_pb2.ConfirmOrderResponse]],
+    ) -> _abc.Awaitable[_commands_pb2.ConfirmOrderResponse]:
+        """Confirms an order whose stock is reserved; from then on an unpaid one expires. Changes nothing where it was confirmed
+        or cancelled before. Rejected: ORDER_UNKNOWN.
+        """
+
+    @_abc_1.abstractmethod
+    def ExpireOrder(
+        self,
+        request: _commands_pb2.ExpireOrderRequest,
+        context: _aio.ServicerContext[_commands_pb2.ExpireOrderRequest, _abc.Awaitable[_commands_pb2.ExpireOrderResponse]],
+    ) -> _abc.Awaitable[_commands_pb2.ExpireOrderResponse]:
+        """Cancels an order that was not paid in time. Changes nothing where it is paid or cancelled. Rejected: ORDER_UNKNOWN."""
 
     @_abc_1.abstractmethod
     def CancelOrder(

@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from ceqs.v1 import options_pb2 as ceqs_dot_v1_dot_options__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from shop.orders.v1 import types_pb2 as shop_dot_orders_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/orders/v1/events.proto\x12\x0eshop.orders.v1\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashop/orders/v1/types.proto\"\xc3\x01\n\x0bOrderPlaced\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\x12#\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x05 \x01(\x03\x12.\n\nordered_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:\x04\xea\xef\"\x00\"\xd8\x01\n\x0eOrderCancelled\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\x12#\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x05 \x01(\x03\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x30\n\x0c\x63\x61ncelled_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:\x04\xea\xef\"\x00\"\xd3\x01\n\x10\x43reditNoteIssued\x12)\n\x0e\x63redit_note_id\x18\x01 \x01(\tB\x11\xb2\xf0\"\r\n\x0b\x63redit_note\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\x12#\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x05 \x01(\x03\x12-\n\tissued_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:\x04\xea\xef\"\x00\"B\n\x15ProductMarkedDepleted\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product:\x04\xea\xef\"\x00\"C\n\x16ProductMarkedAvailable\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product:\x04\xea\xef\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/orders/v1/events.proto\x12\x0eshop.orders.v1\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashop/orders/v1/types.proto\"\xf2\x01\n\x0bOrderPlaced\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\x12#\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x05 \x01(\x03\x12.\n\nordered_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\npay_within\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration:\x04\xea\xef\"\x00\"]\n\tOrderPaid\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12+\n\x07paid_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:\x04\xea\xef\"\x00\"\x97\x01\n\x0eOrderConfirmed\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x30\n\x0c\x63onfirmed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:\x04\xea\xef\"\x00\"\xd8\x01\n\x0eOrderCancelled\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\x12#\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x05 \x01(\x03\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x30\n\x0c\x63\x61ncelled_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:\x04\xea\xef\"\x00\"\xd3\x01\n\x10\x43reditNoteIssued\x12)\n\x0e\x63redit_note_id\x18\x01 \x01(\tB\x11\xb2\xf0\"\r\n\x0b\x63redit_note\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\x12#\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x05 \x01(\x03\x12-\n\tissued_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:\x04\xea\xef\"\x00\"B\n\x15ProductMarkedDepleted\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product:\x04\xea\xef\"\x00\"C\n\x16ProductMarkedAvailable\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product:\x04\xea\xef\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +39,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERPLACED'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
   _globals['_ORDERPLACED']._loaded_options = None
   _globals['_ORDERPLACED']._serialized_options = b'\352\357\"\000'
+  _globals['_ORDERPAID'].fields_by_name['order_id']._loaded_options = None
+  _globals['_ORDERPAID'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
+  _globals['_ORDERPAID']._loaded_options = None
+  _globals['_ORDERPAID']._serialized_options = b'\352\357\"\000'
+  _globals['_ORDERCONFIRMED'].fields_by_name['order_id']._loaded_options = None
+  _globals['_ORDERCONFIRMED'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
+  _globals['_ORDERCONFIRMED']._loaded_options = None
+  _globals['_ORDERCONFIRMED']._serialized_options = b'\352\357\"\000'
   _globals['_ORDERCANCELLED'].fields_by_name['order_id']._loaded_options = None
   _globals['_ORDERCANCELLED'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
   _globals['_ORDERCANCELLED']._loaded_options = None
@@ -54,14 +63,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCTMARKEDAVAILABLE'].fields_by_name['product_code']._serialized_options = b'\262\360\"\t\n\007product'
   _globals['_PRODUCTMARKEDAVAILABLE']._loaded_options = None
   _globals['_PRODUCTMARKEDAVAILABLE']._serialized_options = b'\352\357\"\000'
-  _globals['_ORDERPLACED']._serialized_start=132
-  _globals['_ORDERPLACED']._serialized_end=327
-  _globals['_ORDERCANCELLED']._serialized_start=330
-  _globals['_ORDERCANCELLED']._serialized_end=546
-  _globals['_CREDITNOTEISSUED']._serialized_start=549
-  _globals['_CREDITNOTEISSUED']._serialized_end=760
-  _globals['_PRODUCTMARKEDDEPLETED']._serialized_start=762
-  _globals['_PRODUCTMARKEDDEPLETED']._serialized_end=828
-  _globals['_PRODUCTMARKEDAVAILABLE']._serialized_start=830
-  _globals['_PRODUCTMARKEDAVAILABLE']._serialized_end=897
+  _globals['_ORDERPLACED']._serialized_start=164
+  _globals['_ORDERPLACED']._serialized_end=406
+  _globals['_ORDERPAID']._serialized_start=408
+  _globals['_ORDERPAID']._serialized_end=501
+  _globals['_ORDERCONFIRMED']._serialized_start=504
+  _globals['_ORDERCONFIRMED']._serialized_end=655
+  _globals['_ORDERCANCELLED']._serialized_start=658
+  _globals['_ORDERCANCELLED']._serialized_end=874
+  _globals['_CREDITNOTEISSUED']._serialized_start=877
+  _globals['_CREDITNOTEISSUED']._serialized_end=1088
+  _globals['_PRODUCTMARKEDDEPLETED']._serialized_start=1090
+  _globals['_PRODUCTMARKEDDEPLETED']._serialized_end=1156
+  _globals['_PRODUCTMARKEDAVAILABLE']._serialized_start=1158
+  _globals['_PRODUCTMARKEDAVAILABLE']._serialized_end=1225
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ What has happened in orders. Private: other services read public_events.proto.""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -32,6 +33,7 @@ class OrderPlaced(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     TOTAL_MICROS_FIELD_NUMBER: _builtins.int
     ORDERED_AT_FIELD_NUMBER: _builtins.int
+    PAY_WITHIN_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The number of the invoice."""
     customer_id: _builtins.str
@@ -48,6 +50,10 @@ class OrderPlaced(_message.Message):
     def ordered_at(self) -> _timestamp_pb2.Timestamp:
         """When the customer ordered."""
 
+    @_builtins.property
+    def pay_within(self) -> _duration_pb2.Duration:
+        """How long after its confirmation the order must be paid."""
+
     def __init__(
         self,
         *,
@@ -57,14 +63,77 @@ class OrderPlaced(_message.Message):
         lines: _abc.Iterable[_types_pb2.Line] | None = ...,
         total_micros: _builtins.int = ...,
         ordered_at: _timestamp_pb2.Timestamp | None = ...,
+        pay_within: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ordered_at", b"ordered_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ordered_at", b"ordered_at", "pay_within", b"pay_within"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["country", b"country", "customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "ordered_at", b"ordered_at", "total_micros", b"total_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country", b"country", "customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "ordered_at", b"ordered_at", "pay_within", b"pay_within", "total_micros", b"total_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrderPlaced: _TypeAlias = OrderPlaced  # noqa: Y015
+
+@_typing.final
+class OrderPaid(_message.Message):
+    """A customer's order was paid."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    PAID_AT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The number of the invoice."""
+    @_builtins.property
+    def paid_at(self) -> _timestamp_pb2.Timestamp:
+        """When that was noted."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        paid_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["paid_at", b"paid_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "paid_at", b"paid_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderPaid: _TypeAlias = OrderPaid  # noqa: Y015
+
+@_typing.final
+class OrderConfirmed(_message.Message):
+    """The stock of an order is reserved: it will be delivered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    CONFIRMED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The number of the invoice."""
+    @_builtins.property
+    def confirmed_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was confirmed."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it expires; unset where it is paid."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        confirmed_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confirmed_at", b"confirmed_at", "expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_at", b"confirmed_at", "expires_at", b"expires_at", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderConfirmed: _TypeAlias = OrderConfirmed  # noqa: Y015
 
 @_typing.final
 class OrderCancelled(_message.Message):

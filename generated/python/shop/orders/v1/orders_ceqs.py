@@ -44,14 +44,19 @@ from ceqs.model import (
 from shop.orders.v1 import commands_pb2, events_pb2, public_events_pb2, queries_pb2, states_pb2, types_pb2
 from shop.orders.v1.commands_pb2 import (
     CancelOrderRequest,
+    ConfirmOrderRequest,
+    ExpireOrderRequest,
     IssueCreditNoteRequest,
     MarkProductAvailableRequest,
     MarkProductDepletedRequest,
+    PayOrderRequest,
     PlaceOrderRequest,
 )
 from shop.orders.v1.events_pb2 import (
     CreditNoteIssued,
     OrderCancelled,
+    OrderConfirmed,
+    OrderPaid,
     OrderPlaced,
     ProductMarkedAvailable,
     ProductMarkedDepleted,
@@ -108,11 +113,20 @@ CONTRACT = read_contract(
 )
 
 OrdersEvent: TypeAlias = (
-    OrderPlaced | OrderCancelled | CreditNoteIssued | ProductMarkedDepleted | ProductMarkedAvailable
+    OrderPlaced
+    | OrderPaid
+    | OrderConfirmed
+    | OrderCancelled
+    | CreditNoteIssued
+    | ProductMarkedDepleted
+    | ProductMarkedAvailable
 )
 OrdersPublicEvent: TypeAlias = OrderAccepted | OrderWithdrawn
 OrdersCommand: TypeAlias = (
     PlaceOrderRequest
+    | PayOrderRequest
+    | ConfirmOrderRequest
+    | ExpireOrderRequest
     | CancelOrderRequest
     | IssueCreditNoteRequest
     | MarkProductDepletedRequest
@@ -132,6 +146,14 @@ class OrderFoldBase(Fold, ABC):
     @abstractmethod
     def on_order_placed(self, order: Order, event: OrderPlaced) -> None:
         """A customer placed an order."""
+
+    @abstractmethod
+    def on_order_paid(self, order: Order, event: OrderPaid) -> None:
+        """A customer's order was paid."""
+
+    @abstractmethod
+    def on_order_confirmed(self, order: Order, event: OrderConfirmed) -> None:
+        """The stock of an order is reserved: it will be delivered."""
 
     @abstractmethod
     def on_order_cancelled(self, order: Order, event: OrderCancelled) -> None:
@@ -217,6 +239,37 @@ class OrderCommands(CommandHandler, ABC):
         return boundary
 
     @abstractmethod
+    def pay_order(self, request: PayOrderRequest, order: Order, ctx: Decision) -> Iterable[OrdersEvent]:
+        """Notes that an order is paid. Changes nothing where that was noted before.
+        Rejected: ORDER_UNKNOWN, ORDER_ALREADY_CANCELLED.
+        """
+
+    @unheard
+    def pay_order_boundary(self, request: PayOrderRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what PayOrder depends on: the boundary of its request in the state Order."""
+        return boundary
+
+    @abstractmethod
+    def confirm_order(self, request: ConfirmOrderRequest, order: Order, ctx: Decision) -> Iterable[OrdersEvent]:
+        """Confirms an order whose stock is reserved; from then on an unpaid one expires. Changes nothing where it was confirmed
+        or cancelled before. Rejected: ORDER_UNKNOWN.
+        """
+
+    @unheard
+    def confirm_order_boundary(self, request: ConfirmOrderRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what ConfirmOrder depends on: the boundary of its request in the state Order."""
+        return boundary
+
+    @abstractmethod
+    def expire_order(self, request: ExpireOrderRequest, order: Order, ctx: Decision) -> Iterable[OrdersEvent]:
+        """Cancels an order that was not paid in time. Changes nothing where it is paid or cancelled. Rejected: ORDER_UNKNOWN."""
+
+    @unheard
+    def expire_order_boundary(self, request: ExpireOrderRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what ExpireOrder depends on: the boundary of its request in the state Order."""
+        return boundary
+
+    @abstractmethod
     def cancel_order(self, request: CancelOrderRequest, order: Order, ctx: Decision) -> Iterable[OrdersEvent]:
         """Cancels an order. Rejected: ORDER_UNKNOWN, ORDER_ALREADY_CANCELLED."""
 
@@ -271,6 +324,18 @@ class OrderGatekeeper(Gatekeeper):
         """Let PlaceOrder pass, or raise Rejected."""
 
     @unheard
+    async def pay_order(self, request: PayOrderRequest, ctx: Admission[OrdersAsker]) -> None:
+        """Let PayOrder pass, or raise Rejected."""
+
+    @unheard
+    async def confirm_order(self, request: ConfirmOrderRequest, ctx: Admission[OrdersAsker]) -> None:
+        """Let ConfirmOrder pass, or raise Rejected."""
+
+    @unheard
+    async def expire_order(self, request: ExpireOrderRequest, ctx: Admission[OrdersAsker]) -> None:
+        """Let ExpireOrder pass, or raise Rejected."""
+
+    @unheard
     async def cancel_order(self, request: CancelOrderRequest, ctx: Admission[OrdersAsker]) -> None:
         """Let CancelOrder pass, or raise Rejected."""
 
@@ -296,6 +361,14 @@ class SalesProjection(Projection):
     @unheard
     async def on_order_placed(self, session: AsyncSession, event: OrderPlaced, meta: Recorded) -> None:
         """A customer placed an order."""
+
+    @unheard
+    async def on_order_paid(self, session: AsyncSession, event: OrderPaid, meta: Recorded) -> None:
+        """A customer's order was paid."""
+
+    @unheard
+    async def on_order_confirmed(self, session: AsyncSession, event: OrderConfirmed, meta: Recorded) -> None:
+        """The stock of an order is reserved: it will be delivered."""
 
     @unheard
     async def on_order_cancelled(self, session: AsyncSession, event: OrderCancelled, meta: Recorded) -> None:
@@ -327,6 +400,14 @@ class CustomerHistoryProjection(Projection):
     @unheard
     async def on_order_placed(self, session: AsyncSession, event: OrderPlaced, meta: Recorded) -> None:
         """A customer placed an order."""
+
+    @unheard
+    async def on_order_paid(self, session: AsyncSession, event: OrderPaid, meta: Recorded) -> None:
+        """A customer's order was paid."""
+
+    @unheard
+    async def on_order_confirmed(self, session: AsyncSession, event: OrderConfirmed, meta: Recorded) -> None:
+        """The stock of an order is reserved: it will be delivered."""
 
     @unheard
     async def on_order_cancelled(self, session: AsyncSession, event: OrderCancelled, meta: Recorded) -> None:
@@ -382,6 +463,16 @@ class OrdersPublisher(Publisher):
         return ()
 
     @unheard
+    def on_order_paid(self, event: OrderPaid, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
+        """A customer's order was paid."""
+        return ()
+
+    @unheard
+    def on_order_confirmed(self, event: OrderConfirmed, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
+        """The stock of an order is reserved: it will be delivered."""
+        return ()
+
+    @unheard
     def on_order_cancelled(self, event: OrderCancelled, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
         """An order was cancelled. Says what it was, so that who hears it need not remember the order."""
         return ()
@@ -426,6 +517,16 @@ class OrdersPrivateSubscriber(PrivateHearing, Subscriber):
     @unheard
     def on_order_placed(self, event: OrderPlaced, ctx: Reaction) -> Iterable[OrdersCommand]:
         """A customer placed an order."""
+        return ()
+
+    @unheard
+    def on_order_paid(self, event: OrderPaid, ctx: Reaction) -> Iterable[OrdersCommand]:
+        """A customer's order was paid."""
+        return ()
+
+    @unheard
+    def on_order_confirmed(self, event: OrderConfirmed, ctx: Reaction) -> Iterable[OrdersCommand]:
+        """The stock of an order is reserved: it will be delivered."""
         return ()
 
     @unheard

@@ -20,18 +20,26 @@ from ceqs.client import Answer, CommandStream, Commands, ContextClient, Outcome,
 from shop.orders.v1.commands_pb2 import (
     CancelOrderRequest,
     CancelOrderResponse,
+    ConfirmOrderRequest,
+    ConfirmOrderResponse,
+    ExpireOrderRequest,
+    ExpireOrderResponse,
     IssueCreditNoteRequest,
     IssueCreditNoteResponse,
     MarkProductAvailableRequest,
     MarkProductAvailableResponse,
     MarkProductDepletedRequest,
     MarkProductDepletedResponse,
+    PayOrderRequest,
+    PayOrderResponse,
     PlaceOrderRequest,
     PlaceOrderResponse,
 )
 from shop.orders.v1.events_pb2 import (
     CreditNoteIssued,
     OrderCancelled,
+    OrderConfirmed,
+    OrderPaid,
     OrderPlaced,
     ProductMarkedAvailable,
     ProductMarkedDepleted,
@@ -63,6 +71,8 @@ class OrdersClient(ContextClient):
     ceqs_context = "orders"
     ceqs_events = {
         "shop.orders.v1.OrderPlaced": OrderPlaced,
+        "shop.orders.v1.OrderPaid": OrderPaid,
+        "shop.orders.v1.OrderConfirmed": OrderConfirmed,
         "shop.orders.v1.OrderCancelled": OrderCancelled,
         "shop.orders.v1.CreditNoteIssued": CreditNoteIssued,
         "shop.orders.v1.ProductMarkedDepleted": ProductMarkedDepleted,
@@ -72,6 +82,9 @@ class OrdersClient(ContextClient):
     }
     ceqs_commands = {
         PlaceOrderRequest: ("/shop.orders.v1.OrderCommandsService/PlaceOrder", PlaceOrderResponse),
+        PayOrderRequest: ("/shop.orders.v1.OrderCommandsService/PayOrder", PayOrderResponse),
+        ConfirmOrderRequest: ("/shop.orders.v1.OrderCommandsService/ConfirmOrder", ConfirmOrderResponse),
+        ExpireOrderRequest: ("/shop.orders.v1.OrderCommandsService/ExpireOrder", ExpireOrderResponse),
         CancelOrderRequest: ("/shop.orders.v1.OrderCommandsService/CancelOrder", CancelOrderResponse),
         IssueCreditNoteRequest: ("/shop.orders.v1.OrderCommandsService/IssueCreditNote", IssueCreditNoteResponse),
         MarkProductDepletedRequest: ("/shop.orders.v1.OrderCommandsService/MarkProductDepleted", MarkProductDepletedResponse),
@@ -86,6 +99,46 @@ class OrdersClient(ContextClient):
             "/shop.orders.v1.OrderCommandsService/PlaceOrder",
             request,
             PlaceOrderResponse,
+            command_id=command_id,
+            timeout=timeout,
+        )
+
+    async def pay_order(
+        self, request: PayOrderRequest, *, command_id: str | None = None, timeout: float | None = None
+    ) -> PayOrderResponse:
+        """Notes that an order is paid. Changes nothing where that was noted before.
+        Rejected: ORDER_UNKNOWN, ORDER_ALREADY_CANCELLED.
+        """
+        return await self._command(
+            "/shop.orders.v1.OrderCommandsService/PayOrder",
+            request,
+            PayOrderResponse,
+            command_id=command_id,
+            timeout=timeout,
+        )
+
+    async def confirm_order(
+        self, request: ConfirmOrderRequest, *, command_id: str | None = None, timeout: float | None = None
+    ) -> ConfirmOrderResponse:
+        """Confirms an order whose stock is reserved; from then on an unpaid one expires. Changes nothing where it was confirmed
+        or cancelled before. Rejected: ORDER_UNKNOWN.
+        """
+        return await self._command(
+            "/shop.orders.v1.OrderCommandsService/ConfirmOrder",
+            request,
+            ConfirmOrderResponse,
+            command_id=command_id,
+            timeout=timeout,
+        )
+
+    async def expire_order(
+        self, request: ExpireOrderRequest, *, command_id: str | None = None, timeout: float | None = None
+    ) -> ExpireOrderResponse:
+        """Cancels an order that was not paid in time. Changes nothing where it is paid or cancelled. Rejected: ORDER_UNKNOWN."""
+        return await self._command(
+            "/shop.orders.v1.OrderCommandsService/ExpireOrder",
+            request,
+            ExpireOrderResponse,
             command_id=command_id,
             timeout=timeout,
         )
@@ -146,10 +199,10 @@ class OrdersClient(ContextClient):
 
     def execute_many(
         self,
-        requests: Commands[PlaceOrderRequest | CancelOrderRequest | IssueCreditNoteRequest | MarkProductDepletedRequest | MarkProductAvailableRequest],
+        requests: Commands[PlaceOrderRequest | PayOrderRequest | ConfirmOrderRequest | ExpireOrderRequest | CancelOrderRequest | IssueCreditNoteRequest | MarkProductDepletedRequest | MarkProductAvailableRequest],
         *,
         timeout: float | None = None,
-    ) -> AsyncIterator[Outcome[PlaceOrderResponse | CancelOrderResponse | IssueCreditNoteResponse | MarkProductDepletedResponse | MarkProductAvailableResponse]]:
+    ) -> AsyncIterator[Outcome[PlaceOrderResponse | PayOrderResponse | ConfirmOrderResponse | ExpireOrderResponse | CancelOrderResponse | IssueCreditNoteResponse | MarkProductDepletedResponse | MarkProductAvailableResponse]]:
         """Send many commands on one stream; give their outcomes in the order of the requests."""
         return self._execute_many(requests, self.stream(timeout=timeout))
 
@@ -289,6 +342,32 @@ class OrdersStream(CommandStream):
         """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW."""
         return await self._send(
             "/shop.orders.v1.OrderCommandsService/PlaceOrder", request, PlaceOrderResponse, command_id=command_id
+        )
+
+    async def pay_order(self, request: PayOrderRequest, *, command_id: str | None = None) -> Sent[PayOrderResponse]:
+        """Notes that an order is paid. Changes nothing where that was noted before.
+        Rejected: ORDER_UNKNOWN, ORDER_ALREADY_CANCELLED.
+        """
+        return await self._send(
+            "/shop.orders.v1.OrderCommandsService/PayOrder", request, PayOrderResponse, command_id=command_id
+        )
+
+    async def confirm_order(
+        self, request: ConfirmOrderRequest, *, command_id: str | None = None
+    ) -> Sent[ConfirmOrderResponse]:
+        """Confirms an order whose stock is reserved; from then on an unpaid one expires. Changes nothing where it was confirmed
+        or cancelled before. Rejected: ORDER_UNKNOWN.
+        """
+        return await self._send(
+            "/shop.orders.v1.OrderCommandsService/ConfirmOrder", request, ConfirmOrderResponse, command_id=command_id
+        )
+
+    async def expire_order(
+        self, request: ExpireOrderRequest, *, command_id: str | None = None
+    ) -> Sent[ExpireOrderResponse]:
+        """Cancels an order that was not paid in time. Changes nothing where it is paid or cancelled. Rejected: ORDER_UNKNOWN."""
+        return await self._send(
+            "/shop.orders.v1.OrderCommandsService/ExpireOrder", request, ExpireOrderResponse, command_id=command_id
         )
 
     async def cancel_order(

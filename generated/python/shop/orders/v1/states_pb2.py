@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from ceqs.v1 import options_pb2 as ceqs_dot_v1_dot_options__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from shop.orders.v1 import types_pb2 as shop_dot_orders_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/orders/v1/states.proto\x12\x0eshop.orders.v1\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashop/orders/v1/types.proto\"\xc0\x02\n\x05Order\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12+\n\x06status\x18\x02 \x01(\x0e\x32\x1b.shop.orders.v1.OrderStatus\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x04 \x01(\t\x12#\n\x05lines\x18\x05 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x06 \x01(\x03\x12.\n\nordered_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63\x61ncelled_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:(\xe2\xef\"$\n\x05order\x12\x0bOrderPlaced\x12\x0eOrderCancelled\"\xec\x01\n\nCreditNote\x12)\n\x0e\x63redit_note_id\x18\x01 \x01(\tB\x11\xb2\xf0\"\r\n\x0b\x63redit_note\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\x12#\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x05 \x01(\x03\x12-\n\tissued_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:#\xe2\xef\"\x1f\n\x0b\x63redit_note\x12\x10\x43reditNoteIssued\"~\n\x07Product\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x10\n\x08\x64\x65pleted\x18\x02 \x01(\x08:<\xe2\xef\"8\n\x07product\x12\x15ProductMarkedDepleted\x12\x16ProductMarkedAvailable*`\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13ORDER_STATUS_PLACED\x10\x01\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/orders/v1/states.proto\x12\x0eshop.orders.v1\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashop/orders/v1/types.proto\"\xe9\x03\n\x05Order\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12+\n\x06status\x18\x02 \x01(\x0e\x32\x1b.shop.orders.v1.OrderStatus\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x04 \x01(\t\x12#\n\x05lines\x18\x05 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x06 \x01(\x03\x12.\n\nordered_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63\x61ncelled_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\npay_within\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x07paid_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63onfirmed_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp:C\xe2\xef\"?\n\x05order\x12\x0bOrderPlaced\x12\tOrderPaid\x12\x0eOrderConfirmed\x12\x0eOrderCancelled\"\xec\x01\n\nCreditNote\x12)\n\x0e\x63redit_note_id\x18\x01 \x01(\tB\x11\xb2\xf0\"\r\n\x0b\x63redit_note\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\x12#\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x05 \x01(\x03\x12-\n\tissued_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:#\xe2\xef\"\x1f\n\x0b\x63redit_note\x12\x10\x43reditNoteIssued\"~\n\x07Product\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x10\n\x08\x64\x65pleted\x18\x02 \x01(\x08:<\xe2\xef\"8\n\x07product\x12\x15ProductMarkedDepleted\x12\x16ProductMarkedAvailable*|\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13ORDER_STATUS_PLACED\x10\x01\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x02\x12\x1a\n\x16ORDER_STATUS_CONFIRMED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDER'].fields_by_name['order_id']._loaded_options = None
   _globals['_ORDER'].fields_by_name['order_id']._serialized_options = b'\262\360\"\007\n\005order'
   _globals['_ORDER']._loaded_options = None
-  _globals['_ORDER']._serialized_options = b'\342\357\"$\n\005order\022\013OrderPlaced\022\016OrderCancelled'
+  _globals['_ORDER']._serialized_options = b'\342\357\"?\n\005order\022\013OrderPlaced\022\tOrderPaid\022\016OrderConfirmed\022\016OrderCancelled'
   _globals['_CREDITNOTE'].fields_by_name['credit_note_id']._loaded_options = None
   _globals['_CREDITNOTE'].fields_by_name['credit_note_id']._serialized_options = b'\262\360\"\r\n\013credit_note'
   _globals['_CREDITNOTE']._loaded_options = None
@@ -46,12 +47,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCT'].fields_by_name['product_code']._serialized_options = b'\262\360\"\t\n\007product'
   _globals['_PRODUCT']._loaded_options = None
   _globals['_PRODUCT']._serialized_options = b'\342\357\"8\n\007product\022\025ProductMarkedDepleted\022\026ProductMarkedAvailable'
-  _globals['_ORDERSTATUS']._serialized_start=821
-  _globals['_ORDERSTATUS']._serialized_end=917
-  _globals['_ORDER']._serialized_start=132
-  _globals['_ORDER']._serialized_end=452
-  _globals['_CREDITNOTE']._serialized_start=455
-  _globals['_CREDITNOTE']._serialized_end=691
-  _globals['_PRODUCT']._serialized_start=693
-  _globals['_PRODUCT']._serialized_end=819
+  _globals['_ORDERSTATUS']._serialized_start=1022
+  _globals['_ORDERSTATUS']._serialized_end=1146
+  _globals['_ORDER']._serialized_start=164
+  _globals['_ORDER']._serialized_end=653
+  _globals['_CREDITNOTE']._serialized_start=656
+  _globals['_CREDITNOTE']._serialized_end=892
+  _globals['_PRODUCT']._serialized_start=894
+  _globals['_PRODUCT']._serialized_end=1020
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ What the commands of orders decide on."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -33,6 +34,8 @@ class _OrderStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderStat
     """Placed."""
     ORDER_STATUS_CANCELLED: _OrderStatus.ValueType  # 2
     """Placed, and cancelled since."""
+    ORDER_STATUS_CONFIRMED: _OrderStatus.ValueType  # 3
+    """Placed, and its stock reserved."""
 
 class OrderStatus(_OrderStatus, metaclass=_OrderStatusEnumTypeWrapper):
     """How far an order has come."""
@@ -43,6 +46,8 @@ ORDER_STATUS_PLACED: OrderStatus.ValueType  # 1
 """Placed."""
 ORDER_STATUS_CANCELLED: OrderStatus.ValueType  # 2
 """Placed, and cancelled since."""
+ORDER_STATUS_CONFIRMED: OrderStatus.ValueType  # 3
+"""Placed, and its stock reserved."""
 Global___OrderStatus: _TypeAlias = OrderStatus  # noqa: Y015
 
 @_typing.final
@@ -59,6 +64,9 @@ class Order(_message.Message):
     TOTAL_MICROS_FIELD_NUMBER: _builtins.int
     ORDERED_AT_FIELD_NUMBER: _builtins.int
     CANCELLED_AT_FIELD_NUMBER: _builtins.int
+    PAY_WITHIN_FIELD_NUMBER: _builtins.int
+    PAID_AT_FIELD_NUMBER: _builtins.int
+    CONFIRMED_AT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The number of the invoice."""
     status: Global___OrderStatus.ValueType
@@ -81,6 +89,18 @@ class Order(_message.Message):
     def cancelled_at(self) -> _timestamp_pb2.Timestamp:
         """When the order was cancelled; unset where it was not."""
 
+    @_builtins.property
+    def pay_within(self) -> _duration_pb2.Duration:
+        """How long after its confirmation the order must be paid."""
+
+    @_builtins.property
+    def paid_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was paid; unset where it was not."""
+
+    @_builtins.property
+    def confirmed_at(self) -> _timestamp_pb2.Timestamp:
+        """When its stock was reserved; unset where it is not."""
+
     def __init__(
         self,
         *,
@@ -92,10 +112,13 @@ class Order(_message.Message):
         total_micros: _builtins.int = ...,
         ordered_at: _timestamp_pb2.Timestamp | None = ...,
         cancelled_at: _timestamp_pb2.Timestamp | None = ...,
+        pay_within: _duration_pb2.Duration | None = ...,
+        paid_at: _timestamp_pb2.Timestamp | None = ...,
+        confirmed_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled_at", b"cancelled_at", "ordered_at", b"ordered_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled_at", b"cancelled_at", "confirmed_at", b"confirmed_at", "ordered_at", b"ordered_at", "paid_at", b"paid_at", "pay_within", b"pay_within"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_at", b"cancelled_at", "country", b"country", "customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "ordered_at", b"ordered_at", "status", b"status", "total_micros", b"total_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_at", b"cancelled_at", "confirmed_at", b"confirmed_at", "country", b"country", "customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "ordered_at", b"ordered_at", "paid_at", b"paid_at", "pay_within", b"pay_within", "status", b"status", "total_micros", b"total_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
