@@ -66,7 +66,9 @@ class Orders(OrderCommands):
             expires_at = None
             if not order.HasField("paid_at"):
                 expires_at = Timestamp()
-                expires_at.FromNanoseconds(ctx.now.ToNanoseconds() + order.pay_within.ToNanoseconds())
+                # Orders of earlier builds do not say how long.
+                within = order.pay_within if order.HasField("pay_within") else TWO_WEEKS
+                expires_at.FromNanoseconds(ctx.now.ToNanoseconds() + within.ToNanoseconds())
             yield OrderConfirmed(order_id=order.order_id, confirmed_at=ctx.now, expires_at=expires_at)
 
     def expire_order(self, request: ExpireOrderRequest, order: Order, ctx: Decision) -> Iterator[OrdersEvent]:

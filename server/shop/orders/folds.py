@@ -26,7 +26,8 @@ class OrderFold(OrderFoldBase):
         order.lines.extend(event.lines)
         order.total_micros = event.total_micros
         order.ordered_at.CopyFrom(event.ordered_at)
-        order.pay_within.CopyFrom(event.pay_within)
+        if event.HasField("pay_within"):
+            order.pay_within.CopyFrom(event.pay_within)
 
     def on_order_paid(self, order: Order, event: OrderPaid) -> None:
         """Remember when."""

@@ -254,6 +254,7 @@ def test_a_confirmed_order_has_its_time_to_be_paid() -> None:
     confirm = ConfirmOrderRequest(order_id="536365")
     given(orders, PLACED).when(confirm).yields(CONFIRMED)
     given(orders, PLACED, PAID).when(confirm).yields(OrderConfirmed(order_id="536365", confirmed_at=NOW))
+    given(orders, OrderPlaced(order_id="536365")).when(confirm).yields(CONFIRMED)
     given(orders, PLACED, CONFIRMED).when(confirm).changes_nothing()
     given(orders, PLACED, CANCELLED).when(confirm).changes_nothing()
     given(orders).when(confirm).rejects("ORDER_UNKNOWN")
