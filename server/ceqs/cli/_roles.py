@@ -217,7 +217,8 @@ def _around(settings: Settings, context: Context, addresses: Mapping[str, str], 
             upstream = Upstream(source, addresses[source])
             stack.push_async_callback(upstream.close)
             heard[source] = Hearing(upstream, subscribers)
-    return Around([progress(name) for name in context.publishers], heard)
+    own = [name for name, s in context.subscribers.items() if s.ceqs_contract.context == context.name]
+    return Around([progress(name) for name in context.publishers], heard, [progress(name) for name in own])
 
 
 def server_settings(

@@ -2,6 +2,7 @@
 
 token of orders ──► orders: every publisher has passed it ──► its public position
                     inventory: every subscriber has passed that, and its commands are receipted ──► the own head
+                               whoever reacts to own events has passed that, and so on ──► the own head
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Protocol
 from ceqs.contract import encode_token
 from ceqs.log import Head, LogReader
 
+STEPS = 3
+"""How many reactions of a context to its own events are waited for, one after the other."""
 STRANGE = 10.0
 """For how many seconds a context is not asked again about logs that it knows nothing of."""
 
@@ -49,6 +52,8 @@ class Around:
 
     publishers: Sequence[Handled] = ()
     heard: Mapping[str, Hearing] = field(default_factory=dict[str, Hearing])
+    reactors: Sequence[Handled] = ()
+    """Subscribers and process managers that hear the context's own events."""
 
 
 @dataclass(slots=True)
@@ -112,10 +117,25 @@ class Hops:
             return 0
         for subscriber in hearing.subscribers:
             await subscriber.reach(position, _left(until))
-        arrived = (await self._log.head()).position
+        arrived = await self._reacted((await self._log.head()).position, until)
         if all(foreign.get(log_id, 0) >= position for log_id, position in known.asked.items()):
             known.asked, known.arrived = dict(foreign), arrived
         return arrived
+
+
+    async def _reacted(self, position: int, until: float) -> int:
+        """Wait for what a context makes of its own events; give the position that includes it.
+
+        A command may lead to another, and that to a third. Where others write without a pause no end of it can be seen,
+        so it is followed for some steps.
+        """
+        for _ in range(STEPS if self._around.reactors else 0):
+            for reactor in self._around.reactors:
+                await reactor.reach(position, _left(until))
+            before, position = position, (await self._log.head()).position
+            if position == before:
+                break
+        return position
 
 
 def _left(until: float) -> float:

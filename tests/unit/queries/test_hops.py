@@ -84,6 +84,24 @@ async def test_a_token_of_another_context_is_waited_for_until_its_outcome_is_rec
     assert await asyncio.wait_for(waiting, 5) == 3
 
 
+async def test_what_a_context_makes_of_its_own_events_is_waited_for_too(
+    asking: Any, orders: FakeSource, delivery: FakeHandler
+) -> None:
+    process = FakeHandler("FulfilOrders")
+    hops = Hops("bank", asking.log, Around(heard={"orders": Hearing(orders, [delivery])}, reactors=[process]))
+    delivery.move(5)
+    await deposit(asking, 1)
+    waiting = asyncio.ensure_future(hops.arrived({"orders log": 50}, 10))
+    await asyncio.sleep(0.01)
+    assert not waiting.done(), "the process has not heard of the first yet"
+    await deposit(asking, 1)
+    process.move(1)
+    await asyncio.sleep(0.01)
+    assert not waiting.done(), "what it led to leads on"
+    process.move(2)
+    assert await asyncio.wait_for(waiting, 5) == 2
+
+
 async def test_what_has_arrived_is_not_asked_for_again(
     asking: Any, hops: Hops, orders: FakeSource, delivery: FakeHandler
 ) -> None:
