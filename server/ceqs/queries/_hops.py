@@ -122,7 +122,6 @@ class Hops:
             known.asked, known.arrived = dict(foreign), arrived
         return arrived
 
-
     async def _reacted(self, position: int, until: float) -> int:
         """Wait for what a context makes of its own events; give the position that includes it.
 
