@@ -74,6 +74,7 @@ def order_placed(order: Order) -> OrderPlaced:
         lines=order.lines,
         total_micros=order.total_micros,
         ordered_at=order.ordered_at,
+        pay_within=order.pay_within,
     )
 
 
