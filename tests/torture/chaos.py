@@ -42,7 +42,7 @@ from ceqs.relay import differences
 from ceqs.testing import eventually
 from shop.demo.answers import CONTEXTS, ask, caught_up
 from shop.demo.books import keep_books
-from shop.demo.documents import documents_of
+from shop.demo.documents import Documents, documents_of
 from shop.demo.generator import write_csv
 from shop.demo.replay import Outcome, replay
 from shop.demo.rows import Row, read_rows
@@ -111,7 +111,7 @@ class Chaos:
             for task in sending:
                 task.cancel()
         self._account.outcomes = Counter(one.reason or "accepted" for outcomes in told for one in outcomes)
-        await self._settle(lines, documents.opening, told)
+        await self._settle(lines, documents, told)
 
     async def _act(self) -> None:
         acts = {self._kill: 45, self._pause: 30, self._wipe: 10, self._crash: 12 * self._shop.has_database}
@@ -137,11 +137,12 @@ class Chaos:
         await self._shop.crash()
         return "database crashed"
 
-    async def _settle(self, lines: list[Any], opening: Any, told: list[list[Outcome]]) -> None:
+    async def _settle(self, lines: list[Any], documents: Documents, told: list[list[Outcome]]) -> None:
         account, shop = self._account, self._shop
         models = await caught_up(shop, lambda at, of: None)
         answers = await ask(shop, models)
-        books = keep_books(lines, {product: units for product, (_, units) in opening.items()})
+        opening = {product: units for product, (_, units) in documents.opening.items()}
+        books = keep_books(lines, opening, [trial.units for trial in documents.trials])
         account.restarts = shop.restarts
         account.repeated, account.reordered = shop.meddler.repeated, shop.meddler.reordered
         account.events = sum(answers.events.values())
