@@ -60,6 +60,8 @@ class Handler(ABC):
     version: int = 1
     metadata: sa.MetaData | None = None
     """The tables of its own."""
+    partition_by: str = ""
+    """The tag key whose value no two workers share; empty where there is one worker."""
 
     def __init__(self, handler: NamedHandler, decoder: EventDecoder) -> None:
         self.name = handler.ceqs_name()
@@ -97,6 +99,7 @@ class ProjectionHandler(Handler):
         super().__init__(projection, decoder)
         self.version = projection.version
         self.metadata = projection.metadata
+        self.partition_by = projection.partition_by
 
     async def apply(self, session: AsyncSession, event: RecordedEvent) -> None:
         """Write the rows that the event means."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from ceqs.errors import Unavailable
+from ceqs.projectors._crew import Crew
 from ceqs.projectors._handlers import Handler
 from ceqs.projectors._place import Place
 from ceqs.projectors._places import Known, Places, next_of, shape_of
@@ -29,14 +30,16 @@ _process_log = structlog.get_logger("ceqs.projectors")
 
 @dataclass(slots=True)
 class _Feeding:
-    worker: Worker
+    worker: Worker | Crew
     task: asyncio.Task[None]
 
 
 class Keeper:
     """Keeps the places of one projection, of which this build has one version or more."""
 
-    def __init__(self, versions: Sequence[Handler], places: Places, work: Callable[[Handler, Place], Worker]) -> None:
+    def __init__(
+        self, versions: Sequence[Handler], places: Places, work: Callable[[Handler, Place], Worker | Crew]
+    ) -> None:
         self.places = places
         self._handlers = {handler.version: handler for handler in versions}
         self._newest = self._handlers[max(self._handlers)]

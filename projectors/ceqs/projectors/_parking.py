@@ -74,7 +74,7 @@ class Lot:
     async def open(cls, store: Store, most: int) -> Self:
         """Learn what is parked. `most`: how many events may be."""
         lot = cls(store, most)
-        counted = sa.select(PARKED.c.key, sa.func.count()).group_by(PARKED.c.key)
+        counted = sa.select(PARKED.c.key, sa.func.count()).where(lot._mine).group_by(PARKED.c.key)
         async with store.begin() as connection:
             for key, count in (await connection.execute(counted)).all():
                 lot._keys[key] = count
@@ -116,7 +116,7 @@ class Lot:
             PARKED.c.key == "",
             ~sa.exists().where(before.c.key == PARKED.c.key, before.c.position < PARKED.c.position),
         )
-        query = sa.select(PARKED).where(first, sa.or_(PARKED.c.due, PARKED.c.error == ""))
+        query = sa.select(PARKED).where(self._mine, first, sa.or_(PARKED.c.due, PARKED.c.error == ""))
         async with self._store.begin() as connection:
             row = (await connection.execute(query.order_by(PARKED.c.position).limit(1))).first()
         return _parked(row) if row else None
@@ -137,8 +137,12 @@ class Lot:
 
     async def heed(self) -> Sequence[Request]:
         """Take note of what operators ask for. Give what that was."""
+        others = sa.select(PARKED.c.position).where(~self._mine)
         async with self._store.begin() as connection:
             requests = await asked(self._store.place, connection)
+            if requests:
+                beyond = set((await connection.execute(others)).scalars())
+                requests = [(request_id, one) for request_id, one in requests if one.position not in beyond]
         for _, request in requests:
             if request.verb == "retry":
                 async with self._store.begin() as connection:
@@ -162,6 +166,11 @@ class Lot:
         record |= {"actor": request.actor, "why": request.why, "given_up_at": dt.datetime.now(dt.UTC)}
         async with self.leaving(_parked(row)) as session:
             await (await session.connection()).execute(sa.insert(GIVEN_UP), record)
+
+    @property
+    def _mine(self) -> sa.ColumnElement[bool]:
+        share = self._store.share
+        return PARKED.c.bucket.between(share.first, share.last)
 
     def _forget(self, key: str) -> None:
         self._keys[key] -= 1
@@ -206,7 +215,7 @@ async def _exists(place: Place, connection: AsyncConnection, table: sa.Table) ->
 
 def _row(parked: Parked) -> dict[str, Any]:
     values = {field.name: getattr(parked, field.name) for field in fields(Parked)}
-    return values | {"event": parked.event.SerializeToString()}
+    return values | {"event": parked.event.SerializeToString(), "bucket": parked.event.bucket}
 
 
 def _parked(row: sa.Row[Any]) -> Parked:

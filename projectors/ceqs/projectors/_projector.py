@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 import grpc.aio
 
+from ceqs.contract import BUCKETS
 from ceqs.errors import Misconfigured
 from ceqs.model import Context
 from ceqs.projectors._calls import LogLink, open_channel
 from ceqs.projectors._clock import Clock, SystemClock
+from ceqs.projectors._crew import Crew
 from ceqs.projectors._dispatcher import Sender
 from ceqs.projectors._handlers import Handler
 from ceqs.projectors._jetstream import LogStream, NatsLink
@@ -20,6 +22,7 @@ from ceqs.projectors._lease import LEASE
 from ceqs.projectors._outlet import Heard, Outlet
 from ceqs.projectors._place import Place
 from ceqs.projectors._places import Places, places_of
+from ceqs.projectors._shares import WHOLE, Share, shares
 from ceqs.projectors._status import HandlerStatus, handlers_of, missing, versions_of
 from ceqs.projectors._store import Store
 from ceqs.projectors._tail import Tail
@@ -38,6 +41,8 @@ class ProjectorSettings:
     """See `place_of`."""
     model_urls: Mapping[str, str] = field(default_factory=dict[str, str])
     """The same for handlers by name that have a database of their own."""
+    partitions: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How many workers a projection has, by name: of those that declare `partition_by`, on PostgreSQL."""
     nats_url: str = ""
     """Empty: the servers are asked for new events instead, ten times a second."""
     key: str = field(default="", repr=False)
@@ -61,6 +66,8 @@ class Projector:
         if absent := sorted(needed - set(settings.addresses)):
             raise Misconfigured(f"the projector of {context.name} needs the address of {', '.join(absent)}")
         places = [str(self._places(handler).at(handler.version)).lower() for handler in self._handlers]
+        for handler in self._handlers:
+            self._check_partitions(handler)
         if shared := {place for place in places if places.count(place) > 1}:
             raise Misconfigured(f"two handlers of {context.name} would share {', '.join(shared)}: name one differently")
 
@@ -95,13 +102,17 @@ class Projector:
             sender = Sender(channel(self._context.name, {}), self._settings.key)
             return Outlet(store, sender, self._settings.clock, heard)
 
-        def work(handler: Handler, place: Place) -> Worker:
-            return Worker(handler, place, tail(handler.contract.context), outlet, self._settings.lease)
+        def work(handler: Handler, place: Place, share: Share = WHOLE) -> Worker:
+            return Worker(handler, place, tail(handler.contract.context), outlet, self._settings.lease, share)
+
+        def feed(handler: Handler, place: Place) -> Worker | Crew:
+            parts = shares(self._settings.partitions.get(handler.name, 1))
+            return work(handler, place) if len(parts) == 1 else Crew([work(handler, place, part) for part in parts])
 
         def run(handler: Handler) -> Worker | Keeper:
             places = self._places(handler)
             if handler.kind == "projection":
-                return Keeper(versions_of(self._context, handler), places, work)
+                return Keeper(versions_of(self._context, handler), places, feed)
             return work(handler, places.at(handler.version))
 
         try:
@@ -117,6 +128,20 @@ class Projector:
                 await nats.close()
             for open_one in channels.values():
                 await open_one.close()
+
+    def _check_partitions(self, handler: Handler) -> None:
+        count = self._settings.partitions.get(handler.name, 1)
+        if count == 1:
+            return
+        if not 1 <= count <= BUCKETS:
+            raise Misconfigured(f"partitions: {handler.name} may have 1 to {BUCKETS} of them, not {count}")
+        if not all(version.partition_by for version in versions_of(self._context, handler)):
+            raise Misconfigured(
+                f"partitions: {handler.name} has one worker: only a projection that declares `partition_by` may have "
+                "several, each with keys of its own"
+            )
+        if not self._places(handler).at(handler.version).schema:
+            raise Misconfigured(f"partitions: {handler.name} is in a SQLite file, which has one writer; use PostgreSQL")
 
     def _places(self, handler: Handler) -> Places:
         url = self._settings.model_urls.get(handler.name, self._settings.models_url)

@@ -39,9 +39,19 @@ class Checkpoint:
     """How many of the events up to the position are parked, and not included."""
 
 
-def checkpoint_of(row: sa.Row[Any]) -> Checkpoint:
-    """Give the checkpoint that its row holds."""
-    return Checkpoint(row.log_id, row.position, row.event_id, aware(row.recorded_at), row.parked)
+def checkpoint_of(row: sa.Row[Any], parked: int = 0) -> Checkpoint:
+    """Give the checkpoint that its row holds; `parked`: in the whole place."""
+    return Checkpoint(row.log_id, row.position, row.event_id, aware(row.recorded_at), parked)
+
+
+def least_advanced(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Give the query for the row of a place that is behind all others, with what is true of all of them together."""
+    together = (
+        sa.func.sum(CHECKPOINT.c.parked).over().label("parked_in_all"),
+        sa.func.sum(CHECKPOINT.c.skipped).over().label("skipped_in_all"),
+        sa.func.max(CHECKPOINT.c.paused).over().label("paused_at_all"),
+    )
+    return sa.select(CHECKPOINT, *together, *columns).order_by(CHECKPOINT.c.position).limit(1)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -177,7 +187,7 @@ class ModelReader:
         if place.schema and isinstance(self._where, Places):
             serving = serving_label(place.context, place.name).scalar_subquery()
         try:
-            row = (await connection.execute(sa.select(CHECKPOINT, serving.label("serving")))).one_or_none()
+            row = (await connection.execute(least_advanced(serving.label("serving")))).one_or_none()
         except DBAPIError as error:
             if await self._moved(current):
                 await self._leave(current)
@@ -189,7 +199,7 @@ class ModelReader:
         if row.serving != current.serving or (current.lock and await self._moved(current)):
             await self._leave(current)
             return None
-        return checkpoint_of(row)
+        return checkpoint_of(row, row.parked_in_all)
 
     async def _moved(self, current: _Open) -> bool:
         """Say whether another place serves than when this one was chosen."""

@@ -6,7 +6,6 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from ceqs.model import Context, ProcessManager, Projection, Publisher, Subscriber
@@ -14,7 +13,8 @@ from ceqs.projectors._handlers import Handler, ProcessHandler, ProjectionHandler
 from ceqs.projectors._outbox import tally
 from ceqs.projectors._place import Place, dispose
 from ceqs.projectors._places import Places, places_of
-from ceqs.projectors._tables import CHECKPOINT, aware
+from ceqs.projectors._reader import least_advanced
+from ceqs.projectors._tables import aware
 from ceqs.projectors._timers import count_timers
 
 MISSING, STAND_BY, CATCHING_UP, LIVE = "missing", "stand-by", "catching-up", "live"
@@ -118,7 +118,7 @@ async def status_of(place: Place, handler: Handler) -> HandlerStatus | None:
     engine = place.reading_engine()
     try:
         async with engine.connect() as connection:
-            row = (await connection.execute(sa.select(CHECKPOINT))).one_or_none()
+            row = (await connection.execute(least_advanced())).one_or_none()
             unsent, outcomes = await tally(connection)
             timers = await count_timers(connection)
     except DBAPIError:
@@ -132,13 +132,13 @@ async def status_of(place: Place, handler: Handler) -> HandlerStatus | None:
         kind=handler.kind,
         version=place.version,
         source=handler.contract.context,
-        state=PAUSED if row.paused else RECORDED,
-        reason=row.paused,
+        state=PAUSED if row.paused_at_all else RECORDED,
+        reason=row.paused_at_all,
         log_id=row.log_id,
         position=row.position,
         recorded_at=aware(row.recorded_at),
-        skipped=row.skipped,
-        parked=row.parked,
+        skipped=row.skipped_in_all,
+        parked=row.parked_in_all,
         unsent=unsent,
         timers=timers,
         outcomes=outcomes,

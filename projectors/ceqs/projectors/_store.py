@@ -21,6 +21,7 @@ from ceqs.projectors._outbox import Outbox, tally
 from ceqs.projectors._place import Place
 from ceqs.projectors._reader import Checkpoint, checkpoint_of
 from ceqs.projectors._retry import said
+from ceqs.projectors._shares import WHOLE, Ahead, Share, cut, first_row
 from ceqs.projectors._tables import CHECKPOINT, PLATFORM
 from ceqs.projectors._timers import Timers, count_timers
 
@@ -45,8 +46,11 @@ class HandlerSession(AsyncSession):
 class Store:
     """The one writer of a place. Its transactions follow one another."""
 
-    def __init__(self, place: Place, source: str, lease: float) -> None:
+    def __init__(self, place: Place, source: str, lease: float, share: Share = WHOLE) -> None:
         self.place = place
+        self.share = share
+        """The buckets of the events that this writer applies."""
+        self._ahead: Ahead = []
         self._source = source
         self._lease = lease
         self._token = 0
@@ -62,15 +66,21 @@ class Store:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, place: Place, source: str, metadata: sa.MetaData | None = None, *, lease: float = LEASE
+        cls,
+        place: Place,
+        source: str,
+        metadata: sa.MetaData | None = None,
+        *,
+        lease: float = LEASE,
+        share: Share = WHOLE,
     ) -> AsyncGenerator[Self]:
-        """Wait until no other process writes the place, and keep others from it for as long as this one goes on.
+        """Wait until nobody else writes the place, or the share, and keep others from it for as long as this goes on.
 
         Makes its tables where they are missing. `source` names the context whose log is read; `lease`: the seconds of
         silence after which this process counts as gone. Raises Superseded where it was silent for longer.
         """
         _check(metadata)
-        store = cls(place, source, lease)
+        store = cls(place, source, lease, share)
         try:
             await store._create(metadata)
             await store._take()
@@ -85,10 +95,24 @@ class Store:
 
         Raises Superseded where the checkpoint is not where this process left it.
         """
-        async with self.amend(skipped=CHECKPOINT.c.skipped + skipped, paused="", **_position(to)) as session:
+        ahead = [part for part in self._ahead if part[2] > to.position]
+        values = {"paused": "", "ahead": ahead} if self._ahead else {"paused": ""}
+        async with self.amend(skipped=CHECKPOINT.c.skipped + skipped, **values, **_position(to)) as session:
             yield session
             session.info[_REACHED] = to
         self.skipped += skipped
+        self._ahead = ahead
+
+    @property
+    def partial(self) -> bool:
+        """Whether there are events beyond the checkpoint that this writer does not lack."""
+        return self.share != WHOLE or bool(self._ahead)
+
+    def lacks(self, bucket: int, position: int) -> bool:
+        """Whether an event beyond the checkpoint is of this writer's share, and not included yet."""
+        return bucket in self.share and not any(
+            first <= bucket <= last and position <= at for first, last, at in self._ahead
+        )
 
     @asynccontextmanager
     async def amend(self, **values: Any) -> AsyncGenerator[AsyncSession]:
@@ -129,23 +153,24 @@ class Store:
             lock_of(self.place).touch()
         async with self._engine.begin() as connection:
             if self.place.schema:
+                # Workers of several shares begin at once.
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(self.place.schema))))
                 await connection.execute(sa.schema.CreateSchema(self.place.schema, if_not_exists=True))
             await connection.run_sync(PLATFORM.create_all)
             if metadata is not None:
                 await connection.run_sync(metadata.create_all)
-            if (await connection.execute(sa.select(CHECKPOINT.c.token).where(self.mine))).first() is None:
-                blank = {"source": self._source, "skipped": 0, "parked": 0, "paused": ""}
-                blank |= {"token": 0, "holder": "", "expires_at": 0.0}
-                await connection.execute(sa.insert(CHECKPOINT).values(blank | _position(self.at)))
+            if (await connection.execute(sa.select(CHECKPOINT.c.token))).first() is None:
+                await connection.execute(sa.insert(CHECKPOINT).values(first_row(self._source)))
 
     async def _take(self) -> None:
         """Wait for the lease, and learn where the place stands."""
         while True:
             async with self._engine.begin() as connection:
-                self._token, _ = await take(connection, self.place, self.mine, self._lease)
+                if await cut(connection, self.place, self._source, self.share):
+                    self._token, _ = await take(connection, self.place, self.mine, self._lease)
                 if self._token:
                     row = (await connection.execute(sa.select(CHECKPOINT).where(self.mine))).one()
-                    self.at, self.skipped = checkpoint_of(row), row.skipped
+                    self.at, self.skipped, self._ahead = checkpoint_of(row), row.skipped, row.ahead
                     self.outbox.unsent, self.outbox.outcomes = await tally(connection)
                     self.timers.waiting = await count_timers(connection)
             if self._token:
@@ -220,7 +245,8 @@ class Store:
     @property
     def mine(self) -> sa.ColumnElement[bool]:
         """The checkpoint's row."""
-        return CHECKPOINT.c.source == self._source
+        ours = (CHECKPOINT.c.first == self.share.first, CHECKPOINT.c.last == self.share.last)
+        return sa.and_(CHECKPOINT.c.source == self._source, *ours)
 
 
 def _position(at: Checkpoint) -> dict[str, Any]:

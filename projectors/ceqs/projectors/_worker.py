@@ -21,6 +21,7 @@ from ceqs.projectors._parking import Lot, Parked, trace_of
 from ceqs.projectors._place import Place
 from ceqs.projectors._reader import Checkpoint
 from ceqs.projectors._retry import backoff, said
+from ceqs.projectors._shares import WHOLE, Share
 from ceqs.projectors._status import CATCHING_UP, LIVE, PAUSED, STAND_BY, STOPPED, HandlerStatus
 from ceqs.projectors._store import Store
 from ceqs.projectors._tail import Tail
@@ -51,10 +52,17 @@ class Worker:
     """Runs one handler over one log, in one place."""
 
     def __init__(
-        self, handler: Handler, place: Place, tail: Tail, outlet: Callable[[Store, Heard], Outlet], lease: float
+        self,
+        handler: Handler,
+        place: Place,
+        tail: Tail,
+        outlet: Callable[[Store, Heard], Outlet],
+        lease: float,
+        share: Share = WHOLE,
     ) -> None:
         self.handler = handler
         self.place = place
+        self.share = share
         self.unhurried = False
         """Rest for as long as each batch takes."""
         self._lease = lease
@@ -123,7 +131,7 @@ class Worker:
 
     async def _work(self) -> NoReturn:
         source = self._tail.link.context
-        opening = Store.open(self.place, source, self.handler.metadata, lease=self._lease)
+        opening = Store.open(self.place, source, self.handler.metadata, lease=self._lease, share=self.share)
         async with opening as store, asyncio.TaskGroup() as group:
             self._store, self._lot = store, await Lot.open(store, self.handler.max_parked)
             self._state, self._reason = LIVE, ""
@@ -176,19 +184,24 @@ class Worker:
             size, tries = len(batch), 0
 
     async def _commit(self, store: Store, lot: Lot, events: Sequence[RecordedEvent]) -> None:
-        heard = [self._hears(index, event) for index, event in enumerate(events)]
+        lacked: Sequence[int] = range(len(events))
+        if store.partial:
+            number = self._tail.link.number
+            lacked = [index for index in lacked if store.lacks(events[index].bucket, number(events[index]))]
+        heard = [index for index in lacked if self._hears(index, events[index])]
+        skipped = len(lacked) - len(heard)
         index, waiting = 0, list[Parked]()
         began = False
         try:
-            async with store.advance(self._after(store, events[-1]), skipped=heard.count(False)) as session:
+            async with store.advance(self._after(store, events[-1]), skipped=skipped) as session:
                 began, blocking = True, lot.keys
-                for index, event in enumerate(events):
-                    if heard[index]:
-                        if blocking and lot.blocks(key := self.handler.key(event)):
-                            lot.check_room(len(waiting), f"{self._named(event)} waits for {key}")
-                            waiting.append(self._set_aside(event, key))
-                        else:
-                            await self.handler.apply(session, event)
+                for index in heard:
+                    event = events[index]
+                    if blocking and lot.blocks(key := self.handler.key(event)):
+                        lot.check_room(len(waiting), f"{self._named(event)} waits for {key}")
+                        waiting.append(self._set_aside(event, key))
+                    else:
+                        await self.handler.apply(session, event)
                 if waiting:
                     await lot.park(session, waiting)
                 index = len(events) // 2  # what fails from here on fails in the commit: the half that does is found

@@ -37,6 +37,7 @@ def load_contexts(settings: Settings) -> dict[str, Context]:
             raise Misconfigured(f"contexts: {where!r} is a second context named {context.name!r}")
         found[context.name] = context
     _check_names(settings.model_urls, "model_urls", found.values())
+    _check_names(settings.partitions, "partitions", found.values())
     return found
 
 

@@ -167,6 +167,7 @@ async def project(settings: Settings, names: Iterable[str], announce: Announce) 
             nats_url=settings.nats_url,
             models_url=settings.models_url,
             model_urls={handler: settings.models_url_of(name, handler) for handler in handlers},
+            partitions={handler: settings.partitions_of(name, handler) for handler in handlers},
         )
         announce(f"{name} projects {', '.join(handlers) or 'nothing'}", {"projects": name, "handlers": handlers})
         await Projector(context, projector_settings).run()

@@ -37,6 +37,9 @@ class Settings:
     model_urls: dict[str, str] = field(default_factory=dict[str, str])
     """Databases of their own for projections, publishers and subscribers, by name (`Sales`, or `orders/Sales`):
     `postgresql://...` or `sqlite:///ABSOLUTE/DIRECTORY`. One that is down stops those that are in it only."""
+    partitions: dict[str, int] = field(default_factory=dict[str, int])
+    """How many workers a projection has in each process, by name (`Sales`, or `orders/Sales`): of those that declare
+    `partition_by`, on PostgreSQL. They share the keys among them."""
     read_url: str = ""
     """Where processes that only read find the same as in `database_url`: a user who may only read, or a replica."""
     scratch_url: str = ""
@@ -87,6 +90,10 @@ class Settings:
     def models_url_of(self, context: str, name: str) -> str:
         """Where the places of a projection, publisher or subscriber are."""
         return self.model_urls.get(f"{context}/{name}") or self.model_urls.get(name) or self.models_url
+
+    def partitions_of(self, context: str, name: str) -> int:
+        """How many workers a projection has."""
+        return self.partitions.get(f"{context}/{name}") or self.partitions.get(name) or 1
 
     def reading(self) -> Settings:
         """Give the settings of a process that only reads."""

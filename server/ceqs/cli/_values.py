@@ -93,6 +93,13 @@ def _addresses(value: Any) -> dict[str, str]:
     raise ValueError("should be a table")
 
 
+def _counts(value: Any) -> dict[str, int]:
+    if isinstance(value, Mapping):
+        table: Mapping[str, Any] = value  # pyright: ignore[reportUnknownVariableType]  # of TOML
+        return {name: _whole(one) for name, one in table.items()}
+    return {name: _whole(count) for name, count in _addresses(value).items()}
+
+
 _READERS: Mapping[Any, Callable[[Any], Any]] = {
     str: _text,
     int: _whole,
@@ -101,4 +108,5 @@ _READERS: Mapping[Any, Callable[[Any], Any]] = {
     Path | None: _optional_path,
     list[str]: _listed,
     dict[str, str]: _addresses,
+    dict[str, int]: _counts,
 }

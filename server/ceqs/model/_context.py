@@ -72,6 +72,8 @@ class Context:
                 raise Misconfigured(f"{type(handler).__name__} hears no event; override one of its on_ methods")
             for method in methods.values():
                 _is_async(handler, method, isinstance(handler, Projection))
+        for projection in projections:
+            _partitioned(projection)
         _managed(contract, subscribers)
         self._decoders = _decoders(contract, upcasters, (*projections, *publishers, *subscribers))
         self.decoder = self._decoders[contract.package]
@@ -251,6 +253,19 @@ def _tailors(handler: CommandHandler, commands: Iterable[CommandRpc]) -> dict[st
                 f"{hint(name, paths)} (names of helpers begin with an underscore)"
             )
     return found
+
+
+def _partitioned(projection: Projection) -> None:
+    """Refuse a partition key by which an event that is heard is not partitioned: rows would have two writers."""
+    key = projection.partition_by
+    for full_name in projection.ceqs_heard() if key else ():
+        event = projection.ceqs_contract.events[full_name]
+        if event.partition_by != key:
+            by = f"is partitioned by {event.partition_by!r}" if event.partition_by else "is not partitioned"
+            raise Misconfigured(
+                f"{type(projection).__name__}.partition_by is {key!r}, but {event.name}, which it hears, {by}: say "
+                f"(ceqs.v1.event).partition_by = {key!r} in the contract, or do without"
+            )
 
 
 def _is_async(handler: object, method: Callable[..., Any], expected: bool) -> None:

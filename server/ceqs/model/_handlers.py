@@ -214,6 +214,9 @@ class Projection(PrivateHearing):
     """The SQLAlchemy tables that the projection writes. They are created in a place of the projection's own."""
     version: ClassVar[int] = 1
     """Raise it when the tables or the handlers change: the new version fills a new place from the log."""
+    partition_by: ClassVar[str] = ""
+    """The tag key, such as `order`, to a value of which each row belongs: then several workers may fill the projection,
+    each with keys of its own. All events that it hears must be partitioned by it."""
 
     @classmethod
     def ceqs_name(cls) -> str:

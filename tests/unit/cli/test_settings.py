@@ -41,6 +41,7 @@ OVERRIDES = {
     "data": ("/elsewhere", Path("/elsewhere")),
     "store": ("postgres", "postgres"),
     "database_url": ("postgresql://me@db/shop", "postgresql://me@db/shop"),
+    "partitions": ("Sales=4", {"Sales": 4}),
     "model_urls": ("Sales=postgresql://db/sales", {"Sales": "postgresql://db/sales"}),
     "read_url": ("postgresql://reader@db/shop", "postgresql://reader@db/shop"),
     "scratch_url": ("sqlite:////elsewhere", "sqlite:////elsewhere"),

@@ -179,6 +179,17 @@ def test_a_projection_hears_no_public_event(kit: Any) -> None:
         kit.context(projections=[Wide()])
 
 
+def test_a_projection_is_partitioned_by_what_all_its_events_are_partitioned_by(kit: Any) -> None:
+    class Parted(kit.Shelf):  # type: ignore[misc]
+        partition_by = "member"
+
+    with pytest.raises(
+        Misconfigured,
+        match=r"Parted\.partition_by is 'member', but BookAcquired, which it hears, is partitioned by 'book'",
+    ):
+        kit.context(projections=[Parted()])
+
+
 def test_a_missing_fold_is_refused(kit: Any) -> None:
     with pytest.raises(Misconfigured, match=r"the state Loans has no fold; pass a LoansFoldBase"):
         kit.context(folds=[kit.BookFold(), kit.LibraryFold()])
