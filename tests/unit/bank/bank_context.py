@@ -29,6 +29,7 @@ from bank.v1.bank_pb2 import (
     NameReserved,
     WatchTotalResponse,
 )
+from sqlalchemy import MetaData
 
 from ceqs.errors import Rejected
 
@@ -168,6 +169,8 @@ class Queries(BankQueries):
 
 class Total(TotalProjection):
     """Is written by the tests themselves."""
+
+    metadata = MetaData()
 
     async def on_money_deposited(self, session, event, meta) -> None:
         """Hear it."""
