@@ -17,7 +17,7 @@ def bench(results: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_measure_stands_beside_its_floor(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
-    done = bench(results, "--store", "sqlite", "--seconds", "0.1")
+    done = bench(results, "--store", "sqlite")
     assert done.returncode == 0, done.stderr
     measures = json.loads(results.read_text())
     assert len([m for m in measures if m["reach"]]) == 15
@@ -28,7 +28,7 @@ def test_every_measure_stands_beside_its_floor(tmp_path: Path) -> None:
 
 
 def test_one_measure_is_picked_by_its_name(tmp_path: Path) -> None:
-    done = bench(tmp_path / "results.json", "--only", "1 client", "--store", "sqlite", "--seconds", "0.1", "--json")
+    done = bench(tmp_path / "results.json", "--only", "1 client", "--store", "sqlite", "--json")
     assert done.returncode == 0, done.stderr
     (measure,) = json.loads(done.stdout)
     assert (measure["name"], measure["store"]) == ("unary command, 1 client, p50", "sqlite")
