@@ -30,7 +30,7 @@ class Standing:
     serves: bool
     at: Checkpoint
     fed_by: str = ""
-    """The process that writes it: `process 4711 on host`; empty where none does."""
+    """The processes that write it: `process 4711 on host`; empty where none does."""
     paused: str = ""
     """Why it does not go on; empty where it does."""
 
@@ -142,19 +142,20 @@ async def _standing(known: Known, serves: bool) -> Standing:
     try:
         async with engine.connect() as connection:
             alive = (CHECKPOINT.c.expires_at > now(known.place)).label("alive")
-            row = (await connection.execute(sa.select(CHECKPOINT, alive))).first()
+            rows = (await connection.execute(sa.select(CHECKPOINT, alive).order_by(CHECKPOINT.c.position))).all()
     except DBAPIError:
         return nothing  # its tables are yet to be made
     finally:
         await dispose(engine)
-    if row is None:
+    if not rows:
         return nothing
-    fed = row.alive and not is_gone(row.holder)
+    # One for each share of the buckets, the one that is behind all others first.
+    holders = {row.holder: named(row.holder) for row in rows if row.alive and not is_gone(row.holder)}
     return Standing(
         place=known.place,
         record=known.record,
         serves=serves,
-        at=checkpoint_of(row),
-        fed_by=named(row.holder) if fed else "",
-        paused=row.paused,
+        at=checkpoint_of(rows[0], sum(row.parked for row in rows)),
+        fed_by=", ".join(filter(None, holders.values())),
+        paused=next((row.paused for row in rows if row.paused), ""),
     )

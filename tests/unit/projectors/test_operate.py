@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+import sqlalchemy as sa
 
 from ceqs.errors import NotFound, Rejected, Unavailable
 from ceqs.projectors import Place, Places, drop, hold, look_over, places_of, roll_back, start_rebuild
 from ceqs.projectors._reader import Checkpoint
+from ceqs.projectors._shares import shares
 from ceqs.projectors._store import Store
+from ceqs.projectors._tables import CHECKPOINT
 
 
 @pytest.fixture
@@ -89,3 +92,25 @@ async def test_places_are_held_and_let_go_together_or_one_by_one(places: Places)
     assert await hold(places, True) == [places.at(1)]
     assert [state for _, state, _ in await states(places)] == ["paused", "paused"]
     assert await hold(places, False) == [places.at(1), places.at(2)]
+
+
+async def test_a_place_with_several_workers_stands_where_the_last_of_them_does(places: Places) -> None:
+    """Each share of its buckets has a row of the checkpoint, and a lease, of its own."""
+    first, second = places.at(1), places.at(2)
+    await stand(places, first, 5)
+    await places.switch(first)
+    await places.make(second, "shape")
+    low, high = shares(2)
+    async with Store.open(second, "library", share=high) as ahead:
+        async with ahead.advance(Checkpoint("log", 7, "id")):
+            pass
+        behind = Store.open(second, "library", share=low)
+        async with behind as store, store.advance(Checkpoint("log", 4, "id")) as session:
+            await (await session.connection()).execute(sa.update(CHECKPOINT).values(parked=3))
+        one = (await look_over(places))[1]
+        assert (one.at.position, one.at.parked) == (4, 6)
+        assert one.fed_by.startswith("process ")  # of the share that is ahead; nobody feeds the one that is behind
+        assert not await places.switch(second)
+        with pytest.raises(Unavailable, match="still writes v2"):
+            await drop(places, "v2", 0.2)
+    assert await drop(places, "v2", 5) == second
