@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from ceqs.errors import Behind
 from ceqs.model import Context
 from ceqs.projectors import ModelReader, Places, place_of, places_of
+from ceqs.projectors import _keeper as keeper
 from ceqs.projectors._places import next_of, shape_of
 from ceqs.testing import eventually
 
@@ -78,6 +80,33 @@ async def test_a_new_version_fills_itself_while_the_old_one_answers_and_is_fed_u
     assert projector.status()[0].version == 2
 
 
+async def test_a_new_projection_of_a_system_with_history_answers_once_it_is_caught_up(
+    world: Any, served: Context, places: Places
+) -> None:
+    open_ = False
+
+    def before(event: Any, meta: Any) -> None:
+        if meta.position == 4 and not open_:
+            raise OSError("not yet")
+
+    world.shelf.before = before
+    await world.acquire(*"abcab")
+    world.project(served)
+    await eventually(lambda: reached(world, 3, 1))
+    reader = ModelReader(places_of(world.models_url, "library", "Shelf"), world.shelf.metadata)
+    for _ in range(5):
+        with pytest.raises(Behind, match="is being filled and stands at position 3") as raised:
+            async with reader.session():
+                pass
+        assert raised.value.metadata == {"position": "3"}
+        await asyncio.sleep(keeper.LOOK_SOON)
+    open_ = True
+    assert await reader.wait(5, 10)
+    async with reader.session() as (_, at):
+        assert at.position == 5
+    await reader.close()
+
+
 async def reached(world: Any, wanted: int, version: int, generation: int = 1) -> bool:
     return await position(world, version, generation) >= wanted
 
@@ -113,8 +142,9 @@ async def test_a_projection_that_is_held_waits_until_it_is_not(world: Any, serve
 
 
 async def test_a_place_that_is_being_dropped_is_written_no_more_and_a_lower_version_does_not_come_back(
-    world: Any, served: Context, places: Places
+    world: Any, served: Context, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(keeper, "LOOK", 0.1)
     world.project(served)  # the build that is being replaced: it knows version 1 only
     await world.acquire("a")
     await world.reaches(1)
@@ -126,6 +156,7 @@ async def test_a_place_that_is_being_dropped_is_written_no_more_and_a_lower_vers
     assert await places.remove(places.at(1), timeout=10)
     await world.acquire("b")
     await world.reaches(2)
+    await asyncio.sleep(5 * keeper.LOOK)  # what would come back has had the time to
     assert [k.place.label for k in await places.known()] == ["v2"]
 
 
