@@ -166,7 +166,10 @@ class Chaos:
         url, found = self._shop.nats_url, ["not compared"]
 
         async def equal() -> bool:
-            found[:] = await differences(reader, context.decoder, url)
+            try:
+                found[:] = await differences(reader, context.decoder, url)
+            except CeqsError as error:
+                found[:] = [error.message]
             return not found
 
         with suppress(AssertionError):

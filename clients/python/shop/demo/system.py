@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from ceqs.embedded import NatsServer, PostgresServer, Supervisor
+from ceqs.errors import Misconfigured
 from shop.inventory.v1.inventory_client import InventoryClient
 from shop.orders.v1.orders_client import OrdersClient
 
@@ -21,6 +22,8 @@ NATS = "nats-server"
 ROLES = ("serve", "relay", "project")
 FIRST_PORT = 50051
 """Where `ceqs` looks for the first service of a project."""
+AGAIN = 0.2
+"""Seconds after which a nats-server that did not start is started again."""
 START = 60.0
 """Seconds that a service may take to answer, its start or restart included."""
 
@@ -103,8 +106,13 @@ class System:
         while True:
             await self._nats.died()
             self._note(NATS, "ended; starting again")
-            await self._nats.start()
-            self._nats_restarts += 1
+            try:
+                await self._nats.start()
+            except Misconfigured as error:  # It may be killed while it starts, too.
+                self._note(NATS, error.message)
+                await asyncio.sleep(AGAIN)
+            else:
+                self._nats_restarts += 1
 
     def _note(self, name: str, line: str) -> None:
         self._log.write(f"{dt.datetime.now(dt.UTC):%H:%M:%S.%f} {name}: {line}\n")
