@@ -88,15 +88,18 @@ async def caught_up(system: System, progress: Callable[[int, int], None]) -> lis
     """
     clock = asyncio.get_running_loop().time
     before: list[Model] = []
-    moved = clock()
+    moved, stood = clock(), list[tuple[int, int, int]]()
     while True:
         models = await _models(system)
+        # A model that fails in one way and then in another has not moved.
+        stand = [(model.position, model.head, model.unsent) for model in models]
         progress(sum(model.position for model in models), sum(model.head for model in models))
         # Twice the same: whatever one model set off between being looked at and the next would have moved a log.
         if models and all(model.idle for model in models) and models == before:
             return models
-        if models != before:
-            moved, before = clock(), models
+        before = models
+        if stand != stood:
+            moved, stood = clock(), stand
         elif clock() - moved > STANDSTILL:
             late = next((model for model in models if not model.idle), None)
             raise Unavailable(
