@@ -47,8 +47,9 @@ def checkpoint_of(row: sa.Row[Any], parked: int = 0) -> Checkpoint:
 def least_advanced(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
     """Give the query for the row of a place that is behind all others, with what is true of all of them together."""
     together = (
-        sa.func.sum(CHECKPOINT.c.parked).over().label("parked_in_all"),
-        sa.func.sum(CHECKPOINT.c.skipped).over().label("skipped_in_all"),
+        # PostgreSQL sums integers up to a decimal.
+        sa.cast(sa.func.sum(CHECKPOINT.c.parked).over(), sa.BigInteger).label("parked_in_all"),
+        sa.cast(sa.func.sum(CHECKPOINT.c.skipped).over(), sa.BigInteger).label("skipped_in_all"),
         sa.func.max(CHECKPOINT.c.paused).over().label("paused_at_all"),
     )
     return sa.select(CHECKPOINT, *together, *columns).order_by(CHECKPOINT.c.position).limit(1)

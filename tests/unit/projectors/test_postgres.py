@@ -50,6 +50,7 @@ async def test_a_projection_and_a_publisher_on_postgresql(world: Any, served: Co
         await world.acquire("b0")
         await world.reaches(63)
         assert checkpoint.position == 62
+        assert (type(checkpoint.parked), type(shelf.skipped)) == (int, int)
         assert (await session.execute(sa.text("SELECT position FROM ceqs_checkpoint"))).scalar_one() == 62
         with pytest.raises(sa.exc.DBAPIError, match="read-only transaction"):
             await session.execute(sa.text("DELETE FROM shelf"))
