@@ -39,6 +39,8 @@ class Queries(InventoryQueries):
         stock = select(StockRow)
         if request.HasField("depleted"):
             stock = stock.where(StockRow.on_hand == 0 if request.depleted else StockRow.on_hand > 0)
+        if request.product_codes:
+            stock = stock.where(StockRow.product_code.in_(request.product_codes))
         page = await read_page(session, stock, request, by=[StockRow.product_code])
         return ListStockResponse(levels=map(_level, page.rows), next_page_token=page.next_page_token)
 

@@ -19,6 +19,8 @@ from shop.orders.v1.commands_pb2 import (
     MarkProductDepletedRequest,
     PayOrderRequest,
     PlaceOrderRequest,
+    ReviewOrderRequest,
+    WithdrawProductRequest,
 )
 from shop.orders.v1.events_pb2 import (
     CreditNoteIssued,
@@ -28,9 +30,10 @@ from shop.orders.v1.events_pb2 import (
     OrderPlaced,
     ProductMarkedAvailable,
     ProductMarkedDepleted,
+    ProductWithdrawn,
 )
 from shop.orders.v1.orders_ceqs import OrderCommands, OrdersEvent
-from shop.orders.v1.states_pb2 import CreditNote, Order, OrderStatus, Product
+from shop.orders.v1.states_pb2 import CreditNote, Order, OrderStatus, Product, Review
 
 TWO_WEEKS = Duration(seconds=14 * 24 * 60 * 60)
 
@@ -111,6 +114,20 @@ class Orders(OrderCommands):
         """Take the mark off a product that has one."""
         if product.depleted:
             yield ProductMarkedAvailable(product_code=request.product_code)
+
+    def withdraw_product(
+        self, request: WithdrawProductRequest, product: Product, ctx: Decision
+    ) -> Iterator[OrdersEvent]:
+        """Withdraw a product once. Orders that were placed before stand."""
+        if not product.withdrawn:
+            yield ProductWithdrawn(product_code=request.product_code)
+
+    def review_order(self, request: ReviewOrderRequest, review: Review, ctx: Decision) -> Iterator[OrdersEvent]:
+        """Cancel what slipped through: the gatekeeper had not heard of the withdrawal yet, or could not be asked."""
+        order = review.order
+        if review.slipped_through and order.status != OrderStatus.ORDER_STATUS_CANCELLED:
+            reason = f"withdrawn: {', '.join(review.slipped_through)}"
+            yield _cancelled(order, reason[:200], ctx)
 
 
 def _require_placed(order: Order) -> None:

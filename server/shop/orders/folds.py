@@ -10,9 +10,16 @@ from shop.orders.v1.events_pb2 import (
     OrderPlaced,
     ProductMarkedAvailable,
     ProductMarkedDepleted,
+    ProductWithdrawn,
 )
-from shop.orders.v1.orders_ceqs import CreditNoteFoldBase, OrderFoldBase, ProductFoldBase
-from shop.orders.v1.states_pb2 import CreditNote, Order, OrderStatus, Product
+from shop.orders.v1.orders_ceqs import (
+    CreditNoteFoldBase,
+    OrderFoldBase,
+    ProductFoldBase,
+    ReviewFoldBase,
+    WithdrawalsFoldBase,
+)
+from shop.orders.v1.states_pb2 import CreditNote, Order, OrderStatus, Product, Review, Withdrawals
 
 
 class OrderFold(OrderFoldBase):
@@ -66,3 +73,34 @@ class ProductFold(ProductFoldBase):
     def on_product_marked_available(self, product: Product, event: ProductMarkedAvailable) -> None:
         """Take the mark off."""
         product.depleted = False
+
+    def on_product_withdrawn(self, product: Product, event: ProductWithdrawn) -> None:
+        """Out of the assortment, for good."""
+        product.withdrawn = True
+
+
+class WithdrawalsFold(WithdrawalsFoldBase):
+    """The products that are out of the assortment."""
+
+    def on_product_withdrawn(self, withdrawals: Withdrawals, event: ProductWithdrawn) -> None:
+        """One more."""
+        withdrawals.products[event.product_code] = True
+
+
+class ReviewFold(ReviewFoldBase):
+    """An order among the withdrawals, in the order in which they were recorded."""
+
+    def on_order_placed(self, review: Review, event: OrderPlaced) -> None:
+        """Whatever was withdrawn by now should not have been ordered."""
+        OrderFold().on_order_placed(review.order, event)
+        review.order.order_id = event.order_id
+        codes = dict.fromkeys(line.product_code for line in event.lines)
+        review.slipped_through.extend(code for code in codes if code in review.withdrawn)
+
+    def on_order_cancelled(self, review: Review, event: OrderCancelled) -> None:
+        """There is nothing left to do."""
+        OrderFold().on_order_cancelled(review.order, event)
+
+    def on_product_withdrawn(self, review: Review, event: ProductWithdrawn) -> None:
+        """From now on."""
+        review.withdrawn[event.product_code] = True

@@ -110,8 +110,9 @@ def test_the_last_unit_of_an_order_comes_back_to_orders_as_a_mark() -> None:
 
 
 @pytest.mark.parametrize(("service", "other"), [("orders", "inventory"), ("inventory", "orders")])
-def test_the_services_know_each_other_by_public_events_only(service: str, other: str) -> None:
-    allowed = {f"shop.{other}.v1.{other}_ceqs", f"shop.{other}.v1.public_events_pb2"}
+def test_the_services_know_each_other_by_public_events_and_queries_only(service: str, other: str) -> None:
+    package = f"shop.{other}.v1"
+    allowed = {f"{package}.{name}" for name in (f"{other}_ceqs", "public_events_pb2", f"{other}_client", "queries_pb2")}
     for portion in ("server", "projectors"):
         for path in (HERE / portion / "shop" / service).glob("*.py"):
             imported = {

@@ -74,22 +74,28 @@ class ListStockRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DEPLETED_FIELD_NUMBER: _builtins.int
+    PRODUCT_CODES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many products to give, at most 1,000; 0 means 100."""
     page_token: _builtins.str
     """The `next_page_token` of the page before; empty gives the first page."""
     depleted: _builtins.bool
     """Only products without a unit left, or only those with some; unset gives both."""
+    @_builtins.property
+    def product_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these products; all where none is named."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         depleted: _builtins.bool | None = ...,
+        product_codes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_depleted", b"_depleted", "depleted", b"depleted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_depleted", b"_depleted", "depleted", b"depleted", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_depleted", b"_depleted", "depleted", b"depleted", "page_size", b"page_size", "page_token", b"page_token", "product_codes", b"product_codes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__depleted: _TypeAlias = _typing.Literal["depleted"]  # noqa: Y015
     _WhichOneofArgType__depleted: _TypeAlias = _typing.Literal["_depleted", b"_depleted"]  # noqa: Y015

@@ -439,3 +439,101 @@ class MarkProductAvailableResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MarkProductAvailableResponse: _TypeAlias = MarkProductAvailableResponse  # noqa: Y015
+
+@_typing.final
+class WithdrawProductRequest(_message.Message):
+    """A product to take out of the assortment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_CODE_FIELD_NUMBER: _builtins.int
+    product_code: _builtins.str
+    """The product's code."""
+    def __init__(
+        self,
+        *,
+        product_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["product_code", b"product_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawProductRequest: _TypeAlias = WithdrawProductRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawProductResponse(_message.Message):
+    """The product is out of the assortment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _answers_pb2.Receipt:
+        """The proof."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _answers_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawProductResponse: _TypeAlias = WithdrawProductResponse  # noqa: Y015
+
+@_typing.final
+class ReviewOrderRequest(_message.Message):
+    """An order to look at once more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    PRODUCT_CODES_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The number of the invoice."""
+    @_builtins.property
+    def product_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The codes of the products on it."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        product_codes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "product_codes", b"product_codes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReviewOrderRequest: _TypeAlias = ReviewOrderRequest  # noqa: Y015
+
+@_typing.final
+class ReviewOrderResponse(_message.Message):
+    """The order was looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _answers_pb2.Receipt:
+        """The proof."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _answers_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReviewOrderResponse: _TypeAlias = ReviewOrderResponse  # noqa: Y015

@@ -75,6 +75,16 @@ class OrderCommandsServiceStub:
                 request_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.MarkProductAvailableRequest.SerializeToString,
                 response_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.MarkProductAvailableResponse.FromString,
                 _registered_method=True)
+        self.WithdrawProduct = channel.unary_unary(
+                '/shop.orders.v1.OrderCommandsService/WithdrawProduct',
+                request_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.WithdrawProductRequest.SerializeToString,
+                response_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.WithdrawProductResponse.FromString,
+                _registered_method=True)
+        self.ReviewOrder = channel.unary_unary(
+                '/shop.orders.v1.OrderCommandsService/ReviewOrder',
+                request_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.ReviewOrderRequest.SerializeToString,
+                response_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.ReviewOrderResponse.FromString,
+                _registered_method=True)
 
 
 class OrderCommandsServiceServicer:
@@ -82,7 +92,8 @@ class OrderCommandsServiceServicer:
     """
 
     def PlaceOrder(self, request, context):
-        """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW.
+        """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW,
+        PRODUCT_WITHDRAWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,6 +151,20 @@ class OrderCommandsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WithdrawProduct(self, request, context):
+        """Takes a product out of the assortment: nobody shall order it any more. Changes nothing where it was out before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReviewOrder(self, request, context):
+        """Cancels an order for a product that was withdrawn before the order was placed. Changes nothing where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OrderCommandsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -182,6 +207,16 @@ def add_OrderCommandsServiceServicer_to_server(servicer, server):
                     servicer.MarkProductAvailable,
                     request_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.MarkProductAvailableRequest.FromString,
                     response_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.MarkProductAvailableResponse.SerializeToString,
+            ),
+            'WithdrawProduct': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawProduct,
+                    request_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.WithdrawProductRequest.FromString,
+                    response_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.WithdrawProductResponse.SerializeToString,
+            ),
+            'ReviewOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewOrder,
+                    request_deserializer=shop_dot_orders_dot_v1_dot_commands__pb2.ReviewOrderRequest.FromString,
+                    response_serializer=shop_dot_orders_dot_v1_dot_commands__pb2.ReviewOrderResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -401,6 +436,60 @@ class OrderCommandsService:
             '/shop.orders.v1.OrderCommandsService/MarkProductAvailable',
             shop_dot_orders_dot_v1_dot_commands__pb2.MarkProductAvailableRequest.SerializeToString,
             shop_dot_orders_dot_v1_dot_commands__pb2.MarkProductAvailableResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawProduct(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.orders.v1.OrderCommandsService/WithdrawProduct',
+            shop_dot_orders_dot_v1_dot_commands__pb2.WithdrawProductRequest.SerializeToString,
+            shop_dot_orders_dot_v1_dot_commands__pb2.WithdrawProductResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.orders.v1.OrderCommandsService/ReviewOrder',
+            shop_dot_orders_dot_v1_dot_commands__pb2.ReviewOrderRequest.SerializeToString,
+            shop_dot_orders_dot_v1_dot_commands__pb2.ReviewOrderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -17,7 +17,9 @@ class OrderCommandsServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_commands_pb2.PlaceOrderRequest, _commands_pb2.PlaceOrderResponse]
-    """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW."""
+    """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW,
+    PRODUCT_WITHDRAWN.
+    """
     PayOrder: _aio.UnaryUnaryMultiCallable[_commands_pb2.PayOrderRequest, _commands_pb2.PayOrderResponse]
     """Notes that an order is paid. Changes nothing where that was noted before.
     Rejected: ORDER_UNKNOWN, ORDER_ALREADY_CANCELLED.
@@ -38,6 +40,10 @@ class OrderCommandsServiceStub:
     """Notes that the warehouse has no more of a product. Changes nothing where that was noted before."""
     MarkProductAvailable: _aio.UnaryUnaryMultiCallable[_commands_pb2.MarkProductAvailableRequest, _commands_pb2.MarkProductAvailableResponse]
     """Notes that the warehouse has a depleted product again. Changes nothing where the product is not depleted."""
+    WithdrawProduct: _aio.UnaryUnaryMultiCallable[_commands_pb2.WithdrawProductRequest, _commands_pb2.WithdrawProductResponse]
+    """Takes a product out of the assortment: nobody shall order it any more. Changes nothing where it was out before."""
+    ReviewOrder: _aio.UnaryUnaryMultiCallable[_commands_pb2.ReviewOrderRequest, _commands_pb2.ReviewOrderResponse]
+    """Cancels an order for a product that was withdrawn before the order was placed. Changes nothing where there is none."""
 
 class OrderCommandsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes orders and gives credit."""
@@ -48,7 +54,9 @@ class OrderCommandsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _commands_pb2.PlaceOrderRequest,
         context: _aio.ServicerContext[_commands_pb2.PlaceOrderRequest, _abc.Awaitable[_commands_pb2.PlaceOrderResponse]],
     ) -> _abc.Awaitable[_commands_pb2.PlaceOrderResponse]:
-        """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW."""
+        """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW,
+        PRODUCT_WITHDRAWN.
+        """
 
     @_abc_1.abstractmethod
     def PayOrder(
@@ -111,5 +119,21 @@ class OrderCommandsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_commands_pb2.MarkProductAvailableRequest, _abc.Awaitable[_commands_pb2.MarkProductAvailableResponse]],
     ) -> _abc.Awaitable[_commands_pb2.MarkProductAvailableResponse]:
         """Notes that the warehouse has a depleted product again. Changes nothing where the product is not depleted."""
+
+    @_abc_1.abstractmethod
+    def WithdrawProduct(
+        self,
+        request: _commands_pb2.WithdrawProductRequest,
+        context: _aio.ServicerContext[_commands_pb2.WithdrawProductRequest, _abc.Awaitable[_commands_pb2.WithdrawProductResponse]],
+    ) -> _abc.Awaitable[_commands_pb2.WithdrawProductResponse]:
+        """Takes a product out of the assortment: nobody shall order it any more. Changes nothing where it was out before."""
+
+    @_abc_1.abstractmethod
+    def ReviewOrder(
+        self,
+        request: _commands_pb2.ReviewOrderRequest,
+        context: _aio.ServicerContext[_commands_pb2.ReviewOrderRequest, _abc.Awaitable[_commands_pb2.ReviewOrderResponse]],
+    ) -> _abc.Awaitable[_commands_pb2.ReviewOrderResponse]:
+        """Cancels an order for a product that was withdrawn before the order was placed. Changes nothing where there is none."""
 
 def add_OrderCommandsServiceServicer_to_server(servicer: OrderCommandsServiceServicer, server: _aio.Server) -> None: ...

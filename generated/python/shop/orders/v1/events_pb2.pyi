@@ -274,3 +274,25 @@ class ProductMarkedAvailable(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProductMarkedAvailable: _TypeAlias = ProductMarkedAvailable  # noqa: Y015
+
+@_typing.final
+class ProductWithdrawn(_message.Message):
+    """A product was taken out of the assortment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_CODE_FIELD_NUMBER: _builtins.int
+    product_code: _builtins.str
+    """The product's code."""
+    def __init__(
+        self,
+        *,
+        product_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["product_code", b"product_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProductWithdrawn: _TypeAlias = ProductWithdrawn  # noqa: Y015

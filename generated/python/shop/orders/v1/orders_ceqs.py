@@ -51,6 +51,8 @@ from shop.orders.v1.commands_pb2 import (
     MarkProductDepletedRequest,
     PayOrderRequest,
     PlaceOrderRequest,
+    ReviewOrderRequest,
+    WithdrawProductRequest,
 )
 from shop.orders.v1.events_pb2 import (
     CreditNoteIssued,
@@ -60,33 +62,42 @@ from shop.orders.v1.events_pb2 import (
     OrderPlaced,
     ProductMarkedAvailable,
     ProductMarkedDepleted,
+    ProductWithdrawn,
 )
 from shop.orders.v1.public_events_pb2 import OrderAccepted, OrderWithdrawn
 from shop.orders.v1.queries_pb2 import (
     GetCreditNoteRequest,
     GetCreditNoteResponse,
+    GetCustomerOverviewRequest,
+    GetCustomerOverviewResponse,
     GetOrderRequest,
     GetOrderResponse,
     GetProductRequest,
     GetProductResponse,
     GetSalesRequest,
     GetSalesResponse,
+    GetWithdrawalsRequest,
+    GetWithdrawalsResponse,
     ListCustomerHistoryRequest,
     ListCustomerHistoryResponse,
     ListProductSalesRequest,
     ListProductSalesResponse,
 )
-from shop.orders.v1.states_pb2 import CreditNote, Order, Product
+from shop.orders.v1.states_pb2 import CreditNote, Order, Product, Review, Withdrawals
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+
+    from ceqs.queries import Gathering
 
 __all__ = [
     "CONTRACT",
     "AnyFold",
     "AnyProjection",
+    "AnyQueries",
     "CreditNoteFoldBase",
     "CustomerHistoryProjection",
+    "CustomerQueries",
     "OrderCommands",
     "OrderFoldBase",
     "OrderGatekeeper",
@@ -100,7 +111,9 @@ __all__ = [
     "OrdersPublisher",
     "OrdersSubscriber",
     "ProductFoldBase",
+    "ReviewFoldBase",
     "SalesProjection",
+    "WithdrawalsFoldBase",
 ]
 
 CONTRACT = read_contract(
@@ -120,6 +133,7 @@ OrdersEvent: TypeAlias = (
     | CreditNoteIssued
     | ProductMarkedDepleted
     | ProductMarkedAvailable
+    | ProductWithdrawn
 )
 OrdersPublicEvent: TypeAlias = OrderAccepted | OrderWithdrawn
 OrdersCommand: TypeAlias = (
@@ -131,6 +145,8 @@ OrdersCommand: TypeAlias = (
     | IssueCreditNoteRequest
     | MarkProductDepletedRequest
     | MarkProductAvailableRequest
+    | WithdrawProductRequest
+    | ReviewOrderRequest
 )
 
 
@@ -191,6 +207,46 @@ class ProductFoldBase(Fold, ABC):
     def on_product_marked_available(self, product: Product, event: ProductMarkedAvailable) -> None:
         """The warehouse has a depleted product again."""
 
+    @abstractmethod
+    def on_product_withdrawn(self, product: Product, event: ProductWithdrawn) -> None:
+        """A product was taken out of the assortment."""
+
+
+class WithdrawalsFoldBase(Fold, ABC):
+    """Folds the state Withdrawals.
+
+    All products that are not in the assortment any more.
+    """
+
+    ceqs_contract = CONTRACT
+    ceqs_state = "Withdrawals"
+
+    @abstractmethod
+    def on_product_withdrawn(self, withdrawals: Withdrawals, event: ProductWithdrawn) -> None:
+        """A product was taken out of the assortment."""
+
+
+class ReviewFoldBase(Fold, ABC):
+    """Folds the state Review.
+
+    An order, and which of its products were withdrawn before it was placed.
+    """
+
+    ceqs_contract = CONTRACT
+    ceqs_state = "Review"
+
+    @abstractmethod
+    def on_order_placed(self, review: Review, event: OrderPlaced) -> None:
+        """A customer placed an order."""
+
+    @abstractmethod
+    def on_order_cancelled(self, review: Review, event: OrderCancelled) -> None:
+        """An order was cancelled. Says what it was, so that who hears it need not remember the order."""
+
+    @abstractmethod
+    def on_product_withdrawn(self, review: Review, event: ProductWithdrawn) -> None:
+        """A product was taken out of the assortment."""
+
 
 class OrdersAsker(Asker):
     """Asks the queries of orders."""
@@ -206,6 +262,10 @@ class OrdersAsker(Asker):
     async def get_product(self, request: GetProductRequest) -> Asked[GetProductResponse]:
         """Says whether a product is depleted."""
         return await self._ask("/shop.orders.v1.OrderQueriesService/GetProduct", request, GetProductResponse)
+
+    async def get_withdrawals(self, request: GetWithdrawalsRequest) -> Asked[GetWithdrawalsResponse]:
+        """Gives the products that are not in the assortment any more."""
+        return await self._ask("/shop.orders.v1.OrderQueriesService/GetWithdrawals", request, GetWithdrawalsResponse)
 
     async def get_sales(self, request: GetSalesRequest) -> Asked[GetSalesResponse]:
         """Gives what was sold and credited: in total, by country, and the products that sold best."""
@@ -223,6 +283,12 @@ class OrdersAsker(Asker):
             "/shop.orders.v1.OrderQueriesService/ListCustomerHistory", request, ListCustomerHistoryResponse
         )
 
+    async def get_customer_overview(self, request: GetCustomerOverviewRequest) -> Asked[GetCustomerOverviewResponse]:
+        """Gives a customer's open orders with what the warehouse has of the products on them."""
+        return await self._ask(
+            "/shop.orders.v1.CustomerQueriesService/GetCustomerOverview", request, GetCustomerOverviewResponse
+        )
+
 
 class OrderCommands(CommandHandler, ABC):
     """Takes orders and gives credit."""
@@ -231,7 +297,9 @@ class OrderCommands(CommandHandler, ABC):
 
     @abstractmethod
     def place_order(self, request: PlaceOrderRequest, order: Order, ctx: Decision) -> Iterable[OrdersEvent]:
-        """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW."""
+        """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW,
+        PRODUCT_WITHDRAWN.
+        """
 
     @unheard
     def place_order_boundary(self, request: PlaceOrderRequest, boundary: Boundary) -> Boundary:
@@ -313,6 +381,26 @@ class OrderCommands(CommandHandler, ABC):
         """Narrow or widen what MarkProductAvailable depends on: the boundary of its request in the state Product."""
         return boundary
 
+    @abstractmethod
+    def withdraw_product(
+        self, request: WithdrawProductRequest, product: Product, ctx: Decision
+    ) -> Iterable[OrdersEvent]:
+        """Takes a product out of the assortment: nobody shall order it any more. Changes nothing where it was out before."""
+
+    @unheard
+    def withdraw_product_boundary(self, request: WithdrawProductRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what WithdrawProduct depends on: the boundary of its request in the state Product."""
+        return boundary
+
+    @abstractmethod
+    def review_order(self, request: ReviewOrderRequest, review: Review, ctx: Decision) -> Iterable[OrdersEvent]:
+        """Cancels an order for a product that was withdrawn before the order was placed. Changes nothing where there is none."""
+
+    @unheard
+    def review_order_boundary(self, request: ReviewOrderRequest, boundary: Boundary) -> Boundary:
+        """Narrow or widen what ReviewOrder depends on: the boundary of its request in the state Review."""
+        return boundary
+
 
 class OrderGatekeeper(Gatekeeper):
     """Guards the commands of shop.orders.v1.OrderCommandsService; override what it refuses."""
@@ -350,6 +438,14 @@ class OrderGatekeeper(Gatekeeper):
     @unheard
     async def mark_product_available(self, request: MarkProductAvailableRequest, ctx: Admission[OrdersAsker]) -> None:
         """Let MarkProductAvailable pass, or raise Rejected."""
+
+    @unheard
+    async def withdraw_product(self, request: WithdrawProductRequest, ctx: Admission[OrdersAsker]) -> None:
+        """Let WithdrawProduct pass, or raise Rejected."""
+
+    @unheard
+    async def review_order(self, request: ReviewOrderRequest, ctx: Admission[OrdersAsker]) -> None:
+        """Let ReviewOrder pass, or raise Rejected."""
 
 
 class SalesProjection(Projection):
@@ -390,6 +486,10 @@ class SalesProjection(Projection):
     ) -> None:
         """The warehouse has a depleted product again."""
 
+    @unheard
+    async def on_product_withdrawn(self, session: AsyncSession, event: ProductWithdrawn, meta: Recorded) -> None:
+        """A product was taken out of the assortment."""
+
 
 class CustomerHistoryProjection(Projection):
     """Writes the query model CustomerHistory; override what it hears."""
@@ -429,6 +529,10 @@ class CustomerHistoryProjection(Projection):
     ) -> None:
         """The warehouse has a depleted product again."""
 
+    @unheard
+    async def on_product_withdrawn(self, session: AsyncSession, event: ProductWithdrawn, meta: Recorded) -> None:
+        """A product was taken out of the assortment."""
+
 
 class OrderQueries(QueryHandler, ABC):
     """Answers questions about orders, credit and sales."""
@@ -450,6 +554,18 @@ class OrderQueries(QueryHandler, ABC):
         self, request: ListCustomerHistoryRequest, session: AsyncSession
     ) -> ListCustomerHistoryResponse:
         """Gives the orders and credit notes of one customer, oldest first."""
+
+
+class CustomerQueries(QueryHandler, ABC):
+    """Answers questions about customers, from orders and the warehouse."""
+
+    ceqs_service = "shop.orders.v1.CustomerQueriesService"
+
+    @abstractmethod
+    async def get_customer_overview(
+        self, request: GetCustomerOverviewRequest, ctx: Gathering[OrdersAsker]
+    ) -> GetCustomerOverviewResponse:
+        """Gives a customer's open orders with what the warehouse has of the products on them."""
 
 
 class OrdersPublisher(Publisher):
@@ -490,6 +606,11 @@ class OrdersPublisher(Publisher):
     @unheard
     def on_product_marked_available(self, event: ProductMarkedAvailable, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
         """The warehouse has a depleted product again."""
+        return ()
+
+    @unheard
+    def on_product_withdrawn(self, event: ProductWithdrawn, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
+        """A product was taken out of the assortment."""
         return ()
 
 
@@ -549,9 +670,15 @@ class OrdersPrivateSubscriber(PrivateHearing, Subscriber):
         """The warehouse has a depleted product again."""
         return ()
 
+    @unheard
+    def on_product_withdrawn(self, event: ProductWithdrawn, ctx: Reaction) -> Iterable[OrdersCommand]:
+        """A product was taken out of the assortment."""
+        return ()
 
-AnyFold: TypeAlias = OrderFoldBase | CreditNoteFoldBase | ProductFoldBase
+
+AnyFold: TypeAlias = OrderFoldBase | CreditNoteFoldBase | ProductFoldBase | WithdrawalsFoldBase | ReviewFoldBase
 AnyProjection: TypeAlias = SalesProjection | CustomerHistoryProjection
+AnyQueries: TypeAlias = OrderQueries | CustomerQueries
 
 
 class OrdersContext(Context):
@@ -570,7 +697,7 @@ class OrdersContext(Context):
         publishers: Sequence[OrdersPublisher] = (),
         subscribers: Sequence[Subscriber] = (),
         upcasters: Sequence[Upcasters] = (),
-        queries: OrderQueries,
+        queries: Sequence[AnyQueries],
     ) -> None:
         super().__init__(
             commands=commands,

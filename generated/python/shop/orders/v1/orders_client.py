@@ -34,6 +34,10 @@ from shop.orders.v1.commands_pb2 import (
     PayOrderResponse,
     PlaceOrderRequest,
     PlaceOrderResponse,
+    ReviewOrderRequest,
+    ReviewOrderResponse,
+    WithdrawProductRequest,
+    WithdrawProductResponse,
 )
 from shop.orders.v1.events_pb2 import (
     CreditNoteIssued,
@@ -43,17 +47,22 @@ from shop.orders.v1.events_pb2 import (
     OrderPlaced,
     ProductMarkedAvailable,
     ProductMarkedDepleted,
+    ProductWithdrawn,
 )
 from shop.orders.v1.public_events_pb2 import OrderAccepted, OrderWithdrawn
 from shop.orders.v1.queries_pb2 import (
     GetCreditNoteRequest,
     GetCreditNoteResponse,
+    GetCustomerOverviewRequest,
+    GetCustomerOverviewResponse,
     GetOrderRequest,
     GetOrderResponse,
     GetProductRequest,
     GetProductResponse,
     GetSalesRequest,
     GetSalesResponse,
+    GetWithdrawalsRequest,
+    GetWithdrawalsResponse,
     ListCustomerHistoryRequest,
     ListCustomerHistoryResponse,
     ListProductSalesRequest,
@@ -77,6 +86,7 @@ class OrdersClient(ContextClient):
         "shop.orders.v1.CreditNoteIssued": CreditNoteIssued,
         "shop.orders.v1.ProductMarkedDepleted": ProductMarkedDepleted,
         "shop.orders.v1.ProductMarkedAvailable": ProductMarkedAvailable,
+        "shop.orders.v1.ProductWithdrawn": ProductWithdrawn,
         "shop.orders.v1.OrderAccepted": OrderAccepted,
         "shop.orders.v1.OrderWithdrawn": OrderWithdrawn,
     }
@@ -89,12 +99,16 @@ class OrdersClient(ContextClient):
         IssueCreditNoteRequest: ("/shop.orders.v1.OrderCommandsService/IssueCreditNote", IssueCreditNoteResponse),
         MarkProductDepletedRequest: ("/shop.orders.v1.OrderCommandsService/MarkProductDepleted", MarkProductDepletedResponse),
         MarkProductAvailableRequest: ("/shop.orders.v1.OrderCommandsService/MarkProductAvailable", MarkProductAvailableResponse),
+        WithdrawProductRequest: ("/shop.orders.v1.OrderCommandsService/WithdrawProduct", WithdrawProductResponse),
+        ReviewOrderRequest: ("/shop.orders.v1.OrderCommandsService/ReviewOrder", ReviewOrderResponse),
     }
 
     async def place_order(
         self, request: PlaceOrderRequest, *, command_id: str | None = None, timeout: float | None = None
     ) -> PlaceOrderResponse:
-        """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW."""
+        """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW,
+        PRODUCT_WITHDRAWN.
+        """
         return await self._command(
             "/shop.orders.v1.OrderCommandsService/PlaceOrder",
             request,
@@ -193,16 +207,40 @@ class OrdersClient(ContextClient):
             timeout=timeout,
         )
 
+    async def withdraw_product(
+        self, request: WithdrawProductRequest, *, command_id: str | None = None, timeout: float | None = None
+    ) -> WithdrawProductResponse:
+        """Takes a product out of the assortment: nobody shall order it any more. Changes nothing where it was out before."""
+        return await self._command(
+            "/shop.orders.v1.OrderCommandsService/WithdrawProduct",
+            request,
+            WithdrawProductResponse,
+            command_id=command_id,
+            timeout=timeout,
+        )
+
+    async def review_order(
+        self, request: ReviewOrderRequest, *, command_id: str | None = None, timeout: float | None = None
+    ) -> ReviewOrderResponse:
+        """Cancels an order for a product that was withdrawn before the order was placed. Changes nothing where there is none."""
+        return await self._command(
+            "/shop.orders.v1.OrderCommandsService/ReviewOrder",
+            request,
+            ReviewOrderResponse,
+            command_id=command_id,
+            timeout=timeout,
+        )
+
     def stream(self, *, timeout: float | None = None) -> OrdersStream:
         """Open a stream of commands; `timeout` is that of each: `async with client.stream() as stream`."""
         return OrdersStream(self._settings(timeout))
 
     def execute_many(
         self,
-        requests: Commands[PlaceOrderRequest | PayOrderRequest | ConfirmOrderRequest | ExpireOrderRequest | CancelOrderRequest | IssueCreditNoteRequest | MarkProductDepletedRequest | MarkProductAvailableRequest],
+        requests: Commands[PlaceOrderRequest | PayOrderRequest | ConfirmOrderRequest | ExpireOrderRequest | CancelOrderRequest | IssueCreditNoteRequest | MarkProductDepletedRequest | MarkProductAvailableRequest | WithdrawProductRequest | ReviewOrderRequest],
         *,
         timeout: float | None = None,
-    ) -> AsyncIterator[Outcome[PlaceOrderResponse | PayOrderResponse | ConfirmOrderResponse | ExpireOrderResponse | CancelOrderResponse | IssueCreditNoteResponse | MarkProductDepletedResponse | MarkProductAvailableResponse]]:
+    ) -> AsyncIterator[Outcome[PlaceOrderResponse | PayOrderResponse | ConfirmOrderResponse | ExpireOrderResponse | CancelOrderResponse | IssueCreditNoteResponse | MarkProductDepletedResponse | MarkProductAvailableResponse | WithdrawProductResponse | ReviewOrderResponse]]:
         """Send many commands on one stream; give their outcomes in the order of the requests."""
         return self._execute_many(requests, self.stream(timeout=timeout))
 
@@ -278,6 +316,24 @@ class OrdersClient(ContextClient):
             timeout=timeout,
         )
 
+    async def get_withdrawals(
+        self,
+        request: GetWithdrawalsRequest,
+        *,
+        at_least: str | None = None,
+        as_of: str | datetime | None = None,
+        timeout: float | None = None,
+    ) -> Answer[GetWithdrawalsResponse]:
+        """Gives the products that are not in the assortment any more."""
+        return await self._query(
+            "/shop.orders.v1.OrderQueriesService/GetWithdrawals",
+            request,
+            GetWithdrawalsResponse,
+            at_least=at_least,
+            as_of=as_of,
+            timeout=timeout,
+        )
+
     async def get_sales(
         self,
         request: GetSalesRequest,
@@ -332,6 +388,24 @@ class OrdersClient(ContextClient):
             timeout=timeout,
         )
 
+    async def get_customer_overview(
+        self,
+        request: GetCustomerOverviewRequest,
+        *,
+        at_least: str | None = None,
+        as_of: str | datetime | None = None,
+        timeout: float | None = None,
+    ) -> Answer[GetCustomerOverviewResponse]:
+        """Gives a customer's open orders with what the warehouse has of the products on them."""
+        return await self._query(
+            "/shop.orders.v1.CustomerQueriesService/GetCustomerOverview",
+            request,
+            GetCustomerOverviewResponse,
+            at_least=at_least,
+            as_of=as_of,
+            timeout=timeout,
+        )
+
 
 class OrdersStream(CommandStream):
     """Sends commands of the context orders on one call."""
@@ -339,7 +413,9 @@ class OrdersStream(CommandStream):
     async def place_order(
         self, request: PlaceOrderRequest, *, command_id: str | None = None
     ) -> Sent[PlaceOrderResponse]:
-        """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW."""
+        """Places an order. Rejected: ORDER_EXISTS, NO_LINES, QUANTITY_NOT_POSITIVE, PRICE_NOT_POSITIVE, AMOUNT_OVERFLOW,
+        PRODUCT_WITHDRAWN.
+        """
         return await self._send(
             "/shop.orders.v1.OrderCommandsService/PlaceOrder", request, PlaceOrderResponse, command_id=command_id
         )
@@ -411,4 +487,23 @@ class OrdersStream(CommandStream):
             request,
             MarkProductAvailableResponse,
             command_id=command_id,
+        )
+
+    async def withdraw_product(
+        self, request: WithdrawProductRequest, *, command_id: str | None = None
+    ) -> Sent[WithdrawProductResponse]:
+        """Takes a product out of the assortment: nobody shall order it any more. Changes nothing where it was out before."""
+        return await self._send(
+            "/shop.orders.v1.OrderCommandsService/WithdrawProduct",
+            request,
+            WithdrawProductResponse,
+            command_id=command_id,
+        )
+
+    async def review_order(
+        self, request: ReviewOrderRequest, *, command_id: str | None = None
+    ) -> Sent[ReviewOrderResponse]:
+        """Cancels an order for a product that was withdrawn before the order was placed. Changes nothing where there is none."""
+        return await self._send(
+            "/shop.orders.v1.OrderCommandsService/ReviewOrder", request, ReviewOrderResponse, command_id=command_id
         )

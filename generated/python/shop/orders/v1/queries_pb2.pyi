@@ -573,3 +573,191 @@ class ListCustomerHistoryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCustomerHistoryResponse: _TypeAlias = ListCustomerHistoryResponse  # noqa: Y015
+
+@_typing.final
+class GetWithdrawalsRequest(_message.Message):
+    """Asks for the products that are not in the assortment any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWithdrawalsRequest: _TypeAlias = GetWithdrawalsRequest  # noqa: Y015
+
+@_typing.final
+class GetWithdrawalsResponse(_message.Message):
+    """The products that are not in the assortment any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def withdrawals(self) -> _states_pb2.Withdrawals:
+        """All of them."""
+
+    def __init__(
+        self,
+        *,
+        withdrawals: _states_pb2.Withdrawals | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["withdrawals", b"withdrawals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["withdrawals", b"withdrawals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWithdrawalsResponse: _TypeAlias = GetWithdrawalsResponse  # noqa: Y015
+
+@_typing.final
+class GetCustomerOverviewRequest(_message.Message):
+    """Asks how things stand with a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Who."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCustomerOverviewRequest: _TypeAlias = GetCustomerOverviewRequest  # noqa: Y015
+
+@_typing.final
+class OpenLine(_message.Message):
+    """What the warehouse has of a product on an open order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_CODE_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    ON_HAND_FIELD_NUMBER: _builtins.int
+    product_code: _builtins.str
+    """The product's code."""
+    quantity: _builtins.int
+    """Units ordered, on all lines of the order."""
+    on_hand: _builtins.int
+    """Units in the warehouse; unset where the warehouse does not say."""
+    def __init__(
+        self,
+        *,
+        product_code: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+        on_hand: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_on_hand", b"_on_hand", "on_hand", b"on_hand"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_on_hand", b"_on_hand", "on_hand", b"on_hand", "product_code", b"product_code", "quantity", b"quantity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__on_hand: _TypeAlias = _typing.Literal["on_hand"]  # noqa: Y015
+    _WhichOneofArgType__on_hand: _TypeAlias = _typing.Literal["_on_hand", b"_on_hand"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__on_hand) -> _WhichOneofReturnType__on_hand | None: ...
+
+Global___OpenLine: _TypeAlias = OpenLine  # noqa: Y015
+
+@_typing.final
+class OpenOrder(_message.Message):
+    """An order that was not cancelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    ORDERED_AT_FIELD_NUMBER: _builtins.int
+    TOTAL_MICROS_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The number of the invoice."""
+    total_micros: _builtins.int
+    """The sum of its lines in millionths of a pound."""
+    @_builtins.property
+    def ordered_at(self) -> _timestamp_pb2.Timestamp:
+        """When the customer ordered."""
+
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenLine]:
+        """By product; charges are left out."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        ordered_at: _timestamp_pb2.Timestamp | None = ...,
+        total_micros: _builtins.int = ...,
+        lines: _abc.Iterable[Global___OpenLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ordered_at", b"ordered_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "order_id", b"order_id", "ordered_at", b"ordered_at", "total_micros", b"total_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenOrder: _TypeAlias = OpenOrder  # noqa: Y015
+
+@_typing.final
+class GetCustomerOverviewResponse(_message.Message):
+    """How things stand with a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PartsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _answers_pb2.PartAge: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _answers_pb2.PartAge | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    OPEN_ORDERS_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    documents: _builtins.int
+    """How many orders and credit notes the customer has, at most 1,000."""
+    @_builtins.property
+    def open_orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenOrder]:
+        """The last ten open orders, the newest first."""
+
+    @_builtins.property
+    def parts(self) -> _containers.MessageMap[_builtins.str, _answers_pb2.PartAge]:
+        """How old each part is, or why it is missing: `history`, `order 536365`, `stock`."""
+
+    def __init__(
+        self,
+        *,
+        documents: _builtins.int = ...,
+        open_orders: _abc.Iterable[Global___OpenOrder] | None = ...,
+        parts: _abc.Mapping[_builtins.str, _answers_pb2.PartAge] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "open_orders", b"open_orders", "parts", b"parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCustomerOverviewResponse: _TypeAlias = GetCustomerOverviewResponse  # noqa: Y015

@@ -55,6 +55,11 @@ class OrderQueriesServiceStub:
                 request_serializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetProductRequest.SerializeToString,
                 response_deserializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetProductResponse.FromString,
                 _registered_method=True)
+        self.GetWithdrawals = channel.unary_unary(
+                '/shop.orders.v1.OrderQueriesService/GetWithdrawals',
+                request_serializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetWithdrawalsRequest.SerializeToString,
+                response_deserializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetWithdrawalsResponse.FromString,
+                _registered_method=True)
         self.GetSales = channel.unary_unary(
                 '/shop.orders.v1.OrderQueriesService/GetSales',
                 request_serializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetSalesRequest.SerializeToString,
@@ -104,6 +109,13 @@ class OrderQueriesServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWithdrawals(self, request, context):
+        """Gives the products that are not in the assortment any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSales(self, request, context):
         """Gives what was sold and credited: in total, by country, and the products that sold best.
         """
@@ -147,6 +159,11 @@ def add_OrderQueriesServiceServicer_to_server(servicer, server):
                     servicer.GetProduct,
                     request_deserializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetProductRequest.FromString,
                     response_serializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetProductResponse.SerializeToString,
+            ),
+            'GetWithdrawals': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWithdrawals,
+                    request_deserializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetWithdrawalsRequest.FromString,
+                    response_serializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetWithdrawalsResponse.SerializeToString,
             ),
             'GetSales': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSales,
@@ -284,6 +301,33 @@ class OrderQueriesService:
             _registered_method=True)
 
     @staticmethod
+    def GetWithdrawals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.orders.v1.OrderQueriesService/GetWithdrawals',
+            shop_dot_orders_dot_v1_dot_queries__pb2.GetWithdrawalsRequest.SerializeToString,
+            shop_dot_orders_dot_v1_dot_queries__pb2.GetWithdrawalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetSales(request,
             target,
             options=(),
@@ -354,6 +398,82 @@ class OrderQueriesService:
             '/shop.orders.v1.OrderQueriesService/ListCustomerHistory',
             shop_dot_orders_dot_v1_dot_queries__pb2.ListCustomerHistoryRequest.SerializeToString,
             shop_dot_orders_dot_v1_dot_queries__pb2.ListCustomerHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class CustomerQueriesServiceStub:
+    """Answers questions about customers, from orders and the warehouse.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetCustomerOverview = channel.unary_unary(
+                '/shop.orders.v1.CustomerQueriesService/GetCustomerOverview',
+                request_serializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetCustomerOverviewRequest.SerializeToString,
+                response_deserializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetCustomerOverviewResponse.FromString,
+                _registered_method=True)
+
+
+class CustomerQueriesServiceServicer:
+    """Answers questions about customers, from orders and the warehouse.
+    """
+
+    def GetCustomerOverview(self, request, context):
+        """Gives a customer's open orders with what the warehouse has of the products on them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_CustomerQueriesServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetCustomerOverview': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCustomerOverview,
+                    request_deserializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetCustomerOverviewRequest.FromString,
+                    response_serializer=shop_dot_orders_dot_v1_dot_queries__pb2.GetCustomerOverviewResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'shop.orders.v1.CustomerQueriesService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('shop.orders.v1.CustomerQueriesService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class CustomerQueriesService:
+    """Answers questions about customers, from orders and the warehouse.
+    """
+
+    @staticmethod
+    def GetCustomerOverview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.orders.v1.CustomerQueriesService/GetCustomerOverview',
+            shop_dot_orders_dot_v1_dot_queries__pb2.GetCustomerOverviewRequest.SerializeToString,
+            shop_dot_orders_dot_v1_dot_queries__pb2.GetCustomerOverviewResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,6 +24,8 @@ class OrderQueriesServiceStub:
     """Gives one credit note."""
     GetProduct: _aio.UnaryUnaryMultiCallable[_queries_pb2.GetProductRequest, _queries_pb2.GetProductResponse]
     """Says whether a product is depleted."""
+    GetWithdrawals: _aio.UnaryUnaryMultiCallable[_queries_pb2.GetWithdrawalsRequest, _queries_pb2.GetWithdrawalsResponse]
+    """Gives the products that are not in the assortment any more."""
     GetSales: _aio.UnaryUnaryMultiCallable[_queries_pb2.GetSalesRequest, _queries_pb2.GetSalesResponse]
     """Gives what was sold and credited: in total, by country, and the products that sold best."""
     ListProductSales: _aio.UnaryUnaryMultiCallable[_queries_pb2.ListProductSalesRequest, _queries_pb2.ListProductSalesResponse]
@@ -67,6 +69,14 @@ class OrderQueriesServiceServicer(metaclass=_abc_1.ABCMeta):
         """Says whether a product is depleted."""
 
     @_abc_1.abstractmethod
+    def GetWithdrawals(
+        self,
+        request: _queries_pb2.GetWithdrawalsRequest,
+        context: _aio.ServicerContext[_queries_pb2.GetWithdrawalsRequest, _abc.Awaitable[_queries_pb2.GetWithdrawalsResponse]],
+    ) -> _abc.Awaitable[_queries_pb2.GetWithdrawalsResponse]:
+        """Gives the products that are not in the assortment any more."""
+
+    @_abc_1.abstractmethod
     def GetSales(
         self,
         request: _queries_pb2.GetSalesRequest,
@@ -91,3 +101,23 @@ class OrderQueriesServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives the orders and credit notes of one customer, oldest first."""
 
 def add_OrderQueriesServiceServicer_to_server(servicer: OrderQueriesServiceServicer, server: _aio.Server) -> None: ...
+
+class CustomerQueriesServiceStub:
+    """Answers questions about customers, from orders and the warehouse."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetCustomerOverview: _aio.UnaryUnaryMultiCallable[_queries_pb2.GetCustomerOverviewRequest, _queries_pb2.GetCustomerOverviewResponse]
+    """Gives a customer's open orders with what the warehouse has of the products on them."""
+
+class CustomerQueriesServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Answers questions about customers, from orders and the warehouse."""
+
+    @_abc_1.abstractmethod
+    def GetCustomerOverview(
+        self,
+        request: _queries_pb2.GetCustomerOverviewRequest,
+        context: _aio.ServicerContext[_queries_pb2.GetCustomerOverviewRequest, _abc.Awaitable[_queries_pb2.GetCustomerOverviewResponse]],
+    ) -> _abc.Awaitable[_queries_pb2.GetCustomerOverviewResponse]:
+        """Gives a customer's open orders with what the warehouse has of the products on them."""
+
+def add_CustomerQueriesServiceServicer_to_server(servicer: CustomerQueriesServiceServicer, server: _aio.Server) -> None: ...

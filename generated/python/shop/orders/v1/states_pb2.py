@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from shop.orders.v1 import types_pb2 as shop_dot_orders_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/orders/v1/states.proto\x12\x0eshop.orders.v1\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashop/orders/v1/types.proto\"\xe9\x03\n\x05Order\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12+\n\x06status\x18\x02 \x01(\x0e\x32\x1b.shop.orders.v1.OrderStatus\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x04 \x01(\t\x12#\n\x05lines\x18\x05 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x06 \x01(\x03\x12.\n\nordered_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63\x61ncelled_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\npay_within\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x07paid_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63onfirmed_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp:C\xe2\xef\"?\n\x05order\x12\x0bOrderPlaced\x12\tOrderPaid\x12\x0eOrderConfirmed\x12\x0eOrderCancelled\"\xec\x01\n\nCreditNote\x12)\n\x0e\x63redit_note_id\x18\x01 \x01(\tB\x11\xb2\xf0\"\r\n\x0b\x63redit_note\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\x12#\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x05 \x01(\x03\x12-\n\tissued_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:#\xe2\xef\"\x1f\n\x0b\x63redit_note\x12\x10\x43reditNoteIssued\"~\n\x07Product\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x10\n\x08\x64\x65pleted\x18\x02 \x01(\x08:<\xe2\xef\"8\n\x07product\x12\x15ProductMarkedDepleted\x12\x16ProductMarkedAvailable*|\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13ORDER_STATUS_PLACED\x10\x01\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x02\x12\x1a\n\x16ORDER_STATUS_CONFIRMED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/orders/v1/states.proto\x12\x0eshop.orders.v1\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashop/orders/v1/types.proto\"\xe9\x03\n\x05Order\x12\x1d\n\x08order_id\x18\x01 \x01(\tB\x0b\xb2\xf0\"\x07\n\x05order\x12+\n\x06status\x18\x02 \x01(\x0e\x32\x1b.shop.orders.v1.OrderStatus\x12\x13\n\x0b\x63ustomer_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x04 \x01(\t\x12#\n\x05lines\x18\x05 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x06 \x01(\x03\x12.\n\nordered_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63\x61ncelled_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\npay_within\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x07paid_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63onfirmed_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp:C\xe2\xef\"?\n\x05order\x12\x0bOrderPlaced\x12\tOrderPaid\x12\x0eOrderConfirmed\x12\x0eOrderCancelled\"\xec\x01\n\nCreditNote\x12)\n\x0e\x63redit_note_id\x18\x01 \x01(\tB\x11\xb2\xf0\"\r\n\x0b\x63redit_note\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\x12#\n\x05lines\x18\x04 \x03(\x0b\x32\x14.shop.orders.v1.Line\x12\x14\n\x0ctotal_micros\x18\x05 \x01(\x03\x12-\n\tissued_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:#\xe2\xef\"\x1f\n\x0b\x63redit_note\x12\x10\x43reditNoteIssued\"\xa3\x01\n\x07Product\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x10\n\x08\x64\x65pleted\x18\x02 \x01(\x08\x12\x11\n\twithdrawn\x18\x03 \x01(\x08:N\xe2\xef\"J\n\x07product\x12\x15ProductMarkedDepleted\x12\x16ProductMarkedAvailable\x12\x10ProductWithdrawn\"\x93\x01\n\x0bWithdrawals\x12;\n\x08products\x18\x01 \x03(\x0b\x32).shop.orders.v1.Withdrawals.ProductsEntry\x1a/\n\rProductsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01:\x16\xe2\xef\"\x12\x12\x10ProductWithdrawn\"\xf8\x01\n\x06Review\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\x12\x38\n\twithdrawn\x18\x02 \x03(\x0b\x32%.shop.orders.v1.Review.WithdrawnEntry\x12\x17\n\x0fslipped_through\x18\x03 \x03(\t\x1a\x30\n\x0eWithdrawnEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01:C\xe2\xef\"?\n\x05order\n\x07product\x12\x0bOrderPlaced\x12\x0eOrderCancelled\x12\x10ProductWithdrawn*|\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13ORDER_STATUS_PLACED\x10\x01\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x02\x12\x1a\n\x16ORDER_STATUS_CONFIRMED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,13 +46,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCT'].fields_by_name['product_code']._loaded_options = None
   _globals['_PRODUCT'].fields_by_name['product_code']._serialized_options = b'\262\360\"\t\n\007product'
   _globals['_PRODUCT']._loaded_options = None
-  _globals['_PRODUCT']._serialized_options = b'\342\357\"8\n\007product\022\025ProductMarkedDepleted\022\026ProductMarkedAvailable'
-  _globals['_ORDERSTATUS']._serialized_start=1022
-  _globals['_ORDERSTATUS']._serialized_end=1146
+  _globals['_PRODUCT']._serialized_options = b'\342\357\"J\n\007product\022\025ProductMarkedDepleted\022\026ProductMarkedAvailable\022\020ProductWithdrawn'
+  _globals['_WITHDRAWALS_PRODUCTSENTRY']._loaded_options = None
+  _globals['_WITHDRAWALS_PRODUCTSENTRY']._serialized_options = b'8\001'
+  _globals['_WITHDRAWALS']._loaded_options = None
+  _globals['_WITHDRAWALS']._serialized_options = b'\342\357\"\022\022\020ProductWithdrawn'
+  _globals['_REVIEW_WITHDRAWNENTRY']._loaded_options = None
+  _globals['_REVIEW_WITHDRAWNENTRY']._serialized_options = b'8\001'
+  _globals['_REVIEW']._loaded_options = None
+  _globals['_REVIEW']._serialized_options = b'\342\357\"?\n\005order\n\007product\022\013OrderPlaced\022\016OrderCancelled\022\020ProductWithdrawn'
+  _globals['_ORDERSTATUS']._serialized_start=1461
+  _globals['_ORDERSTATUS']._serialized_end=1585
   _globals['_ORDER']._serialized_start=164
   _globals['_ORDER']._serialized_end=653
   _globals['_CREDITNOTE']._serialized_start=656
   _globals['_CREDITNOTE']._serialized_end=892
-  _globals['_PRODUCT']._serialized_start=894
-  _globals['_PRODUCT']._serialized_end=1020
+  _globals['_PRODUCT']._serialized_start=895
+  _globals['_PRODUCT']._serialized_end=1058
+  _globals['_WITHDRAWALS']._serialized_start=1061
+  _globals['_WITHDRAWALS']._serialized_end=1208
+  _globals['_WITHDRAWALS_PRODUCTSENTRY']._serialized_start=1137
+  _globals['_WITHDRAWALS_PRODUCTSENTRY']._serialized_end=1184
+  _globals['_REVIEW']._serialized_start=1211
+  _globals['_REVIEW']._serialized_end=1459
+  _globals['_REVIEW_WITHDRAWNENTRY']._serialized_start=1342
+  _globals['_REVIEW_WITHDRAWNENTRY']._serialized_end=1390
 # @@protoc_insertion_point(module_scope)
