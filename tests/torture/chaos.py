@@ -52,6 +52,8 @@ ROWS = 25
 """How many rows are replayed for each act."""
 AFRESH = 99
 """The generation of the places that are filled to compare with."""
+SETTLED = 150.0
+"""Seconds after which models that go back and forth, or fail in turns, will not settle any more."""
 TOLD = 20
 """How many violations are printed at most."""
 
@@ -139,7 +141,12 @@ class Chaos:
 
     async def _settle(self, lines: list[Any], documents: Documents, told: list[list[Outcome]]) -> None:
         account, shop = self._account, self._shop
-        models = await caught_up(shop, lambda at, of: None)
+        try:
+            async with asyncio.timeout(SETTLED):
+                models = await caught_up(shop, lambda at, of: None)
+        except TimeoutError:
+            account.violations.append(f"settled: {SETTLED:g} s after the last act, models still move")
+            return
         answers = await ask(shop, models)
         opening = {product: units for product, (_, units) in documents.opening.items()}
         books = keep_books(lines, opening, [trial.units for trial in documents.trials])
