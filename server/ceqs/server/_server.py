@@ -110,7 +110,7 @@ class Server:
         for name, one in self._served.items():
             states = States(one.context, one.log, capacity=self._settings.states)
             answers: Answers | None = None
-            if Role.QUERIES in roles or one.context.guarded:
+            if Role.QUERIES in roles or (Role.COMMANDS in roles and one.context.guarded):
                 answers = Answers(
                     one.context,
                     one.log,

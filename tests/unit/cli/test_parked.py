@@ -32,7 +32,8 @@ CONTEXT = '''
 
 from pathlib import Path
 
-from shop.orders.context import CreditNoteFold, CustomerHistory, OrderFold, Orders, OrdersContext, ProductFold, Queries
+from shop.orders.context import CustomerHistory, Orders, OrdersContext, Overviews, Queries
+from shop.orders.context import CreditNoteFold, OrderFold, ProductFold, ReviewFold, WithdrawalsFold
 from shop.orders.sales import Sales
 
 
@@ -45,9 +46,9 @@ class Fragile(Sales):
 
 orders = OrdersContext(
     commands=Orders(),
-    folds=[OrderFold(), CreditNoteFold(), ProductFold()],
+    folds=[OrderFold(), CreditNoteFold(), ProductFold(), WithdrawalsFold(), ReviewFold()],
     projections=[Fragile(), CustomerHistory()],
-    queries=Queries(),
+    queries=[Queries(), Overviews()],
 )
 '''
 

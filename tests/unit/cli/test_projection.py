@@ -34,7 +34,8 @@ import asyncio
 import os
 
 from ceqs.projectors import _worker
-from shop.orders.context import CreditNoteFold, CustomerHistory, OrderFold, Orders, OrdersContext, ProductFold, Queries
+from shop.orders.context import CustomerHistory, Orders, OrdersContext, Overviews, Queries
+from shop.orders.context import CreditNoteFold, OrderFold, ProductFold, ReviewFold, WithdrawalsFold
 from shop.orders.sales import Sales
 
 
@@ -56,9 +57,9 @@ class Slow(Sales):
 versions = {"1": [Sales()], "2": [Sales(), Better()], "3": [Better(), Slow()]}
 orders = OrdersContext(
     commands=Orders(),
-    folds=[OrderFold(), CreditNoteFold(), ProductFold()],
+    folds=[OrderFold(), CreditNoteFold(), ProductFold(), WithdrawalsFold(), ReviewFold()],
     projections=[*versions[os.environ.get("VERSIONS", "1")], CustomerHistory()],
-    queries=Queries(),
+    queries=[Queries(), Overviews()],
 )
 '''
 
