@@ -153,6 +153,7 @@ def order(number: int) -> PlaceOrderRequest:
     return PlaceOrderRequest(order_id=str(number), country="Eire", lines=[line])
 
 
+@pytest.mark.timeout(300)
 async def test_commands_keep_their_rate_without_projector_relay_nats_server_or_projection_database(
     servers_on_files: Any, tmp_path: Path
 ) -> None:
