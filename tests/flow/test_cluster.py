@@ -49,8 +49,9 @@ class Line:
                 for number in range(self.placed, self.placed + 10)
                 for message in (OrderPlaced(order_id=f"o{number}", country="C"), OrderAccepted(order_id=f"o{number}"))
             ]
-            await self.log.append(Entry(command_id=new_id(), events=tuple(map(_event, messages))))
+            # Counted before: who is cancelled meanwhile has them recorded all the same.
             self.placed += 10
+            await self.log.append(Entry(command_id=new_id(), events=tuple(map(_event, messages))))
             await asyncio.sleep(0.01)
 
     async def led_by(self, stream: str) -> str:
