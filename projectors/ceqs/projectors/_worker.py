@@ -25,6 +25,7 @@ from ceqs.projectors._shares import WHOLE, Share
 from ceqs.projectors._status import CATCHING_UP, LIVE, PAUSED, STAND_BY, STOPPED, HandlerStatus
 from ceqs.projectors._store import Store
 from ceqs.projectors._tail import Tail
+from ceqs.streams import heed_cancellation
 from ceqs.v1.events_pb2 import RecordedEvent
 
 BATCH = 500
@@ -127,6 +128,7 @@ class Worker:
                     f"{self.place}: {said(error)}",
                 )
                 self._log.error(self._state, error=self._reason, exc_info=_unexpected(error))
+            heed_cancellation()
             await asyncio.sleep(backoff(failures, most=SLOWEST))
 
     async def _work(self) -> NoReturn:
