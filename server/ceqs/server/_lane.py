@@ -55,13 +55,14 @@ class Lane(Generic[W]):
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _linger(self) -> None:
-        """Under load, wait for as long as every tick brings more, so that many share a transaction and a wake-up."""
+        """Under load, wait for as long as every tick brings several more, so that they share a transaction."""
         end = time.monotonic() + LONGEST
         more = self._before > FEW
         while more and not self._hurry and time.monotonic() < end:
             waiting = len(self._queue)
             await asyncio.sleep(TICK)
-            more = len(self._queue) > waiting
+            # One more in a tick is no crowd: who comes steadily and alone would be kept waiting for good.
+            more = len(self._queue) > waiting + 1
         self._hurry = len(self._queue) > MAX_BATCH_ENTRIES
 
     async def _run(self) -> None:

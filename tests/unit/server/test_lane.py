@@ -84,3 +84,21 @@ async def test_a_command_in_a_hurry_lets_nobody_wait(ticks: list[float]) -> None
     await crowd(lane, 10, hurry=True)
     await crowd(lane, 10, hurry=True)
     assert ticks == []
+
+
+async def test_those_who_come_one_by_one_are_not_kept_waiting_for_each_other(
+    monkeypatch: pytest.MonkeyPatch, ticks: list[float]
+) -> None:
+    work = Worked()
+    lane = Lane(work)
+    tick, coming = asyncio.sleep, [Waiting() for _ in range(3)]
+
+    async def one_more(seconds: float) -> None:
+        await tick(seconds)
+        if coming:
+            lane.add(coming.pop())
+
+    monkeypatch.setattr("ceqs.server._lane.asyncio.sleep", one_more)
+    await crowd(lane, FEW + 1)
+    await crowd(lane, 1)
+    assert len(ticks) == 1
