@@ -25,6 +25,7 @@ from ceqs.log._backup import (
     refuse_to_replace,
     renewed,
 )
+from ceqs.log._ledger import SQLITE, Rows
 from ceqs.log._postgres import locked, schema, snapshot
 from ceqs.log._schema import meta, metadata
 from ceqs.log._tables import identify
@@ -45,7 +46,7 @@ async def backup_postgres_log(url: str, name: str, file: Path, report: Report) -
                 total, done = await _count(connection), 0
                 for table in metadata.sorted_tables:
                     async for rows in _rows(connection, table):
-                        _insert(target, table, rows)
+                        SQLITE.insert(target, table, rows, "")
                         done += len(rows)
                         report(done, total)
                 guard(target)
@@ -83,15 +84,10 @@ async def _count(connection: AsyncConnection) -> int:
     return sum(count or 0 for count in counts)
 
 
-async def _rows(connection: AsyncConnection, table: Table) -> AsyncGenerator[Sequence[Sequence[Any]]]:
+async def _rows(connection: AsyncConnection, table: Table) -> AsyncGenerator[Rows]:
     async with connection.stream(select(table)) as result:
         async for rows in result.partitions(ROWS):
             yield [tuple(row) for row in rows]
-
-
-def _insert(target: sqlite3.Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-    places = ", ".join("?" for _ in table.columns)
-    target.executemany(f"INSERT INTO {table.name} VALUES ({places})", rows)  # noqa: S608  # ours
 
 
 def _stored(source: sqlite3.Connection, table: Table) -> int:

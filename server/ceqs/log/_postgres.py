@@ -108,25 +108,26 @@ async def open_postgres_reader(url: str, name: str) -> SqlReader:
 @asynccontextmanager
 async def snapshot(url: str, name: str) -> AsyncGenerator[AsyncConnection]:
     """Connect to a log's database and read it as it is at one moment. Raises as open_reader does."""
-    engine = _engine(url, name, _READING, 1)
-    try:
-        with _opening(url):
-            connection = await engine.connect()
-        async with aclosing(connection):
-            yield await connection.execution_options(isolation_level="REPEATABLE READ")
-    finally:
-        await engine.dispose()
+    async with _connected(url, name, _READING) as connection:
+        yield await connection.execution_options(isolation_level="REPEATABLE READ")
 
 
 @asynccontextmanager
 async def locked(url: str, name: str) -> AsyncGenerator[AsyncConnection]:
     """Hold a log's lock in a transaction that is committed at the end. Raises as open_log does."""
-    engine = _engine(url, name, _WRITING, 1)
+    async with _connected(url, name, _WRITING) as connection, connection.begin():
+        await connection.execute(_LOCK, {"key": lock_key(name)})
+        yield connection
+
+
+@asynccontextmanager
+async def _connected(url: str, name: str, settings: Mapping[str, str]) -> AsyncGenerator[AsyncConnection]:
+    """Connect once, for what no server does."""
+    engine = _engine(url, name, settings, 1)
     try:
         with _opening(url):
             connection = await engine.connect()
-        async with aclosing(connection), connection.begin():
-            await connection.execute(_LOCK, {"key": lock_key(name)})
+        async with aclosing(connection):
             yield connection
     finally:
         await engine.dispose()

@@ -86,18 +86,7 @@ class Gatekeeper:
         """
         base = next(cls for cls in type(self).__mro__ if "ceqs_service" in cls.__dict__)
         commands = [name for name in vars(base) if is_unheard(vars(base)[name])]
-        guards: dict[str, Callable[..., Any]] = {}
-        for name in dir(type(self)):
-            method = getattr(type(self), name)
-            if name.startswith("_") or name == "ceqs_guards" or not callable(method) or is_unheard(method):
-                continue
-            if name not in commands:
-                raise Misconfigured(
-                    f"{type(self).__name__}.{name} belongs to no command of {self.ceqs_service}"
-                    f"{hint(name, commands)} (names of helpers begin with an underscore)"
-                )
-            guards[name] = getattr(self, name)
-        return guards
+        return _public_methods(self, commands, f"command of {self.ceqs_service}", beside="ceqs_guards")
 
 
 class QueryHandler:
@@ -161,17 +150,8 @@ class Upcasters:
         """Give the methods by name. Raises Misconfigured for a public method that belongs to no earlier form."""
         contract = self.ceqs_contract
         methods = [form.method for event in contract.events.values() for form in event.earlier]
-        found: dict[str, Callable[..., Any]] = {}
-        for name in dir(type(self)):
-            if name.startswith("_") or name == "ceqs_upcasts" or not callable(getattr(type(self), name)):
-                continue
-            if name not in methods:
-                raise Misconfigured(
-                    f"{type(self).__name__}.{name} belongs to no earlier form of an event of {contract.context}"
-                    f"{hint(name, methods)} (names of helpers begin with an underscore)"
-                )
-            found[name] = getattr(self, name)
-        return found
+        of = f"earlier form of an event of {contract.context}"
+        return _public_methods(self, methods, of, beside="ceqs_upcasts")
 
 
 class NamedHandler(EventHandler):
@@ -257,6 +237,26 @@ class ProcessManager(PrivateHearing, Subscriber):
         """Give the tags of an event under whose values states are kept: `order:536365`; none where it has no value."""
         key, declared = cls.ceqs_state().boundary[0], cls.ceqs_contract.event(event)
         return tags_of(event, [tag for tag in declared.tags if tag.key == key])
+
+
+def _public_methods(handler: object, known: Collection[str], of: str, *, beside: str) -> dict[str, Callable[..., Any]]:
+    """Give the methods that a handler's author has written, by name.
+
+    Raises Misconfigured for one that belongs to nothing `known`: misspelt, it would never be called. `beside`: a method
+    of the platform's own.
+    """
+    found: dict[str, Callable[..., Any]] = {}
+    for name in dir(type(handler)):
+        method = getattr(type(handler), name)
+        if name.startswith("_") or name == beside or not callable(method) or is_unheard(method):
+            continue
+        if name not in known:
+            raise Misconfigured(
+                f"{type(handler).__name__}.{name} belongs to no {of}{hint(name, known)} "
+                "(names of helpers begin with an underscore)"
+            )
+        found[name] = getattr(handler, name)
+    return found
 
 
 def is_unheard(method: object) -> bool:

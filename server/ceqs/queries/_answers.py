@@ -185,14 +185,15 @@ class Answers:
 
     async def _from_state(self, rpc: QueryRpc, boundary: Boundary, request: Message, call: QueryCall) -> Answer:
         head = await self._head(call)
-        if call.as_of is None and call.together is None:
+        moment, together = call.as_of, call.together
+        if moment is None and together is None:
             known = await self._states.load(boundary, head.position)
             if known.position > head.position:
                 # Somebody else has loaded it since.
                 head = await self._log.head()
             time = head.recorded_at
         else:
-            position = call.together or 0 if call.as_of is None else await position_of(call.as_of, self._log, head)
+            position = await position_of(moment, self._log, head) if moment is not None else together or 0
             known = await self._states.load_as_of(boundary, position)
             time = await recorded_at(self._log, position)
         found = True
@@ -211,7 +212,7 @@ class Answers:
         if call.as_of is not None:
             return await self._from_past(rpc, request, call, call.as_of)
         model = self._models[rpc.projection]
-        least = await self._hops.arrived(call.at_least, patience(call.expires)) if call.at_least else 0
+        least = await self._least(call)
         if least:
             # The model cannot be where the log is not yet: so nobody looks at it in vain.
             await self._log.wait(least - 1, patience(call.expires))
@@ -236,13 +237,17 @@ class Answers:
 
     async def _head(self, call: QueryCall) -> Head:
         """Give the head, as soon as it is where the call wants it."""
-        least = await self._hops.arrived(call.at_least, patience(call.expires)) if call.at_least else 0
+        least = await self._least(call)
         head = await self._log.head()
         if head.position < least:
             await self._log.wait(least - 1, patience(call.expires))
             head = await self._log.head()
             _require(self._context.name, head.position, least)
         return head
+
+    async def _least(self, call: QueryCall) -> int:
+        """Give the position of the own log that an answer must include, once all that it follows from has arrived."""
+        return await self._hops.arrived(call.at_least, patience(call.expires)) if call.at_least else 0
 
     async def _ask(self, rpc: QueryRpc, request: Message, *model: Any) -> Message:
         method: Callable[..., Awaitable[Message]] | None = self._context.method(rpc)
