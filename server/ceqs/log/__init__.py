@@ -1,6 +1,7 @@
 """The event log: append-only storage of recorded events."""
 
 from ceqs.log._open import backup_log, open_log, open_reader, restore_log, retag_log
+from ceqs.log._reached import Reached
 from ceqs.log._span import splice
 from ceqs.log._types import (
     BEYOND,
@@ -58,6 +59,7 @@ __all__ = [
     "Purged",
     "Query",
     "QueryItem",
+    "Reached",
     "Retagged",
     "Slice",
     "Span",

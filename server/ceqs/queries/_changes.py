@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from ceqs.log import LogReader
+from ceqs.log import LogReader, Reached
 from ceqs.model import Boundary
 
 IDLE = 30.0
@@ -18,35 +18,23 @@ class Mark:
 
     def __init__(self, tags: frozenset[str]) -> None:
         self.tags = tags
-        self._last = 0
+        self._last = Reached()
         self._error: Exception | None = None
-        self._waiting: set[asyncio.Future[None]] = set()
 
     async def beyond(self, position: int) -> None:
         """Wait until the boundary has moved beyond a position. Raises LogUnavailable."""
-        while self._last <= position:
-            if self._error is not None:
-                raise self._error
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.add(future)
-            try:
-                await future
-            finally:
-                self._waiting.discard(future)
+        if self._error is not None and self._last.position <= position:
+            raise self._error
+        await self._last.beyond(position)
 
     def move(self, position: int) -> None:
         """Say that the boundary has moved there."""
-        self._last = max(position, self._last)
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
+        self._last.advance(position)
 
     def fail(self, error: Exception) -> None:
         """Say that nobody knows any more."""
         self._error = error
-        for future in self._waiting:
-            if not future.done():
-                future.set_exception(error)
+        self._last.fail(error)
 
 
 class Changes:
