@@ -12,7 +12,7 @@ from ceqs.cli._contexts import addresses_of, choose, load_contexts
 from ceqs.cli._running import find_running
 from ceqs.cli._settings import Settings
 from ceqs.client import ContextClient
-from ceqs.log import Log, Purged, open_log
+from ceqs.log import Log, LogReader, Purged, open_log, open_reader
 from ceqs.v1.admin_pb2 import BeginEpochRequest, BeginEpochResponse, PurgeCommandsRequest, PurgeCommandsResponse
 
 PATIENCE = 2.0
@@ -46,6 +46,16 @@ def admin_clients(settings: Settings, names: Iterable[str]) -> dict[str, AdminCl
     addresses = running.addresses if running else addresses_of(settings, list(contexts))
     key = settings.key or (running.key if running else "")
     return {name: AdminClient(addresses[name], key=key, timeout=PATIENCE) for name in choose(contexts, names)}
+
+
+@asynccontextmanager
+async def reading(settings: Settings, name: str) -> AsyncGenerator[LogReader]:
+    """Open a log for reading, for as long as a block runs. Raises LogUnavailable where no server has made it."""
+    reader = await open_reader(settings.log_url(name), name)
+    try:
+        yield reader
+    finally:
+        await reader.close()
 
 
 @asynccontextmanager

@@ -7,12 +7,23 @@ import importlib
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 from ceqs.cli._settings import FIRST_PORT, Settings
 from ceqs.errors import CeqsError, Misconfigured
 from ceqs.model import Context
 
+
+class Named(Protocol):
+    """What a context has by name; as text, it is `context/name`."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        ...
+
+
+N = TypeVar("N", bound=Named)
 T = TypeVar("T")
 RoleName: TypeAlias = Literal["commands", "queries", "events"]
 
@@ -64,6 +75,28 @@ def choose(contexts: Mapping[str, T], names: Iterable[str]) -> dict[str, T]:
             hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(contexts)}"
             raise Misconfigured(f"there is no context {name!r}{hint}")
     return {name: context for name, context in contexts.items() if not names or name in names}
+
+
+def called(known: Iterable[N], name: str, kind: str) -> list[N]:
+    """Give those that a name means: `Sales`, of each context that has one, or `orders/Sales`. Raises Misconfigured.
+
+    `kind` says what they are.
+    """
+    known = list(known)
+    found = [one for one in known if name in {one.name, str(one)}]
+    if not found:
+        near = difflib.get_close_matches(name, [word for one in known for word in (one.name, str(one))], 1)
+        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(map(str, known)) or 'none'}"
+        raise Misconfigured(f"there is no {kind} {name!r}; {hint}")
+    return found
+
+
+def the_one_called(known: Iterable[N], name: str, kind: str) -> N:
+    """Give the one that a name means. Raises Misconfigured where it may be several."""
+    found = called(known, name, kind)
+    if len(found) > 1:
+        raise Misconfigured(f"{name} may be {' or '.join(map(str, found))}: say which")
+    return found[0]
 
 
 def load_context(where: str) -> Context:

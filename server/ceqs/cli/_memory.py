@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 
-from ceqs.cli._admin import admin_clients, opened
+from ceqs.cli._admin import admin_clients, opened, reading
 from ceqs.cli._contexts import choose, load_contexts
 from ceqs.cli._output import Output, show
 from ceqs.cli._settings import Settings
 from ceqs.errors import Misconfigured, Unavailable
-from ceqs.log import open_reader
 
 STEP = 60.0
 """Seconds that a server has to look at a thousand commands."""
@@ -25,14 +24,11 @@ async def remember(
     if days is not None and forever:
         raise Misconfigured("--days or --forever, not both")
     # Only its server makes a log: there is none to promise anything where this fails.
-    reader = await open_reader(settings.log_url(name), name)
-    try:
+    async with reading(settings, name) as reader:
         if days is not None or forever:
             async with opened(settings, name) as log:
                 await log.remember(days, shorten=shorten)
         promised = await reader.remembers()
-    finally:
-        await reader.close()
     how_long = "for ever" if promised is None else f"for {promised} days"
     show(output, f"{name}: commands are remembered {how_long}", {"remembers": name, "days": promised})
 
@@ -46,7 +42,8 @@ async def purge(settings: Settings, names: Iterable[str], *, dry_run: bool, outp
             try:
                 done = await step("")
             except Unavailable:  # No server runs.
-                await (await open_reader(settings.log_url(name), name)).close()
+                async with reading(settings, name):
+                    pass  # There is one: it is not for a purge to make a log.
                 log = await stack.enter_async_context(opened(settings, name))
                 step = partial(log.purge, dry_run=dry_run)
                 done = await step("")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import getpass
 import time
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from google.protobuf.json_format import MessageToDict
 
-from ceqs.cli._contexts import load_contexts
+from ceqs.cli._contexts import called, load_contexts, the_one_called
 from ceqs.cli._output import Output, outline, show
 from ceqs.cli._settings import Settings
 from ceqs.errors import Misconfigured, NotFound, Unavailable, Unreadable
@@ -166,29 +165,21 @@ async def _outcome(place: Place, before: Parked, until: float) -> str:
 
 
 def _chosen(settings: Settings, names: Iterable[str]) -> list[_Handler]:
-    known: list[_Handler] = []
-    for context in load_contexts(settings).values():
-        for handlers in (context.projections, context.publishers, context.subscribers):
-            for name, one in handlers.items():
-                known.append(_Handler(context.name, name, context.decoder_of(one.ceqs_contract)))
-    names = list(names)
-    chosen: list[_Handler] = []
-    for name in names:
-        found = [handler for handler in known if name in {handler.name, str(handler)}]
-        if not found:
-            every = [one for handler in known for one in (handler.name, str(handler))]
-            near = difflib.get_close_matches(name, every, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(map(str, known))}"
-            raise Misconfigured(f"there is no handler {name!r}; {hint}")
-        chosen += found
-    return chosen if names else known
+    known, names = _all(settings), list(names)
+    return [handler for name in names for handler in called(known, name, "handler")] if names else known
 
 
 def _one(settings: Settings, name: str) -> _Handler:
-    chosen = _chosen(settings, [name])
-    if len(chosen) > 1:
-        raise Misconfigured(f"{name} may be {' or '.join(map(str, chosen))}: say which")
-    return chosen[0]
+    return the_one_called(_all(settings), name, "handler")
+
+
+def _all(settings: Settings) -> list[_Handler]:
+    return [
+        _Handler(context.name, name, context.decoder_of(one.ceqs_contract))
+        for context in load_contexts(settings).values()
+        for handlers in (context.projections, context.publishers, context.subscribers)
+        for name, one in handlers.items()
+    ]
 
 
 async def _places(settings: Settings, handler: _Handler) -> Sequence[Place]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -11,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ceqs.cli._contexts import choose, load_contexts
+from ceqs.cli._contexts import choose, load_contexts, the_one_called
 from ceqs.cli._output import Output, outline, show
 from ceqs.cli._progress import progress
 from ceqs.cli._settings import Settings
@@ -200,16 +199,7 @@ def _all(settings: Settings, names: Iterable[str]) -> list[_Chosen]:
 
 
 def _one(settings: Settings, name: str) -> _Chosen:
-    known = _all(settings, [])
-    found = [chosen for chosen in known if name in {chosen.name, str(chosen)}]
-    if len(found) > 1:
-        raise Misconfigured(f"{name} may be {' or '.join(map(str, found))}: say which")
-    if not found:
-        every = [word for chosen in known for word in (chosen.name, str(chosen))]
-        near = difflib.get_close_matches(name, every, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(map(str, known)) or 'none'}"
-        raise Misconfigured(f"there is no projection {name!r}; {hint}")
-    return found[0]
+    return the_one_called(_all(settings, []), name, "projection")
 
 
 def _lag(one: Standing, head: int) -> int:

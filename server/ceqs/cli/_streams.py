@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -14,13 +13,12 @@ from nats.js import JetStreamContext
 from rich.console import Console
 from rich.table import Table
 
-from ceqs.cli._admin import admin_clients, opened
+from ceqs.cli._admin import admin_clients, opened, reading
 from ceqs.cli._contexts import choose, load_contexts
 from ceqs.cli._output import Output, show
 from ceqs.cli._running import find_running
 from ceqs.cli._settings import Settings
 from ceqs.errors import Unavailable
-from ceqs.log import LogReader, open_reader
 from ceqs.relay import ALARMING, Condition, Survey, remedy, status_subject, survey
 from ceqs.streams import StreamClient, connected
 
@@ -44,7 +42,7 @@ async def status(settings: Settings, names: Iterable[str], alarming: Alarming, *
     notes: list[str] = []
     async with connected(_nats_url(settings), name="ceqs relay status") as client:
         for name in choose(load_contexts(settings), names):
-            async with _reading(settings, name) as reader:
+            async with reading(settings, name) as reader:
                 told = await _relays(client, name)
                 for public in (False, True):
                     found = await survey(JetStreamContext(client), reader, public=public)
@@ -65,7 +63,7 @@ async def new_epoch(settings: Settings, name: str, *, output: Output) -> None:
     """Begin the next epoch of a log's streams, beyond that of any stream that there is."""
     ((_, admin),) = admin_clients(settings, [name]).items()
     async with admin, connected(_nats_url(settings), name="ceqs relay new-epoch") as client:
-        async with _reading(settings, name) as reader:
+        async with reading(settings, name) as reader:
             found = [await survey(JetStreamContext(client), reader, public=public) for public in (False, True)]
         after = max((one.stream.epoch for one in found if one.stream), default=0)
         renew = any(one.condition is Condition.FORKED and one.same_log for one in found)
@@ -86,15 +84,6 @@ async def new_epoch(settings: Settings, name: str, *, output: Output) -> None:
 def _nats_url(settings: Settings) -> str:
     running = find_running(settings)
     return running.nats_url if running else settings.nats_url
-
-
-@asynccontextmanager
-async def _reading(settings: Settings, name: str) -> AsyncGenerator[LogReader]:
-    reader = await open_reader(settings.log_url(name), name)
-    try:
-        yield reader
-    finally:
-        await reader.close()
 
 
 async def _relays(client: StreamClient, name: str) -> list[dict[str, Any]]:
