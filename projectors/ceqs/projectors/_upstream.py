@@ -7,9 +7,12 @@ from collections.abc import Collection
 import grpc
 import grpc.aio
 
-from ceqs.errors import Unavailable
+from ceqs.errors import Expired, Unavailable
 from ceqs.projectors._calls import EVENTS, open_channel, refusal_of
 from ceqs.v1 import events_pb2
+
+HASTE = 0.5
+"""Seconds: who does not answer within less had no time to."""
 
 
 class Upstream:
@@ -29,8 +32,8 @@ class Upstream:
     async def public_position(self, token: str, asked: Collection[str], timeout: float) -> int | None:  # noqa: ASYNC109  # it travels as the deadline
         """Wait until everything that the token says is public there; give the public position, None if it says nothing.
 
-        `asked` are the contexts that are asking already. Raises Unavailable where it does not answer in time, Behind
-        where it is not that far.
+        `asked` are the contexts that are asking already. Raises Behind where it is not that far, Unavailable where it
+        cannot be asked, and Expired where it does not answer in time.
         """
         request = events_pb2.ResolveTokenRequest(context=self.context, token=token, asked=asked)
         try:
@@ -39,6 +42,8 @@ class Upstream:
             refusal = refusal_of(failed)
             if refusal.details and refusal.code is grpc.StatusCode.UNAVAILABLE:
                 raise refusal.error from failed
+            if refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED and timeout < HASTE:
+                raise Expired(f"{self.context} has not said in time what the token means") from failed
             raise Unavailable(f"{self.context} cannot say what the token means: {refusal.error.message}") from failed
         return response.public_position if response.log_id else None
 

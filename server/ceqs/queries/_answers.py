@@ -28,8 +28,9 @@ from ceqs.v1.answers_pb2 import Age
 
 PATIENCE = 10.0
 """How long, in seconds, a query waits for a model that is behind, where its deadline allows it."""
-MARGIN = 0.1
-"""How long, in seconds, before its deadline a query gives up waiting, so that the caller still hears why."""
+MARGIN, SHARE = 0.1, 0.2
+"""How long, in seconds, before its deadline a query gives up waiting at least, and for which share of the time it has,
+so that the caller still hears why."""
 IDLE = 30.0
 """How long, in seconds, a live query of a projection waits before it looks again by itself."""
 
@@ -263,7 +264,8 @@ def patience(expires: float | None) -> float:
     """Give how long, in seconds, a call with this deadline waits, so that its caller still hears why in vain."""
     if expires is None:
         return PATIENCE
-    return max(0.0, min(PATIENCE, expires - time.monotonic() - MARGIN))
+    left = expires - time.monotonic()
+    return max(0.0, min(PATIENCE, left - MARGIN, left * (1 - SHARE)))
 
 
 def _require(model: str, position: int, least: int) -> None:

@@ -14,12 +14,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ceqs.contract import encode_token
+from ceqs.errors import Behind, CeqsError, Expired
 from ceqs.log import Head, LogReader
 
 STEPS = 3
 """How many reactions of a context to its own events are waited for, one after the other."""
 STRANGE = 10.0
 """For how many seconds a context is not asked again about logs that it knows nothing of."""
+ENOUGH = 0.05
+"""How many seconds it takes at least to ask a context."""
+EARLY = 0.5
+"""For which part of the time that its caller has a context waits, before it says who is behind."""
 
 
 class Handled(Protocol):
@@ -34,7 +39,11 @@ class Source(Protocol):
     """A context whose public events are heard here."""
 
     async def public_position(self, token: str, asked: Collection[str], timeout: float) -> int | None:  # noqa: ASYNC109  # as above
-        """Wait until all that a token says is public there; give the public position, None if it says nothing."""
+        """Wait until all that a token says is public there; give the public position, None if it says nothing.
+
+        Raises Behind, well within `timeout` seconds, where it is not yet; Unavailable where it cannot be asked, Expired
+        where it has not answered.
+        """
         ...
 
 
@@ -80,7 +89,7 @@ class Hops:
         """Give the own position that includes all that a token says, of other logs too; 0 if it says nothing of them.
 
         Waits for it at most `patience` seconds, as far as it is others who have to get there. Raises Behind, naming who
-        has not, Unavailable where one cannot be asked.
+        has not, Unavailable where one cannot be asked, and Expired where there is no time to ask.
         """
         foreign = {log_id: position for log_id, position in token.items() if log_id != self._log.log_id}
         own = token.get(self._log.log_id, 0)
@@ -94,13 +103,15 @@ class Hops:
     async def public(self, token: Mapping[str, int], patience: float, asked: Collection[str] = ()) -> Head | None:
         """Wait until all that a token says is public; give a head whose public position includes it.
 
-        None where it says nothing of this log, or of those that it hears. Raises as `arrived` does.
+        None where it says nothing of this log, or of those that it hears. Raises as `arrived` does, long before the
+        `patience` is over: whoever asks has somebody to pass it on to.
         """
-        until = time.monotonic() + patience
-        position = await self.arrived(token, patience, asked)
+        until = time.monotonic() + EARLY * patience
+        position = await self.arrived(token, EARLY * patience, asked)
         if not position:
             return None
-        await self._log.wait(position - 1, _left(until))
+        if (at := await self._log.wait(position - 1, _left(until))) < position:
+            raise Behind(f"the log of {self._name} ends at {at}, {position - at} before {position}")
         for publisher in self._around.publishers:
             await publisher.reach(position, _left(until))
         return await self._log.head()
@@ -111,7 +122,7 @@ class Hops:
             return known.arrived
         if known.strange.get(logs, 0.0) > time.monotonic():
             return 0
-        position = await hearing.source.public_position(encode_token(foreign), [*asked, self._name], _left(until))
+        position = await self._public_position(name, foreign, until, [*asked, self._name])
         if position is None:
             known.strange[logs] = time.monotonic() + STRANGE
             return 0
@@ -121,6 +132,22 @@ class Hops:
         if all(foreign.get(log_id, 0) >= position for log_id, position in known.asked.items()):
             known.asked, known.arrived = dict(foreign), arrived
         return arrived
+
+    async def _public_position(
+        self, name: str, foreign: Mapping[str, int], until: float, asked: Collection[str]
+    ) -> int | None:
+        """Ask a source as long as there is time, so that whoever is told in vain is told who was behind."""
+        source, token = self._around.heard[name].source, encode_token(foreign)
+        said: CeqsError = Expired(f"no time is left to ask {name} what the token means")
+        while (left := _left(until)) > ENOUGH:
+            try:
+                return await source.public_position(token, asked, left)
+            except Behind as behind:
+                said = behind
+                await asyncio.sleep(min(left, behind.retry_after or ENOUGH))
+            except Expired as late:
+                raise (said if isinstance(said, Behind) else late) from None
+        raise said
 
     async def _reacted(self, position: int, until: float) -> int:
         """Wait for what a context makes of its own events; give the position that includes it.

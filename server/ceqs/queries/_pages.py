@@ -9,8 +9,10 @@ import base64
 import binascii
 import datetime as dt
 import decimal
+import enum
 import hashlib
 import json
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -50,9 +52,11 @@ async def read_page(
     together they tell rows apart: where the select gives entities, their primary key is added by itself. A page has
     `size` rows where the request does not say, and `most` at most. Of each row, it gives what is selected first.
 
-    Raises Invalid for a negative size, and for a token that is none or belongs to other filters or another order.
+    Raises Invalid for a negative size, and for a token that is none, belongs to other filters or another order, or
+    holds what these columns cannot.
     """
     import sqlalchemy as sa
+    from sqlalchemy.exc import StatementError
 
     if request.page_size < 0:
         raise Invalid(violations=[Violation("page_size", "must not be negative")])
@@ -64,8 +68,13 @@ async def read_page(
     columns = [key.column for key in order]
     page = statement.add_columns(*columns).order_by(None).order_by(*(key.ordering for key in order)).limit(count + 1)
     if request.page_token:
-        page = page.where(_beyond(sa, order, _decode(request.page_token, bound, len(order))))
-    found = (await session.execute(page)).all()
+        page = page.where(_beyond(sa, order, _decode(request.page_token, bound, order)))
+    try:
+        found = (await session.execute(page)).all()
+    except (StatementError, OverflowError, ValueError) as error:
+        if request.page_token and _is_about_values(error):
+            raise _no_token() from error
+        raise
     rows = [row[0] for row in found[:count]]
     token = _encode(bound, found[count - 1][-len(columns) :]) if len(found) > count else ""
     return Page(rows, token)
@@ -91,6 +100,16 @@ class _Key:
 
     def after(self, value: Any) -> Any:
         return self.column < value if self.descending else self.column > value
+
+    def holds(self, value: Any) -> bool:
+        """Say whether a row may have the value in this column, as far as its type tells."""
+        from sqlalchemy import TypeDecorator
+
+        try:
+            kind = object if isinstance(self.column.type, TypeDecorator) else self.column.type.python_type
+        except NotImplementedError:
+            kind = object
+        return type(value) in ((int, float) if kind is float else (kind,)) if kind in _TYPES else True
 
 
 def _primary_key(statement: Any, by: Sequence[Any]) -> list[Any]:
@@ -135,8 +154,11 @@ _KINDS: Mapping[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = 
     "d": (dt.date, dt.date.isoformat, dt.date.fromisoformat),
     "n": (decimal.Decimal, str, decimal.Decimal),
     "b": (bytes, bytes.hex, bytes.fromhex),
+    "u": (uuid.UUID, str, uuid.UUID),
 }
 """What JSON lacks: a value of such a kind is written as `[kind, text]`."""
+_TYPES = {bool, int, float, str, *(kind for kind, _, _ in _KINDS.values())}
+"""What a token holds."""
 
 
 def _encode(bound: str, values: Sequence[Any]) -> str:
@@ -145,25 +167,49 @@ def _encode(bound: str, values: Sequence[Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, bool | int | float | str):
-        return value
-    for kind, (type_, write, _) in _KINDS.items():
-        if isinstance(value, type_):
-            return [kind, write(value)]
+    if not isinstance(value, enum.Enum):
+        if isinstance(value, bool | int | float | str):
+            return value
+        for kind, (type_, write, _) in _KINDS.items():
+            if isinstance(value, type_):
+                return [kind, write(value)]
     what = "NULL" if value is None else f"a {type(value).__name__}"
     raise Misconfigured(f"a list is ordered by a column that holds {what}; order it by columns that compare")
 
 
-def _decode(token: str, bound: str, count: int) -> list[Any]:
+def _decode(token: str, bound: str, order: Sequence[_Key]) -> list[Any]:
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         found, *values = json.loads(raw)
         decoded = [_KINDS[value[0]][2](value[1]) if isinstance(value, list) else value for value in values]
-    except (binascii.Error, ValueError, TypeError, KeyError, IndexError, ArithmeticError) as error:
-        raise Invalid(
-            violations=[Violation("page_token", "is no page token; leave it out for the first page")]
-        ) from error
-    if found != bound or len(decoded) != count:
+    except (
+        binascii.Error,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise _no_token() from error
+    if found != bound:
         wrong = "belongs to a request with other filters or in another order; leave it out for the first page"
         raise Invalid(violations=[Violation("page_token", wrong)])
+    if len(decoded) != len(order) or not all(key.holds(value) for key, value in zip(order, decoded, strict=True)):
+        raise _no_token()
     return decoded
+
+
+def _is_about_values(error: Exception) -> bool:
+    """Say whether a database refuses a statement for the values in it, which come from a token."""
+    from sqlalchemy.exc import DBAPIError
+
+    if not isinstance(error, DBAPIError):
+        return True
+    # SQLSTATE class 22 is "data exception"; what the driver refuses by itself has no state, and is a ValueError.
+    cause = getattr(error.orig, "__cause__", None)
+    return isinstance(cause, ValueError) or str(getattr(cause, "sqlstate", "")).startswith("22")
+
+
+def _no_token() -> Invalid:
+    return Invalid(violations=[Violation("page_token", "is no page token; leave it out for the first page")])

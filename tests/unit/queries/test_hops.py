@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection
 from typing import Any
 
 import pytest
 
 from ceqs.contract import decode_token
-from ceqs.errors import Behind, Unavailable
+from ceqs.errors import Behind, Expired, Unavailable
 from ceqs.queries import Answers, Around, Hearing, Hops, QueryCall
 
 
@@ -19,6 +20,7 @@ class FakeHandler:
     def __init__(self, name: str) -> None:
         self.name = name
         self.passed = 0
+        self.patience: list[float] = []
         self._moved = asyncio.Event()
 
     def move(self, position: int) -> None:
@@ -26,6 +28,7 @@ class FakeHandler:
         self._moved.set()
 
     async def reach(self, position: int, timeout: float) -> None:
+        self.patience.append(timeout)
         try:
             async with asyncio.timeout(timeout):
                 while self.passed < position:
@@ -42,12 +45,15 @@ class FakeSource:
         self.asked: list[tuple[dict[str, int], list[str]]] = []
         self.known = {"orders log"}
         self.error: Exception | None = None
+        self.then: Exception | None = None
+        """What comes after the error; the error again where it is None."""
 
     async def public_position(self, token: str, asked: Collection[str], timeout: float) -> int | None:
         positions = decode_token(token)
         self.asked.append((positions, list(asked)))
-        if self.error:
-            raise self.error
+        if error := self.error:
+            self.error = self.then or error
+            raise error
         return max((at // 10 for log, at in positions.items() if log in self.known), default=None)
 
 
@@ -121,7 +127,41 @@ async def test_a_log_that_nobody_around_knows_is_no_concern(hops: Hops, orders: 
 
 async def test_who_is_behind_is_named(hops: Hops) -> None:
     with pytest.raises(Behind, match="DeliverOrders has passed position 0"):
-        await hops.arrived({"orders log": 50}, 0.05)
+        await hops.arrived({"orders log": 50}, 0.2)
+
+
+async def test_who_was_behind_in_another_context_is_named_when_there_is_no_time_to_ask_again(
+    hops: Hops, orders: FakeSource
+) -> None:
+    orders.error = Behind("PublishOrders has passed position 4")
+    orders.then = Expired("orders has not said in time")
+    with pytest.raises(Behind, match="PublishOrders has passed position 4"):
+        await hops.arrived({"orders log": 50}, 10)
+    assert len(orders.asked) == 2
+    orders.error = Behind("PublishOrders has passed position 4")
+    orders.then = None
+    began = time.monotonic()
+    with pytest.raises(Behind, match="PublishOrders has passed position 4"):
+        await hops.arrived({"orders log": 50}, 0.2)
+    assert 0.1 < time.monotonic() - began < 5
+    assert len(orders.asked) > 3, "as long as there is time, it may still arrive"
+
+
+async def test_whoever_has_no_time_is_told_so_and_not_that_a_context_is_down(hops: Hops, orders: FakeSource) -> None:
+    with pytest.raises(Expired, match="no time is left to ask orders what the token means"):
+        await hops.arrived({"orders log": 50}, 0.01)
+    assert not orders.asked
+
+
+async def test_a_context_says_who_is_behind_while_whoever_asks_has_time_to_pass_it_on(asking: Any) -> None:
+    publisher = FakeHandler("PublishBank")
+    hops = Hops("bank", asking.log, Around([publisher]))
+    await deposit(asking, 1)
+    with pytest.raises(Behind, match="PublishBank has passed position 0"):
+        await hops.public({asking.log.log_id: 1}, 0.4)
+    assert 0 < publisher.patience[0] <= 0.2
+    with pytest.raises(Behind, match="the log of bank ends at 1, 1 before 2"):
+        await hops.public({asking.log.log_id: 2}, 0.1)
 
 
 async def test_a_context_that_cannot_be_asked_fails_the_query_rather_than_make_it_stale(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import decimal
+import json
 import random
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+import hypothesis
 import pytest
-from sqlalchemy import DateTime, select
+from hypothesis import strategies as st
+from sqlalchemy import DateTime, func, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
@@ -35,6 +41,9 @@ class Book(Base):
     price: Mapped[float]
     lent_at: Mapped[dt.datetime]
     note: Mapped[str | None] = mapped_column(default=None)
+    mark: Mapped[uuid.UUID] = mapped_column(default_factory=uuid.uuid4)
+    day: Mapped[dt.date] = mapped_column(default=BEGIN.date())
+    cost: Mapped[decimal.Decimal] = mapped_column(default=decimal.Decimal("0.1"))
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -144,6 +153,88 @@ async def test_a_token_belongs_to_its_request_and_its_order(session: AsyncSessio
 @pytest.mark.parametrize("token", ["?", "a", "4pi6", base64.b64encode(b"[1").decode(), base64.b64encode(b"3").decode()])
 async def test_a_token_that_is_none_is_refused(session: AsyncSession, token: str) -> None:
     with pytest.raises(Invalid, match="page_token: is no page token"):
+        await read_page(session, select(Book), ListProductSalesRequest(page_token=token), by=[])
+
+
+def token_of(*content: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+
+
+ANYTHING: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**31, 2**63, -(2**64)]),
+    st.floats(),
+    st.text(),
+    st.sampled_from(["\0", "\ud800", "2010-12-01T08:26:00", "NaN"]),
+    st.dictionaries(st.text(max_size=1), st.integers(), max_size=1),
+    st.tuples(st.sampled_from("tdnbux"), st.sampled_from(["", "NaN", "00", "2010-12-01", "2010-12-01T08:26:00+25:00"])),
+)
+
+
+async def test_a_token_with_forged_values_is_refused_and_never_a_fault_of_the_server(session: AsyncSession) -> None:
+    dice = random.Random(1)
+    session.add_all(book(dice) for _ in range(10))
+    await session.commit()
+    by = [Book.title, Book.price.desc(), Book.lent_at]
+    asked = ListProductSalesRequest(page_size=2)
+    bound, *true = json.loads(
+        base64.b64decode((await read_page(session, select(Book), asked, by=by)).next_page_token + "==")
+    )
+    assert len(true) == 5
+
+    @hypothesis.settings(max_examples=100, derandomize=True, database=None, deadline=None)
+    @hypothesis.given(data=st.data())
+    def forge(data: st.DataObject) -> None:
+        values = [data.draw(st.just(one) | ANYTHING) for one in true] + data.draw(st.just([]) | st.lists(ANYTHING))
+        forged.append((values, token_of(data.draw(st.sampled_from([bound] * 9 + ["other", 1])), *values)))
+
+    forged: list[tuple[list[Any], str]] = []
+    forge()
+    refused: list[str] = []
+    for values, token in forged:
+        try:
+            await read_page(session, select(Book), ListProductSalesRequest(page_size=2, page_token=token), by=by)
+        except Invalid as error:
+            refused.append(error.message)
+        else:
+            assert [type(one) for one in values[:2]] in ([str, int], [str, float]), values
+        await session.rollback()
+    assert all("page_token: " in said and "; leave it out for the first page" in said for said in refused)
+    assert 50 < len(refused) < 100
+
+
+async def test_a_list_may_be_ordered_by_all_that_compares(session: AsyncSession) -> None:
+    dice = random.Random(1)
+    session.add_all(book(dice) for _ in range(9))
+    await session.commit()
+    for by in (
+        Book.price,
+        Book.lent_at,
+        func.lower(Book.title),
+        func.coalesce(Book.note, "-"),
+        Book.mark,
+        Book.day,
+        Book.cost,
+    ):
+        seen, token = list[Book](), ""
+        while True:
+            request = ListProductSalesRequest(page_size=4, page_token=token)
+            page: Page[Book] = await read_page(session, select(Book), request, by=[by])
+            seen, token = [*seen, *page.rows], page.next_page_token
+            if not token:
+                break
+        assert len(seen) == len({one.number for one in seen}) == 9
+
+
+async def test_that_the_database_is_lost_is_no_fault_of_the_token(session: AsyncSession) -> None:
+    dice = random.Random(1)
+    session.add_all(book(dice) for _ in range(3))
+    await session.commit()
+    token = (await read_page(session, select(Book), ListProductSalesRequest(page_size=1), by=[])).next_page_token
+    await (await session.connection()).run_sync(Base.metadata.drop_all)
+    with pytest.raises(DBAPIError):
         await read_page(session, select(Book), ListProductSalesRequest(page_token=token), by=[])
 
 
