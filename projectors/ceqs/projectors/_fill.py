@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 
 from ceqs.errors import Internal, OutOfRange
 from ceqs.log import LogReader
 from ceqs.model import EventDecoder, Projection
 from ceqs.projectors._handlers import ProjectionHandler
 from ceqs.projectors._place import Place
-from ceqs.projectors._reader import Checkpoint
+from ceqs.projectors._reader import Checkpoint, checkpoint_at
 from ceqs.projectors._store import Store
 from ceqs.v1.events_pb2 import RecordedEvent
 
@@ -40,8 +39,7 @@ async def fill(place: Place, projection: Projection, decoder: EventDecoder, log:
                 raise Internal(f"the log of {log.name} gives {stored[0].position} where {position + 1} is due")
             events = [RecordedEvent.FromString(event.envelope) for event in stored]
             heard = [event for event in events if handler.hears(event)]
-            last = events[-1]
-            to = Checkpoint(log.log_id, last.position, last.id, last.recorded_at.ToDatetime(dt.UTC))
+            to = checkpoint_at(log.log_id, events[-1].position, events[-1])
             async with store.advance(to, skipped=len(events) - len(heard)) as session:
                 for event in heard:
                     await handler.apply(session, event)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ceqs.errors import NotFound, Rejected, Unavailable
 from ceqs.projectors._lease import is_gone, named, now
-from ceqs.projectors._place import Place, dispose
+from ceqs.projectors._place import Place, reading
 from ceqs.projectors._places import Known, Places, Record, next_of
 from ceqs.projectors._reader import Checkpoint, checkpoint_of
 from ceqs.projectors._tables import CHECKPOINT
@@ -136,17 +136,14 @@ def _unfed(place: Place) -> str:
 
 async def _standing(known: Known, serves: bool) -> Standing:
     nothing = Standing(place=known.place, record=known.record, serves=serves, at=Checkpoint())
-    if known.place.path is not None and not known.place.path.exists():
-        return nothing
-    engine = known.place.reading_engine()
     try:
-        async with engine.connect() as connection:
+        async with reading(known.place) as connection:
+            if connection is None:
+                return nothing
             alive = (CHECKPOINT.c.expires_at > now(known.place)).label("alive")
             rows = (await connection.execute(sa.select(CHECKPOINT, alive).order_by(CHECKPOINT.c.position))).all()
     except DBAPIError:
         return nothing  # its tables are yet to be made
-    finally:
-        await dispose(engine)
     if not rows:
         return nothing
     # One for each share of the buckets, the one that is behind all others first.

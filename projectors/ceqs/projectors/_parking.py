@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from ceqs.projectors._blame import Full
-from ceqs.projectors._place import Place, dispose
+from ceqs.projectors._place import Place, reading
 from ceqs.projectors._requests import Request, asked, done
 from ceqs.projectors._retry import said
 from ceqs.projectors._store import Store
@@ -194,16 +194,10 @@ def trace_of(error: BaseException) -> str:
 
 
 async def _read(place: Place, table: sa.Table) -> Sequence[sa.Row[Any]]:
-    if place.path is not None and not place.path.exists():
-        return []
-    engine = place.reading_engine()
-    try:
-        async with engine.connect() as connection:
-            if not await _exists(place, connection, table):
-                return []
-            return (await connection.execute(sa.select(table).order_by(table.c.position))).all()
-    finally:
-        await dispose(engine)
+    async with reading(place) as connection:
+        if connection is None or not await _exists(place, connection, table):
+            return []
+        return (await connection.execute(sa.select(table).order_by(table.c.position))).all()
 
 
 async def _exists(place: Place, connection: AsyncConnection, table: sa.Table) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from ceqs.contract import snake
@@ -143,6 +145,20 @@ def _begin_with_the_first_read(engine: AsyncEngine) -> None:
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN")
+
+
+@asynccontextmanager
+async def reading(place: Place) -> AsyncGenerator[AsyncConnection | None]:
+    """Connect to a place once, to read it. None where it is a file that is not there yet."""
+    if place.path is not None and not place.path.exists():
+        yield None
+        return
+    engine = place.reading_engine()
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    finally:
+        await dispose(engine)
 
 
 async def dispose(engine: AsyncEngine) -> None:

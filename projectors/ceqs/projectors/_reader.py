@@ -22,6 +22,7 @@ from ceqs.projectors._retry import said
 from ceqs.projectors._schemas import serving_label
 from ceqs.projectors._tables import CHECKPOINT, aware
 from ceqs.projectors._waiting import FASTEST, Waiting
+from ceqs.v1.events_pb2 import RecordedEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class Checkpoint:
     """UTC, aware; None before the first event."""
     parked: int = 0
     """How many of the events up to the position are parked, and not included."""
+
+
+def checkpoint_at(log_id: str, position: int, event: RecordedEvent) -> Checkpoint:
+    """Give the checkpoint after an event; `position`: as the reader counts."""
+    return Checkpoint(log_id, position, event.id, event.recorded_at.ToDatetime(dt.UTC))
 
 
 def checkpoint_of(row: sa.Row[Any], parked: int = 0) -> Checkpoint:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from ceqs.model import Context, ProcessManager, Projection, Publisher, Subscriber
 from ceqs.projectors._handlers import Handler, ProcessHandler, ProjectionHandler, ReactionHandler
 from ceqs.projectors._outbox import tally
-from ceqs.projectors._place import Place, dispose
+from ceqs.projectors._place import Place, reading
 from ceqs.projectors._places import Places, places_of
 from ceqs.projectors._reader import least_advanced
 from ceqs.projectors._tables import aware
@@ -113,18 +113,15 @@ def missing(handler: Handler) -> HandlerStatus:
 
 async def status_of(place: Place, handler: Handler) -> HandlerStatus | None:
     """Read from its place where a handler stands; None where there is no place."""
-    if place.path is not None and not place.path.exists():
-        return None
-    engine = place.reading_engine()
     try:
-        async with engine.connect() as connection:
+        async with reading(place) as connection:
+            if connection is None:
+                return None
             row = (await connection.execute(least_advanced())).one_or_none()
             unsent, outcomes = await tally(connection)
             timers = await count_timers(connection)
     except DBAPIError:
         return None
-    finally:
-        await dispose(engine)
     if row is None:
         return None
     return HandlerStatus(

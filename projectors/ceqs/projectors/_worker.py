@@ -14,12 +14,13 @@ import structlog
 
 from ceqs.errors import CeqsError, LogReplaced, Unreadable
 from ceqs.projectors._blame import Blame, Full, blame
+from ceqs.projectors._fill import BATCH
 from ceqs.projectors._handlers import Endless, Handler
 from ceqs.projectors._lease import Superseded
 from ceqs.projectors._outlet import Heard, Outlet
 from ceqs.projectors._parking import Lot, Parked, trace_of
 from ceqs.projectors._place import Place
-from ceqs.projectors._reader import Checkpoint
+from ceqs.projectors._reader import Checkpoint, checkpoint_at
 from ceqs.projectors._retry import backoff, said
 from ceqs.projectors._shares import WHOLE, Share
 from ceqs.projectors._status import CATCHING_UP, LIVE, PAUSED, STAND_BY, STOPPED, HandlerStatus
@@ -28,8 +29,6 @@ from ceqs.projectors._tail import Tail
 from ceqs.streams import heed_cancellation
 from ceqs.v1.events_pb2 import RecordedEvent
 
-BATCH = 500
-"""How many events one transaction takes at most."""
 TRIES = 5
 """How often an event is tried, with a growing pause, before it is parked, or the handler counts as paused."""
 SLOWEST = 15.0
@@ -277,8 +276,7 @@ class Worker:
         return self.handler.hears(event)
 
     def _after(self, store: Store, event: RecordedEvent) -> Checkpoint:
-        log_id = store.at.log_id or self._tail.log_id
-        return Checkpoint(log_id, self._tail.link.number(event), event.id, event.recorded_at.ToDatetime(dt.UTC))
+        return checkpoint_at(store.at.log_id or self._tail.log_id, self._tail.link.number(event), event)
 
     def _named(self, event: RecordedEvent) -> str:
         return f"{event.type} at position {self._tail.link.number(event)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from keyword import iskeyword
 
 from google.protobuf.descriptor import FileDescriptor
@@ -77,26 +77,34 @@ class _Bases:
             self.module.alias(self._named(suffix), list(names))
 
     def _fold(self, state: StateType) -> str:
-        name, message = fold_class(state.name), self.module.message(state.message)
-        fold, abc = self.module.use(MODEL, "Fold"), self.module.use("abc", "ABC")
+        name, of = fold_class(state.name), f"{parameter(state.name)}: {self.module.message(state.message)}"
+        self._of_state(name, "Fold", "Folds the state", "ceqs_state", state, lambda event: [of, event], "None")
+        return name
+
+    def _of_state(
+        self,
+        name: str,
+        base: str,
+        does: str,
+        attribute: str,
+        state: StateType,
+        parameters: Callable[[str], list[str]],
+        result: str,
+    ) -> None:
+        """Define a base with a method for each event that a state lists; its parameters go by that of the event."""
         body = [
-            f"class {name}({fold}, {abc}):",
-            *docstring(_joined(f"Folds the state {state.name}.", self._comment(state.full_name)), "    "),
+            f"class {name}({self.module.use(MODEL, base)}, {self.module.use('abc', 'ABC')}):",
+            *docstring(_joined(f"{does} {state.name}.", self._comment(state.full_name)), "    "),
             "",
             "    ceqs_contract = CONTRACT",
-            f'    ceqs_state = "{state.name}"',
+            f'    {attribute} = "{state.name}"',
         ]
         for event in state.folds:
-            parameters = [
-                "self",
-                f"{parameter(state.name)}: {message}",
-                f"event: {self.module.message(event.message)}",
-            ]
+            own = ["self", *parameters(f"event: {self.module.message(event.message)}")]
             body += ["", f"    @{self.module.use('abc', 'abstractmethod')}"]
-            body += wrapped(f"def {event.handler}", "(", parameters, ") -> None:", "    ")
+            body += wrapped(f"def {event.handler}", "(", own, f") -> {result}:", "    ")
             body += self._event_doc(event)
         self.module.define(name, *body)
-        return name
 
     def _asker(self) -> str:
         """Define what asks the context's queries; without any it has nothing to add."""
@@ -250,27 +258,11 @@ class _Bases:
         self.module.define(self._named(suffix), *body)
 
     def _process(self, state: StateType) -> None:
-        name, message = process_class(state.name), self.module.message(state.message)
-        manager, abc = self.module.use(MODEL, "ProcessManager"), self.module.use("abc", "ABC")
-        body = [
-            f"class {name}({manager}, {abc}):",
-            *docstring(_joined(f"Manages the process {state.name}.", self._comment(state.full_name)), "    "),
-            "",
-            "    ceqs_contract = CONTRACT",
-            f'    ceqs_process = "{state.name}"',
-        ]
+        name, of = process_class(state.name), f"{parameter(state.name)}: {self.module.message(state.message)}"
+        ctx = f"ctx: {self.module.use(MODEL, 'Reaction')}"
         result = f"{self.module.use('collections.abc', 'Iterable')}[{self._named('Command')}]"
-        for event in state.folds:
-            parameters = [
-                "self",
-                f"event: {self.module.message(event.message)}",
-                f"{parameter(state.name)}: {message}",
-                f"ctx: {self.module.use(MODEL, 'Reaction')}",
-            ]
-            body += ["", f"    @{self.module.use('abc', 'abstractmethod')}"]
-            body += wrapped(f"def {event.handler}", "(", parameters, f") -> {result}:", "    ")
-            body += self._event_doc(event)
-        self.module.define(name, *body)
+        does = "Manages the process"
+        self._of_state(name, "ProcessManager", does, "ceqs_process", state, lambda event: [event, of, ctx], result)
 
     def _upcasters(self, suffix: str, events: Sequence[EventType]) -> None:
         """Define the base that says what earlier forms of events are today; none where there are no such forms."""
