@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 
 from golden.lending.v1.in_pb2 import (
     BookAvailable,
@@ -61,6 +61,7 @@ from golden.lending.v1.lending_ceqs import (
 from golden.lending.v1.lending_client import LendingClient
 from golden.processes.v1.in_pb2 import GiveBackRequest, PartArrived, Repair, ThingTakenIn
 from golden.processes.v1.processes_ceqs import ProcessesCommand, RepairProcess
+from google.protobuf.message import Message
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -143,10 +144,22 @@ class Telling(LendingPublisher):
     def on_book_returned(self, event: BookReturned, ctx: Reaction) -> Iterator[LendingPublicEvent]:
         yield BookAvailable(book_id=event.book_id)
 
+    async def on_book_lent(self, event: BookLent, ctx: Reaction[LendingAsker]) -> AsyncIterator[LendingPublicEvent]:
+        asked = await ctx.ask.get_loan(GetLoanRequest(book_id=event.book_id))
+        other = await ctx.service(LendingClient).get_loan(GetLoanRequest(book_id=event.book_id))
+        if asked.found and asked.message.loan.member_id == other.message.loan.member_id:
+            yield BookAvailable(book_id=event.book_id)
+
 
 class Reminding(LendingPrivateSubscriber):
     def on_book_reserved(self, event: BookReserved, ctx: Reaction) -> Iterator[LendingCommand]:
         yield ReturnBookRequest(book_id=event.book_id)
+
+    async def on_book_returned(self, event: BookReturned, ctx: Reaction) -> None:
+        assert ctx.event_id
+
+    async def on_book_lent(self, event: BookLent, ctx: Reaction[LendingAsker]) -> list[LendingCommand]:
+        return [ReturnBookRequest(book_id=event.book_id)]
 
 
 class Repairing(RepairProcess):
@@ -167,6 +180,13 @@ class Hearing(LendingSubscriber):
 
     def on_book_available(self, event: BookAvailable, ctx: Reaction) -> Iterator[ReserveBookRequest]:
         yield ReserveBookRequest(book_id=event.book_id)
+
+
+class Asking(LendingSubscriber):
+    """The same, with the queries of its own context."""
+
+    async def on_book_available(self, event: BookAvailable, ctx: Reaction[LendingAsker]) -> AsyncIterator[Message]:
+        yield ReserveBookRequest(member_id=(await ctx.ask.get_loan(GetLoanRequest())).message.loan.member_id)
 
 
 class Earlier(LendingUpcasters):
@@ -215,7 +235,7 @@ lending = LendingContext(
     gatekeepers=[Guarding()],
     projections=[Borrowed(), Readers()],
     publishers=[Telling()],
-    subscribers=[Reminding(), Hearing()],
+    subscribers=[Reminding(), Hearing(), Asking()],
     upcasters=[Earlier(), EarlierNews()],
     queries=[Answers(), Reports()],
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 from golden.lending.v1.in_pb2 import (
     BookAvailable,
     BookLent,
     BookRegistered,
+    BookReserved,
     BookReturned,
     BookTaken,
     DescribeLoanRequest,
@@ -133,6 +134,17 @@ class WrongPublisher(LendingPublisher):
         yield BookLent(book_id=event.book_id)  # wrong: private
 
     def on_book_lent(self, event: BookLent, ctx: Reaction) -> Iterator[BookReturned]: ...  # wrong: private
+
+    async def on_book_reserved(self, event: BookReserved, ctx: Reaction[LendingAsker]) -> None:
+        await ctx.ask.lend_book(event)  # wrong: it sends no commands
+        await ctx.ask.get_loan(event)  # wrong: no request
+
+
+class WrongWaiting(LendingPrivateSubscriber):
+    async def on_book_lent(self, event: BookLent, ctx: Reaction) -> BookLent: ...  # wrong: no commands
+
+    async def on_book_returned(self, event: BookReturned, ctx: Reaction) -> AsyncIterator[BookLent]:  # wrong: event
+        yield BookLent()
 
 
 class WrongSubscriber(LendingPrivateSubscriber):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from urllib.error import HTTPError
 
 import grpc
 import grpc.aio
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ceqs.errors import CeqsError, Misconfigured, Overloaded, Unavailable, Unreadable
+from ceqs.errors import CeqsError, Expired, Misconfigured, Overloaded, Unavailable, Unreadable
 
 
 class Blame(enum.Enum):
@@ -59,9 +60,11 @@ def _passes(error: BaseException) -> bool:
             passes = error.code == "8s2b"  # SQLAlchemy's code for a connection that was lost in the transaction
         case DBAPIError():
             passes = error.connection_invalidated
+        case HTTPError():
+            passes = error.code >= 500 or error.code in _HTTP
         case OSError():
             passes = not isinstance(error, _FILES)
-        case Unavailable() | Overloaded() | PoolTimeout() | MemoryError():
+        case Unavailable() | Overloaded() | Expired() | PoolTimeout() | MemoryError():
             passes = True
         case _:
             sqlstate, sqlite = getattr(error, "sqlstate", None), getattr(error, "sqlite_errorcode", None)
@@ -82,6 +85,8 @@ _CODES = frozenset(
         grpc.StatusCode.PERMISSION_DENIED,
     }
 )
+_HTTP = frozenset({408, 425, 429})
+"""What a service on the web may say where trying again later makes sense, besides that it has failed itself."""
 _FILES = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """What opening a file that an event names may raise: the rest of OSError is the network's, or the machine's."""
 _POSTGRESQL = ("08", "25006", "28", "3D", "40", "53", "55006", "55P03", "57", "58", "F0", "XX")

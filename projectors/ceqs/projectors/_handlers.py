@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import hashlib
 import uuid
@@ -14,7 +15,7 @@ from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ceqs.contract import tags_of
-from ceqs.errors import CeqsError, Misconfigured
+from ceqs.errors import CeqsError, Misconfigured, Unavailable
 from ceqs.model import (
     Cancelled,
     Context,
@@ -24,12 +25,13 @@ from ceqs.model import (
     Projection,
     Publisher,
     Reacted,
-    Reaction,
     Recorded,
     Scheduled,
     Subscriber,
+    looks_around,
     react,
 )
+from ceqs.projectors._around import Around
 from ceqs.projectors._outbox import Outgoing, enqueue
 from ceqs.projectors._process_states import load_state, save_state
 from ceqs.projectors._timers import Timer, set_timers
@@ -43,6 +45,8 @@ MUCH_LATER = dt.timedelta(seconds=1)
 MAX_ID_BYTES = 200
 MAX_KEY_BYTES = 80
 """How much of an id a timer's key may take before its hash stands for it."""
+LONGEST = 30.0
+"""Seconds that a method which looks around may take for one event."""
 APPEND_PUBLIC = "/ceqs.v1.AdminService/AppendPublic"
 PUBLIC_IDS = uuid.UUID("8f1c6f3e-6c1d-5e0a-9a52-0d8b1a3d2f47")
 """The namespace of public events' ids."""
@@ -62,6 +66,8 @@ class Handler(ABC):
     """The tables of its own."""
     partition_by: str = ""
     """The tag key whose value no two workers share; empty where there is one worker."""
+    looks_around = False
+    """Whether it is to see events by `look_around` before it applies them."""
 
     def __init__(self, handler: NamedHandler, decoder: EventDecoder) -> None:
         self.name = handler.ceqs_name()
@@ -74,6 +80,12 @@ class Handler(ABC):
         """Say whether the handler has a method for the event, as today's type."""
         kind = self.contract.recorded.get(event.type)
         return kind is not None and kind.full_name in self._methods
+
+    async def look_around(self, event: RecordedEvent) -> None:  # noqa: B027  # most have no need to
+        """Do what takes others, outside of any transaction, once until `forget`. Raises what the user's method does."""
+
+    def forget(self, event: RecordedEvent) -> None:  # noqa: B027
+        """Forget what came of looking around: it has been committed."""
 
     @abstractmethod
     async def apply(self, session: AsyncSession, event: RecordedEvent) -> None:
@@ -123,15 +135,35 @@ class ReactionHandler(Handler):
 
     kind = "subscriber"
 
-    def __init__(self, handler: Publisher | Subscriber, context: Context) -> None:
+    def __init__(self, handler: Publisher | Subscriber, context: Context, around: Around) -> None:
         super().__init__(handler, context.decoder_of(handler.ceqs_contract))
+        self._around = around
         if isinstance(handler, Publisher):
             self.kind = "publisher"
         self._context = context
+        self._looking = {name for name, method in self._methods.items() if looks_around(method)}
+        self.looks_around = bool(self._looking)
+        self._seen: dict[str, Reacted] = {}
+
+    async def look_around(self, event: RecordedEvent) -> None:
+        """Run the method of an event beforehand, where it waits for others."""
+        kind = self.contract.recorded.get(event.type)
+        if kind is None or kind.full_name not in self._looking or event.id in self._seen:
+            return
+        message = self._decode(event)
+        try:
+            async with asyncio.timeout(LONGEST):
+                self._seen[event.id] = await self._run(event, message)
+        except TimeoutError as error:
+            raise Unavailable(f"{self.name} waited for others for too long (at most {LONGEST:g} s)") from error
+
+    def forget(self, event: RecordedEvent) -> None:
+        """Forget what came of an event."""
+        self._seen.pop(event.id, None)
 
     async def apply(self, session: AsyncSession, event: RecordedEvent) -> None:
         """Put the calls that the event leads to into the outbox."""
-        reacted = await self._react(session, event, self._decode(event))
+        reacted = self._seen.get(event.id) or await self._react(session, event, self._decode(event))
         if self.kind == "publisher":
             if reacted.timers:
                 raise Misconfigured(f"{self.name} is a publisher and sets no timers; a subscriber may")
@@ -143,7 +175,10 @@ class ReactionHandler(Handler):
             await enqueue(session, calls)
 
     async def _react(self, session: AsyncSession, event: RecordedEvent, message: Message) -> Reacted:
-        return await react(self._methods[message.DESCRIPTOR.full_name], message, ctx=_reaction(event))
+        return await self._run(event, message)
+
+    async def _run(self, event: RecordedEvent, message: Message) -> Reacted:
+        return await react(self._methods[message.DESCRIPTOR.full_name], message, ctx=self._around.reaction(event))
 
     def _append(self, event: RecordedEvent, messages: Iterable[Message]) -> Sequence[Outgoing]:
         append_id = self._id(event, 0)
@@ -228,8 +263,8 @@ class ProcessHandler(ReactionHandler):
 
     kind = "process"
 
-    def __init__(self, manager: ProcessManager, context: Context) -> None:
-        super().__init__(manager, context)
+    def __init__(self, manager: ProcessManager, context: Context, around: Around) -> None:
+        super().__init__(manager, context, around)
         self._tags = manager.ceqs_tags
         self._state = manager.ceqs_state()
 
@@ -239,7 +274,7 @@ class ProcessHandler(ReactionHandler):
 
     async def _react(self, session: AsyncSession, event: RecordedEvent, message: Message) -> Reacted:
         """React for each state that the event is about, in the order of its tags."""
-        method, ctx = self._methods[message.DESCRIPTOR.full_name], _reaction(event)
+        method, ctx = self._methods[message.DESCRIPTOR.full_name], self._around.reaction(event)
         messages: list[Message] = []
         for tag in self._tags(message):
             key = tag.partition(":")[2]
@@ -253,13 +288,3 @@ def _in_id(key: str) -> str:
     """Give a timer's key as a part of an id: legible where it is short."""
     quoted = quote(key, safe="")
     return quoted if len(quoted) <= MAX_KEY_BYTES else hashlib.sha256(key.encode()).hexdigest()
-
-
-def _reaction(event: RecordedEvent) -> Reaction:
-    return Reaction(
-        event_id=event.id,
-        position=event.position,
-        recorded_at=event.recorded_at,
-        correlation_id=event.correlation_id,
-        actor=event.actor,
-    )

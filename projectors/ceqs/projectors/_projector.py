@@ -11,6 +11,7 @@ import grpc.aio
 from ceqs.contract import BUCKETS
 from ceqs.errors import Misconfigured
 from ceqs.model import Context
+from ceqs.projectors._around import Around
 from ceqs.projectors._calls import LogLink, open_channel
 from ceqs.projectors._clock import Clock, SystemClock
 from ceqs.projectors._crew import Crew
@@ -37,6 +38,8 @@ class ProjectorSettings:
     """`host:port` of each context's server: the own one's, and those of the contexts whose events are heard."""
     event_addresses: Mapping[str, str] = field(default_factory=dict[str, str])
     """Where the events of contexts are served, if not there."""
+    query_addresses: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Where the queries of contexts are served, if not there: handlers may ask them."""
     models_url: str
     """See `place_of`."""
     model_urls: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -60,7 +63,8 @@ class Projector:
         """Check the settings. Raises Misconfigured for a missing address, or two handlers that would share a place."""
         self._context = context
         self._settings = settings
-        self._handlers = handlers_of(context)
+        self._around = Around(context, {**settings.addresses, **settings.query_addresses})
+        self._handlers = handlers_of(context, self._around)
         self._running: list[Worker | Keeper] = []
         needed = {context.name} | {handler.contract.context for handler in self._handlers}
         if absent := sorted(needed - set(settings.addresses)):
@@ -122,6 +126,7 @@ class Projector:
                     group.create_task(running.run(), name=f"handler {running.name}")
                 await asyncio.Event().wait()
         finally:
+            await self._around.close()
             for one in tails.values():
                 await one.close()
             if nats:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.exc import DBAPIError
 
 from ceqs.model import Context, ProcessManager, Projection, Publisher, Subscriber
+from ceqs.projectors._around import Around
 from ceqs.projectors._handlers import Handler, ProcessHandler, ProjectionHandler, ReactionHandler
 from ceqs.projectors._outbox import tally
 from ceqs.projectors._place import Place, reading
@@ -60,17 +61,18 @@ class HandlerStatus:
         return None if self.head is None else max(0, self.head - self.position)
 
 
-def handlers_of(context: Context) -> list[Handler]:
-    """Give every handler of a context that follows a log."""
+def handlers_of(context: Context, around: Around | None = None) -> list[Handler]:
+    """Give every handler of a context that follows a log; `around`: whom those may ask that are to run."""
+    around = around or Around(context, {})
     projections: list[Handler] = [_of(context, one) for one in context.projections.values()]
     reactions = (*context.publishers.values(), *context.subscribers.values())
-    return projections + [_reacting(handler, context) for handler in reactions]
+    return projections + [_reacting(handler, context, around) for handler in reactions]
 
 
-def _reacting(handler: Publisher | Subscriber, context: Context) -> Handler:
-    return (
-        ProcessHandler(handler, context) if isinstance(handler, ProcessManager) else ReactionHandler(handler, context)
-    )
+def _reacting(handler: Publisher | Subscriber, context: Context, around: Around) -> Handler:
+    if isinstance(handler, ProcessManager):
+        return ProcessHandler(handler, context, around)
+    return ReactionHandler(handler, context, around)
 
 
 def versions_of(context: Context, handler: Handler) -> list[Handler]:

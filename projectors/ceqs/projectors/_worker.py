@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import NoReturn
 
@@ -17,6 +17,7 @@ from ceqs.projectors._blame import Blame, Full, blame
 from ceqs.projectors._fill import BATCH
 from ceqs.projectors._handlers import Endless, Handler
 from ceqs.projectors._lease import Superseded
+from ceqs.projectors._looking import SIDE_BY_SIDE, look_around
 from ceqs.projectors._outlet import Heard, Outlet
 from ceqs.projectors._parking import Lot, Parked, trace_of
 from ceqs.projectors._place import Place
@@ -141,13 +142,14 @@ class Worker:
                 group.create_task(self._outlet.run())
             wake = self._outlet.wake if self._outlet else lambda: None
             group.create_task(self._attend(self._lot, wake))
+            most = SIDE_BY_SIDE if self.handler.looks_around else BATCH
             if not store.at.log_id and await self._tail.identify():
                 await store.adopt(self._tail.log_id)
             async with aclosing(self._tail.follow(store.at.position, store.at.log_id)) as batches:
                 async for batch in batches:
-                    for first in range(0, len(batch), BATCH):
+                    for first in range(0, len(batch), most):
                         began = time.monotonic()
-                        await self._apply(store, self._lot, batch[first : first + BATCH])
+                        await self._apply(store, self._lot, batch[first : first + most])
                         wake()
                         if self.unhurried:
                             await asyncio.sleep(time.monotonic() - began)
@@ -191,6 +193,8 @@ class Worker:
             lacked = [index for index in lacked if store.lacks(events[index].bucket, number(events[index]))]
         heard = [index for index in lacked if self._hears(index, events[index])]
         skipped = len(lacked) - len(heard)
+        if self.handler.looks_around:
+            await self._look_around(lot, {index: events[index] for index in heard})
         index, waiting = 0, list[Parked]()
         began = False
         try:
@@ -211,6 +215,13 @@ class Worker:
                 raise
             raise EventFailed(index, error) from error
         lot.note(waiting)
+        for index in heard:
+            self.handler.forget(events[index])
+
+    async def _look_around(self, lot: Lot, events: Mapping[int, RecordedEvent]) -> None:
+        if failed := await look_around(self.handler, lot, list(events.values())):
+            index, error = failed
+            raise EventFailed(list(events)[index], error) from error
 
     async def _park(self, store: Store, lot: Lot, event: RecordedEvent, error: Exception, tries: int) -> bool:
         """Park an event that has failed, or wait before it is tried again. Say whether it is parked."""
@@ -251,8 +262,10 @@ class Worker:
                 self._log.info(request.verb, position=request.position, actor=request.actor, why=request.why)
             while parked := await lot.next_due():
                 try:
+                    await self.handler.look_around(parked.event)
                     async with lot.leaving(parked) as session:
                         await self.handler.apply(session, parked.event)
+                    self.handler.forget(parked.event)
                 except Superseded:
                     raise
                 except Exception as error:  # noqa: BLE001  # whatever it is, it is kept with the event, or passes

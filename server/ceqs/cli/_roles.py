@@ -14,6 +14,7 @@ import structlog
 from ceqs.cli._contexts import RoleName, addresses_of, choose, handlers_of, load_contexts
 from ceqs.cli._settings import Settings
 from ceqs.cli._signals import together
+from ceqs.client import Services
 from ceqs.errors import LogReplaced, LogUnavailable, Misconfigured
 from ceqs.log import LogReader, open_log, open_reader
 from ceqs.model import Context
@@ -28,7 +29,7 @@ from ceqs.projectors import (
     place_of,
     places_of,
 )
-from ceqs.queries import Around, Hearing, Services
+from ceqs.queries import Around, Hearing
 from ceqs.relay import Relay, StreamLimits
 from ceqs.server import EVERY_ROLE, Role, Served, Server, ServerSettings
 
@@ -157,12 +158,14 @@ async def project(settings: Settings, names: Iterable[str], announce: Announce) 
         raise Misconfigured("projectors read private events: set CEQS_KEY to the key of the servers")
     addresses = addresses_of(settings, list(contexts))
     event_addresses = addresses_of(settings, list(contexts), "events")
+    query_addresses = addresses_of(settings, list(contexts), "queries")
 
     async def one(name: str, context: Context) -> None:
         handlers = handlers_of(context)
         projector_settings = ProjectorSettings(
             addresses=addresses,
             event_addresses=event_addresses,
+            query_addresses=query_addresses,
             key=settings.key,
             nats_url=settings.nats_url,
             models_url=settings.models_url,

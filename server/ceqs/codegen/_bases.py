@@ -248,10 +248,12 @@ class _Bases:
 
     def _reaction(self, suffix: str, head: str, doc: str, events: Sequence[EventType], item: str) -> None:
         body = [head, *docstring(doc, "    "), "", "    ceqs_contract = CONTRACT"]
-        result = f"{self.module.use('collections.abc', 'Iterable')}[{item}]"
+        result = f"{self.module.use(MODEL, 'Reactions')}[{item}]"
+        # Whoever hears public events is of another context, and asks the queries of that one.
+        asker = self.module.use("typing", "Any") if events is self.public else self.asker
         for event in events:
-            message, reaction = self.module.message(event.message), self.module.use(MODEL, "Reaction")
-            parameters = ["self", f"event: {message}", f"ctx: {reaction}"]
+            message = self.module.message(event.message)
+            parameters = ["self", f"event: {message}", f"ctx: {self.module.use(MODEL, 'Reaction')}[{asker}]"]
             body += ["", f"    @{self.module.use(MODEL, 'unheard')}"]
             body += wrapped(f"def {event.handler}", "(", parameters, f") -> {result}:", "    ")
             body += [*self._event_doc(event), f"{BODY}return ()"]

@@ -26,7 +26,7 @@ from ceqs.model._handlers import (
     unheard,
 )
 from ceqs.model._query import ALL, Query, QueryItem, item_matches, matches
-from ceqs.model._reactions import Cancelled, Reacted, Reaction, Scheduled, react
+from ceqs.model._reactions import Cancelled, Reacted, Reaction, Reactions, Scheduled, looks_around, react
 
 __all__ = [
     "ALL",
@@ -56,6 +56,7 @@ __all__ = [
     "QueryItem",
     "Reacted",
     "Reaction",
+    "Reactions",
     "Recorded",
     "Rejected",
     "Scheduled",
@@ -67,6 +68,7 @@ __all__ = [
     "gate_of",
     "initial",
     "item_matches",
+    "looks_around",
     "matches",
     "react",
     "unheard",

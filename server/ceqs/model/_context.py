@@ -31,6 +31,7 @@ from ceqs.model._handlers import (
     hint,
     is_unheard,
 )
+from ceqs.model._reactions import looks_around
 
 H = TypeVar("H", CommandHandler, Gatekeeper, QueryHandler)
 
@@ -70,8 +71,7 @@ class Context:
             methods = handler.ceqs_heard()
             if not methods and not isinstance(handler, Fold):
                 raise Misconfigured(f"{type(handler).__name__} hears no event; override one of its on_ methods")
-            for method in methods.values():
-                _is_async(handler, method, isinstance(handler, Projection))
+            _waits_where_it_may(handler, methods.values())
         for projection in projections:
             _partitioned(projection)
         _managed(contract, subscribers)
@@ -268,8 +268,15 @@ def _partitioned(projection: Projection) -> None:
             )
 
 
+def _waits_where_it_may(handler: EventHandler, methods: Iterable[Callable[..., Any]]) -> None:
+    """Refuse what waits and is pure, or is pure and has to wait. Publishers and subscribers are free to choose."""
+    if isinstance(handler, (Fold, Projection, ProcessManager)):
+        for method in methods:
+            _is_async(handler, method, isinstance(handler, Projection))
+
+
 def _is_async(handler: object, method: Callable[..., Any], expected: bool) -> None:
-    if inspect.iscoroutinefunction(method) != expected:
+    if inspect.iscoroutinefunction(method) != expected or (not expected and looks_around(method)):
         rule = "must be `async def`" if expected else "must not be `async def`: it is pure"
         raise Misconfigured(f"{type(handler).__name__}.{method.__name__} {rule}")
 

@@ -205,11 +205,15 @@ class Projection(PrivateHearing):
 
 
 class Publisher(PrivateHearing):
-    """Derives public events: `(event, ctx) -> public events` per private event."""
+    """Derives public events: `(event, ctx) -> public events` per private event; `async def` where it asks queries."""
 
 
 class Subscriber(NamedHandler):
-    """Reacts to events: `(event, ctx) -> command requests of its own context` per event."""
+    """Reacts to events: `(event, ctx) -> command requests of its own context` per event.
+
+    `async def` where it asks queries, or does something in systems that are not ours: at least once, with
+    `ctx.event_id` as the idempotency key. It may raise Unavailable to be tried again for as long as that takes.
+    """
 
 
 class ProcessManager(PrivateHearing, Subscriber):
@@ -217,7 +221,8 @@ class ProcessManager(PrivateHearing, Subscriber):
 
     The state is kept under the value of its boundary's key, and committed together with the commands and the
     checkpoint. A method gets a copy, changes it, and yields what is to be done; if it raises, nothing of that has
-    happened. A state that is again as it was before its first event (`state.Clear()`) takes no room.
+    happened. A state that is again as it was before its first event (`state.Clear()`) takes no room. It waits for
+    nobody: its state is in a transaction.
     """
 
     ceqs_process: ClassVar[str]

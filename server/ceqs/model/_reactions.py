@@ -1,16 +1,33 @@
-"""Reacting to events: what comes of one, as values. Pure: whoever asks for it stores and sends."""
+"""Reacting to events: what comes of one, as values. Whoever asks for it stores and sends.
+
+A method of a publisher or subscriber is `def` where the event says all that it needs: it is pure then. An `async def`
+may look around before: it asks queries, of its own context (`ctx.ask`) and of others (`ctx.service`), and does what is
+to be done in systems that are not ours. That happens at least once, under `ctx.event_id`; all that it yields, once.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterable, Callable, Iterable
+import inspect
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, cast
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from typing_extensions import TypeVar as DefaultedTypeVar
 
 from ceqs.errors import Misconfigured
+from ceqs.model._asking import Asker
+
+if TYPE_CHECKING:
+    from ceqs.client import ContextClient
+
+T = TypeVar("T")
+C = TypeVar("C", bound="ContextClient")
+A_co = DefaultedTypeVar("A_co", bound=Asker, covariant=True, default=Asker)
+Reactions: TypeAlias = Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T] | None]
+"""What a method gives: it yields or returns messages; one that is `async def` may also return nothing."""
 
 MAX_KEY = 200
 """Characters of a timer's key, at most."""
@@ -34,20 +51,33 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reaction:
+class Reaction(Generic[A_co]):
     """What a publisher, subscriber or process manager may know besides the event, and how it sets timers."""
 
     event_id: str
-    """Also the idempotency key for effects on external systems."""
+    """Also the idempotency key for effects on external systems: an event may be heard again after a crash."""
     position: int
     recorded_at: Timestamp
     """When the event was recorded: the time by which a reaction reckons."""
     correlation_id: str = ""
     actor: str = ""
+    ask: A_co = field(default_factory=lambda: cast("Any", Asker(_nobody_answers)), repr=False, compare=False)
+    """Asks queries of its own context, for the best view that there is; in methods that are `async def`."""
+    clients: Callable[[type[Any]], Any] = field(default_factory=lambda: _nobody_is, repr=False, compare=False)
+    """Gives what `service` gives."""
     timers: list[Scheduled | Cancelled] = field(
         default_factory=list[Scheduled | Cancelled], init=False, repr=False, compare=False
     )
     """What was scheduled and cancelled so far, in order."""
+
+    def service(self, client: type[C]) -> C:
+        """Give a client of another service, found by the address in the settings; in methods that are `async def`.
+
+        Its queries are for everyone. A command is better yielded, by a subscriber of the other service: then it is done
+        once.
+        """
+        found: C = self.clients(client)
+        return found
 
     def schedule(
         self,
@@ -98,12 +128,20 @@ class Reacted:
     timers: tuple[Scheduled | Cancelled, ...] = ()
 
 
-async def react(method: Callable[..., Any], *arguments: Message, ctx: Reaction) -> Reacted:
+def looks_around(method: Callable[..., Any]) -> bool:
+    """Say whether a method waits for others: it is `async def`."""
+    return inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
+
+
+async def react(method: Callable[..., Any], *arguments: Message, ctx: Reaction[Any]) -> Reacted:
     """Run a handler's method on an event, and collect what it yields and schedules.
 
     Waits only where the method itself does. Raises what it raises, and Misconfigured for what is no message.
     """
     outcome: object = method(*arguments, ctx)
+    if isinstance(outcome, Awaitable):
+        outcome = await cast("Awaitable[object]", outcome)
+        outcome = () if outcome is None else outcome
     messages: list[Message] = []
     if isinstance(outcome, AsyncIterable):
         async for message in cast("AsyncIterable[object]", outcome):
@@ -122,6 +160,14 @@ def _frozen(method: Callable[..., Any], message: object) -> Message:
     frozen = type(message)()
     frozen.CopyFrom(message)
     return frozen
+
+
+async def _nobody_answers(path: str, _: Message) -> NoReturn:
+    raise Misconfigured(f"nobody answers {path} here")
+
+
+def _nobody_is(client: type[Any]) -> NoReturn:
+    raise Misconfigured(f"nobody knows here where {client.ceqs_context} is")
 
 
 def _checked(key: str) -> str:

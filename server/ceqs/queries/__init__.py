@@ -5,7 +5,6 @@ from ceqs.queries._gathering import Gathering, Part
 from ceqs.queries._hops import Around, Hearing, Hops
 from ceqs.queries._models import Checkpoint, ModelReader, PastReader
 from ceqs.queries._pages import Page, read_page
-from ceqs.queries._services import Services
 from ceqs.queries._states import Known, States
 from ceqs.queries._stop import Stop
 
@@ -23,7 +22,6 @@ __all__ = [
     "Part",
     "PastReader",
     "QueryCall",
-    "Services",
     "States",
     "Stop",
     "patience",

@@ -10,6 +10,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from ceqs.client import Services
 from ceqs.contract import Moment, QueryRpc
 from ceqs.errors import Behind, Misconfigured, NotFound, Unimplemented
 from ceqs.log import Head, LogReader
@@ -21,7 +22,6 @@ from ceqs.queries._hops import Around, Hops
 from ceqs.queries._live import LiveQueries, Source
 from ceqs.queries._models import ModelReader, PastReader
 from ceqs.queries._moments import position_of, recorded_at
-from ceqs.queries._services import Services
 from ceqs.queries._states import States
 from ceqs.queries._stop import Stop
 from ceqs.v1.answers_pb2 import Age

@@ -20,9 +20,8 @@ from ceqs.model import Asker
 from ceqs.v1.answers_pb2 import Age, PartAge
 
 if TYPE_CHECKING:
-    from ceqs.client import ContextClient
+    from ceqs.client import ContextClient, Services
     from ceqs.queries._answers import QueryCall
-    from ceqs.queries._services import Services
 
 A = TypeVar("A", bound=Asker)
 R = TypeVar("R", bound=Message)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from ceqs.client import Services
 from ceqs.errors import Misconfigured
 from ceqs.log import Log, LogReader
 from ceqs.model import Context
-from ceqs.queries import Around, ModelReader, PastReader, Services
+from ceqs.queries import Around, ModelReader, PastReader
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from ceqs.contract import tags_of
 from ceqs.errors import Invalid, Rejected
 from ceqs.model import Boundary, Context, Decided, Decision, NamedHandler, decide
 from ceqs.server import Decoder
+from ceqs.testing._answering import Answering
 from ceqs.testing._reacting import Heard, compare, hear, lines_of
 
 if TYPE_CHECKING:
@@ -70,13 +71,20 @@ class Given:
         except (Rejected, Invalid) as refusal:
             return Outcome(self, rpc.response, refusal)
 
-    def hears(self, event: Message, *, by: type[NamedHandler] | None = None) -> Heard:
+    def hears(
+        self,
+        event: Message,
+        *,
+        by: type[NamedHandler] | None = None,
+        answers: Iterable[tuple[Message, Message]] = (),
+    ) -> Heard:
         """Let the context's publishers and subscribers react to an event, of its own or of another context.
 
-        `by` names the class of those who are meant, where several hear it. Process managers have heard all that was
-        given. Their errors are raised.
+        `by` names the class of those who are meant, where several hear it. `answers` are what the queries are answered
+        with that handlers ask, of their own context and of other services: pairs of a request and a response. Process
+        managers have heard all that was given. Their errors are raised.
         """
-        return hear(self.context, self.events, event, self.now, by)
+        return hear(self.context, self.events, event, self.now, by, Answering(self.context, tuple(answers)))
 
     def _state(self, boundary: Boundary) -> Message:
         folder = self.context.folders[boundary.state.name]

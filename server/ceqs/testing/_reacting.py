@@ -30,6 +30,7 @@ from ceqs.model import (
     initial,
     react,
 )
+from ceqs.testing._answering import Answering
 
 T = TypeVar("T")
 EVENT_ID = "00000000-0000-7000-8000-00000000e000"
@@ -105,11 +106,16 @@ class Heard:
 
 
 def hear(
-    context: Context, before: Iterable[Message], event: Message, now: Timestamp, by: type[NamedHandler] | None
+    context: Context,
+    before: Iterable[Message],
+    event: Message,
+    now: Timestamp,
+    by: type[NamedHandler] | None,
+    answering: Answering,
 ) -> Heard:
     """Let everyone in a context who hears the event react to it; only handlers of the class `by`, where it is given.
 
-    Process managers have heard what happened before.
+    Process managers have heard what happened before. The others may ask what is being answered.
 
     Raises Misconfigured where nobody hears it.
     """
@@ -133,7 +139,7 @@ def hear(
             reacted.append((handler, _manage(handler, kept, event, now)))
             states += [kept[tag] for tag in handler.ceqs_tags(event)]
         else:
-            reacted.append((handler, at_once(react(method, event, ctx=_ctx(now)))))
+            reacted.append((handler, at_once(react(method, event, ctx=_ctx(now, answering)))))
     return Heard(context, now, tuple(reacted), tuple(states))
 
 
@@ -148,10 +154,11 @@ def _manage(manager: ProcessManager, kept: dict[str, Message], event: Message, n
     return Reacted(tuple(messages), tuple(ctx.timers))
 
 
-def _ctx(now: Timestamp) -> Reaction:
+def _ctx(now: Timestamp, answering: Answering | None = None) -> Reaction[Any]:
     recorded_at = Timestamp()
     recorded_at.CopyFrom(now)
-    return Reaction(event_id=EVENT_ID, position=1, recorded_at=recorded_at)
+    asked: dict[str, Any] = {"ask": answering.asker, "clients": answering.client} if answering else {}
+    return Reaction(event_id=EVENT_ID, position=1, recorded_at=recorded_at, **asked)
 
 
 def at_once(reaction: Coroutine[Any, Any, T]) -> T:
@@ -162,7 +169,10 @@ def at_once(reaction: Coroutine[Any, Any, T]) -> T:
         result: T = done.value
         return result
     reaction.close()
-    raise AssertionError("the handler waits for something outside: test it in a running system")
+    raise AssertionError(
+        "the handler waits for something outside: give it a fake of that (in its constructor), or test it in a running "
+        "system"
+    )
 
 
 def compare(what: str, expected: Sequence[Message], found: Sequence[Message]) -> None:

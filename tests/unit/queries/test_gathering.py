@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from ceqs.client import Services
 from ceqs.contract import Moment, decode_token, encode_token
 from ceqs.errors import Behind, Misconfigured, Rejected, Unavailable, Unimplemented
 from ceqs.log import Log
 from ceqs.model import Asked
-from ceqs.queries import Answers, QueryCall, Services, States
+from ceqs.queries import Answers, QueryCall, States
 from ceqs.server import Served, Server, ServerSettings
 from ceqs.v1.answers_pb2 import Age
 

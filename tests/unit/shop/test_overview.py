@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ceqs.client import Services
 from ceqs.log import Log, open_log
 from ceqs.model import Context
 from ceqs.projectors import ModelReader, fill, place_of
-from ceqs.queries import Services
 from ceqs.server import Served, Server, ServerSettings
 from shop.inventory.context import inventory
 from shop.inventory.v1.commands_pb2 import MoveStockRequest, ReceiveStockRequest

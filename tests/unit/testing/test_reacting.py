@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from ceqs.client import ContextClient
 from ceqs.errors import Misconfigured
-from ceqs.model import Context, PrivateHearing, Publisher, Reaction, Subscriber
+from ceqs.model import Asker, Context, PrivateHearing, Publisher, Reaction, Subscriber
 from ceqs.testing import NOW, given
 
 DAY = dt.timedelta(days=1)
@@ -91,6 +92,45 @@ def test_an_event_that_nobody_hears_is_a_mistake_of_the_test(context: Context, l
 def test_who_waits_for_the_world_is_told_where_to_test_it(context: Context, library: Any) -> None:
     with pytest.raises(AssertionError, match="waits for something outside"):
         given(context).hears(library.LibraryClosed())
+
+
+def test_who_asks_is_answered_by_the_test(library: Any) -> None:
+    class OtherClient(ContextClient):
+        ceqs_context = "other"
+
+        async def list_shelf(self, request: Any) -> Any:
+            return await self._query("/library.v1.LendingQueriesService/ListShelf", request, library.ListShelfResponse)
+
+    class Asking(Asker):
+        async def count_loans(self, request: Any) -> Any:
+            path = "/library.v1.LendingQueriesService/CountLoans"
+            return await self._ask(path, request, library.CountLoansResponse)
+
+    class Offer(Publisher):
+        ceqs_contract = library.contract
+
+        async def on_book_acquired(self, event: Any, ctx: Reaction[Any]) -> AsyncIterator[Any]:
+            await ctx.service(OtherClient).list_shelf(library.ListShelfRequest())
+            asked = await ctx.ask.count_loans(library.CountLoansRequest(book_id=event.book_id))
+            if not asked.message.count:
+                yield library.BookOffered(book_id=event.book_id)
+
+    class LibraryContext(Context):
+        ceqs_contract = library.contract
+        ceqs_asker = Asking
+
+        def __init__(self) -> None:
+            self.publishers, self.subscribers = {"offer": Offer()}, {}
+
+    acquired = library.BookAcquired(book_id="1")
+    shelf = (library.ListShelfRequest(), library.ListShelfResponse())
+    for count, offered in ((0, [library.BookOffered(book_id="1")]), (1, [])):
+        loans = (library.CountLoansRequest(book_id="1"), library.CountLoansResponse(count=count))
+        given(LibraryContext()).hears(acquired, answers=[shelf, loans]).publishes(*offered)
+    with pytest.raises(
+        AssertionError, match=r'asks CountLoans with CountLoansRequest\(book_id: "1"\), and the test has'
+    ):
+        given(LibraryContext()).hears(acquired, answers=[shelf])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from ceqs.client._answers import Answer, Event
 from ceqs.client._client import ContextClient
 from ceqs.client._history import History, HistoryCommand, HistoryEvent, read_history
 from ceqs.client._outcomes import Outcome
+from ceqs.client._services import Services
 from ceqs.client._stream import Commands, CommandStream, Sent
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "HistoryEvent",
     "Outcome",
     "Sent",
+    "Services",
     "read_history",
 ]

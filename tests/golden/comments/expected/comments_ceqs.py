@@ -23,6 +23,7 @@ from ceqs.model import (
     Gatekeeper,
     PrivateHearing,
     Reaction,
+    Reactions,
     Subscriber,
     Upcasters,
     unheard,
@@ -159,27 +160,27 @@ class CommentsPrivateSubscriber(PrivateHearing, Subscriber):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_note_written(self, event: NoteWritten, ctx: Reaction) -> Iterable[CommentsCommand]:
+    def on_note_written(self, event: NoteWritten, ctx: Reaction[CommentsAsker]) -> Reactions[CommentsCommand]:
         """ ""\""""
         return ()
 
     @unheard
-    def on_note_erased(self, event: NoteErased, ctx: Reaction) -> Iterable[CommentsCommand]:
+    def on_note_erased(self, event: NoteErased, ctx: Reaction[CommentsAsker]) -> Reactions[CommentsCommand]:
         """A trailing comment."""
         return ()
 
     @unheard
-    def on_note_burnt(self, event: NoteBurnt, ctx: Reaction) -> Iterable[CommentsCommand]:
+    def on_note_burnt(self, event: NoteBurnt, ctx: Reaction[CommentsAsker]) -> Reactions[CommentsCommand]:
         """Ünïcödé, 事件, 🙂, a	tab, {braces}, %s and trailing blanks."""
         return ()
 
     @unheard
-    def on_note_found(self, event: NoteFound, ctx: Reaction) -> Iterable[CommentsCommand]:
+    def on_note_found(self, event: NoteFound, ctx: Reaction[CommentsAsker]) -> Reactions[CommentsCommand]:
         """Hear NoteFound."""
         return ()
 
     @unheard
-    def on_note_lost(self, event: NoteLost, ctx: Reaction) -> Iterable[CommentsCommand]:
+    def on_note_lost(self, event: NoteLost, ctx: Reaction[CommentsAsker]) -> Reactions[CommentsCommand]:
         """\\"""
         return ()
 

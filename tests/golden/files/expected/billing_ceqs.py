@@ -25,6 +25,7 @@ from ceqs.model import (
     Gatekeeper,
     PrivateHearing,
     Reaction,
+    Reactions,
     Subscriber,
     Upcasters,
     unheard,
@@ -119,7 +120,7 @@ class BillingPrivateSubscriber(PrivateHearing, Subscriber):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_paid(self, event: Paid, ctx: Reaction) -> Iterable[BillingCommand]:
+    def on_paid(self, event: Paid, ctx: Reaction[BillingAsker]) -> Reactions[BillingCommand]:
         """Money came in."""
         return ()
 

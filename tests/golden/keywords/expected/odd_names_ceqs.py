@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable as CeqsIterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf.message import Message as CeqsMessage
 
@@ -30,6 +30,7 @@ from ceqs.model import (
     Publisher,
     QueryHandler,
     Reaction as CeqsReaction,
+    Reactions,
     Recorded,
     Subscriber,
     Upcasters,
@@ -209,17 +210,17 @@ class OddNamesPublisher(Publisher):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_decision(self, event: Decision, ctx: CeqsReaction) -> CeqsIterable[OddNamesPublicEvent]:
+    def on_decision(self, event: Decision, ctx: CeqsReaction[OddNamesAsker]) -> Reactions[OddNamesPublicEvent]:
         """Hear Decision."""
         return ()
 
     @unheard
-    def on_reaction(self, event: Reaction, ctx: CeqsReaction) -> CeqsIterable[OddNamesPublicEvent]:
+    def on_reaction(self, event: Reaction, ctx: CeqsReaction[OddNamesAsker]) -> Reactions[OddNamesPublicEvent]:
         """Hear Reaction."""
         return ()
 
     @unheard
-    def on_iterable(self, event: Iterable, ctx: CeqsReaction) -> CeqsIterable[OddNamesPublicEvent]:
+    def on_iterable(self, event: Iterable, ctx: CeqsReaction[OddNamesAsker]) -> Reactions[OddNamesPublicEvent]:
         """Hear Iterable."""
         return ()
 
@@ -230,7 +231,7 @@ class OddNamesSubscriber(PublicHearing, Subscriber):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_message(self, event: Message, ctx: CeqsReaction) -> CeqsIterable[CeqsMessage]:
+    def on_message(self, event: Message, ctx: CeqsReaction[Any]) -> Reactions[CeqsMessage]:
         """Hear Message."""
         return ()
 
@@ -241,17 +242,17 @@ class OddNamesPrivateSubscriber(PrivateHearing, Subscriber):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_decision(self, event: Decision, ctx: CeqsReaction) -> CeqsIterable[OddNamesCommand]:
+    def on_decision(self, event: Decision, ctx: CeqsReaction[OddNamesAsker]) -> Reactions[OddNamesCommand]:
         """Hear Decision."""
         return ()
 
     @unheard
-    def on_reaction(self, event: Reaction, ctx: CeqsReaction) -> CeqsIterable[OddNamesCommand]:
+    def on_reaction(self, event: Reaction, ctx: CeqsReaction[OddNamesAsker]) -> Reactions[OddNamesCommand]:
         """Hear Reaction."""
         return ()
 
     @unheard
-    def on_iterable(self, event: Iterable, ctx: CeqsReaction) -> CeqsIterable[OddNamesCommand]:
+    def on_iterable(self, event: Iterable, ctx: CeqsReaction[OddNamesAsker]) -> Reactions[OddNamesCommand]:
         """Hear Iterable."""
         return ()
 

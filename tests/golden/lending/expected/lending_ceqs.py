@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf.message import Message
 
@@ -30,6 +30,7 @@ from ceqs.model import (
     Publisher,
     QueryHandler,
     Reaction,
+    Reactions,
     Recorded,
     Subscriber,
     Upcasters,
@@ -352,22 +353,22 @@ class LendingPublisher(Publisher):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_book_registered(self, event: BookRegistered, ctx: Reaction) -> Iterable[LendingPublicEvent]:
+    def on_book_registered(self, event: BookRegistered, ctx: Reaction[LendingAsker]) -> Reactions[LendingPublicEvent]:
         """A book got its number."""
         return ()
 
     @unheard
-    def on_book_lent(self, event: BookLent, ctx: Reaction) -> Iterable[LendingPublicEvent]:
+    def on_book_lent(self, event: BookLent, ctx: Reaction[LendingAsker]) -> Reactions[LendingPublicEvent]:
         """A member took a book."""
         return ()
 
     @unheard
-    def on_book_returned(self, event: BookReturned, ctx: Reaction) -> Iterable[LendingPublicEvent]:
+    def on_book_returned(self, event: BookReturned, ctx: Reaction[LendingAsker]) -> Reactions[LendingPublicEvent]:
         """A book came back."""
         return ()
 
     @unheard
-    def on_book_reserved(self, event: BookReserved, ctx: Reaction) -> Iterable[LendingPublicEvent]:
+    def on_book_reserved(self, event: BookReserved, ctx: Reaction[LendingAsker]) -> Reactions[LendingPublicEvent]:
         """A member waits for a book."""
         return ()
 
@@ -378,7 +379,7 @@ class LendingSubscriber(PublicHearing, Subscriber):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_book_available(self, event: BookAvailable, ctx: Reaction) -> Iterable[Message]:
+    def on_book_available(self, event: BookAvailable, ctx: Reaction[Any]) -> Reactions[Message]:
         """Somebody could have a book now."""
         return ()
 
@@ -389,22 +390,22 @@ class LendingPrivateSubscriber(PrivateHearing, Subscriber):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_book_registered(self, event: BookRegistered, ctx: Reaction) -> Iterable[LendingCommand]:
+    def on_book_registered(self, event: BookRegistered, ctx: Reaction[LendingAsker]) -> Reactions[LendingCommand]:
         """A book got its number."""
         return ()
 
     @unheard
-    def on_book_lent(self, event: BookLent, ctx: Reaction) -> Iterable[LendingCommand]:
+    def on_book_lent(self, event: BookLent, ctx: Reaction[LendingAsker]) -> Reactions[LendingCommand]:
         """A member took a book."""
         return ()
 
     @unheard
-    def on_book_returned(self, event: BookReturned, ctx: Reaction) -> Iterable[LendingCommand]:
+    def on_book_returned(self, event: BookReturned, ctx: Reaction[LendingAsker]) -> Reactions[LendingCommand]:
         """A book came back."""
         return ()
 
     @unheard
-    def on_book_reserved(self, event: BookReserved, ctx: Reaction) -> Iterable[LendingCommand]:
+    def on_book_reserved(self, event: BookReserved, ctx: Reaction[LendingAsker]) -> Reactions[LendingCommand]:
         """A member waits for a book."""
         return ()
 

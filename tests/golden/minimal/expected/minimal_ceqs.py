@@ -24,6 +24,7 @@ from ceqs.model import (
     Gatekeeper,
     PrivateHearing,
     Reaction,
+    Reactions,
     Subscriber,
     Upcasters,
     unheard,
@@ -102,7 +103,7 @@ class MinimalPrivateSubscriber(PrivateHearing, Subscriber):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_counted(self, event: Counted, ctx: Reaction) -> Iterable[MinimalCommand]:
+    def on_counted(self, event: Counted, ctx: Reaction[MinimalAsker]) -> Reactions[MinimalCommand]:
         """Hear Counted."""
         return ()
 

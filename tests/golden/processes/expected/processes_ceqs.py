@@ -24,6 +24,7 @@ from ceqs.model import (
     PrivateHearing,
     ProcessManager,
     Reaction,
+    Reactions,
     Subscriber,
     Upcasters,
     unheard,
@@ -115,12 +116,12 @@ class ProcessesPrivateSubscriber(PrivateHearing, Subscriber):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_thing_taken_in(self, event: ThingTakenIn, ctx: Reaction) -> Iterable[ProcessesCommand]:
+    def on_thing_taken_in(self, event: ThingTakenIn, ctx: Reaction[ProcessesAsker]) -> Reactions[ProcessesCommand]:
         """A thing has come in."""
         return ()
 
     @unheard
-    def on_part_arrived(self, event: PartArrived, ctx: Reaction) -> Iterable[ProcessesCommand]:
+    def on_part_arrived(self, event: PartArrived, ctx: Reaction[ProcessesAsker]) -> Reactions[ProcessesCommand]:
         """A part has come for some things."""
         return ()
 

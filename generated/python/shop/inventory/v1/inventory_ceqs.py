@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf.message import Message
 
@@ -36,6 +36,7 @@ from ceqs.model import (
     Publisher,
     QueryHandler,
     Reaction,
+    Reactions,
     Recorded,
     Subscriber,
     Upcasters,
@@ -406,63 +407,69 @@ class InventoryPublisher(Publisher):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_stock_received(self, event: StockReceived, ctx: Reaction) -> Iterable[InventoryPublicEvent]:
+    def on_stock_received(self, event: StockReceived, ctx: Reaction[InventoryAsker]) -> Reactions[InventoryPublicEvent]:
         """Stock came in. The first receipt makes the product known."""
         return ()
 
     @unheard
-    def on_stock_moved(self, event: StockMoved, ctx: Reaction) -> Iterable[InventoryPublicEvent]:
+    def on_stock_moved(self, event: StockMoved, ctx: Reaction[InventoryAsker]) -> Reactions[InventoryPublicEvent]:
         """An order took stock."""
         return ()
 
     @unheard
-    def on_stock_refused(self, event: StockRefused, ctx: Reaction) -> Iterable[InventoryPublicEvent]:
+    def on_stock_refused(self, event: StockRefused, ctx: Reaction[InventoryAsker]) -> Reactions[InventoryPublicEvent]:
         """There was not enough stock for an order."""
         return ()
 
     @unheard
-    def on_stock_returned(self, event: StockReturned, ctx: Reaction) -> Iterable[InventoryPublicEvent]:
+    def on_stock_returned(self, event: StockReturned, ctx: Reaction[InventoryAsker]) -> Reactions[InventoryPublicEvent]:
         """A withdrawn order gave its stock back."""
         return ()
 
     @unheard
-    def on_order_reservation_begun(self, event: OrderReservationBegun, ctx: Reaction) -> Iterable[InventoryPublicEvent]:
+    def on_order_reservation_begun(
+        self, event: OrderReservationBegun, ctx: Reaction[InventoryAsker]
+    ) -> Reactions[InventoryPublicEvent]:
         """The stock of an order is to be reserved."""
         return ()
 
     @unheard
     def on_order_reservation_completed(
-        self, event: OrderReservationCompleted, ctx: Reaction
-    ) -> Iterable[InventoryPublicEvent]:
+        self, event: OrderReservationCompleted, ctx: Reaction[InventoryAsker]
+    ) -> Reactions[InventoryPublicEvent]:
         """All that an order takes is reserved."""
         return ()
 
     @unheard
     def on_order_reservation_failed(
-        self, event: OrderReservationFailed, ctx: Reaction
-    ) -> Iterable[InventoryPublicEvent]:
+        self, event: OrderReservationFailed, ctx: Reaction[InventoryAsker]
+    ) -> Reactions[InventoryPublicEvent]:
         """An order cannot have all that it takes, and so gets nothing."""
         return ()
 
     @unheard
     def on_order_reservation_released(
-        self, event: OrderReservationReleased, ctx: Reaction
-    ) -> Iterable[InventoryPublicEvent]:
+        self, event: OrderReservationReleased, ctx: Reaction[InventoryAsker]
+    ) -> Reactions[InventoryPublicEvent]:
         """An order takes nothing any more."""
         return ()
 
     @unheard
-    def on_stock_adjusted(self, event: StockAdjusted, ctx: Reaction) -> Iterable[InventoryPublicEvent]:
+    def on_stock_adjusted(self, event: StockAdjusted, ctx: Reaction[InventoryAsker]) -> Reactions[InventoryPublicEvent]:
         """The books were brought into line with the shelf."""
         return ()
 
     @unheard
-    def on_product_depleted(self, event: ProductDepleted, ctx: Reaction) -> Iterable[InventoryPublicEvent]:
+    def on_product_depleted(
+        self, event: ProductDepleted, ctx: Reaction[InventoryAsker]
+    ) -> Reactions[InventoryPublicEvent]:
         """The last unit of a product left the warehouse."""
         return ()
 
     @unheard
-    def on_product_replenished(self, event: ProductReplenished, ctx: Reaction) -> Iterable[InventoryPublicEvent]:
+    def on_product_replenished(
+        self, event: ProductReplenished, ctx: Reaction[InventoryAsker]
+    ) -> Reactions[InventoryPublicEvent]:
         """A depleted product is in stock again."""
         return ()
 
@@ -473,22 +480,22 @@ class InventorySubscriber(PublicHearing, Subscriber):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_stock_depleted(self, event: StockDepleted, ctx: Reaction) -> Iterable[Message]:
+    def on_stock_depleted(self, event: StockDepleted, ctx: Reaction[Any]) -> Reactions[Message]:
         """The warehouse has no more of a product."""
         return ()
 
     @unheard
-    def on_stock_replenished(self, event: StockReplenished, ctx: Reaction) -> Iterable[Message]:
+    def on_stock_replenished(self, event: StockReplenished, ctx: Reaction[Any]) -> Reactions[Message]:
         """The warehouse has a depleted product again."""
         return ()
 
     @unheard
-    def on_order_reserved(self, event: OrderReserved, ctx: Reaction) -> Iterable[Message]:
+    def on_order_reserved(self, event: OrderReserved, ctx: Reaction[Any]) -> Reactions[Message]:
         """All that an order takes is reserved."""
         return ()
 
     @unheard
-    def on_order_unavailable(self, event: OrderUnavailable, ctx: Reaction) -> Iterable[Message]:
+    def on_order_unavailable(self, event: OrderUnavailable, ctx: Reaction[Any]) -> Reactions[Message]:
         """The warehouse has not all that an order takes, and has reserved nothing of it."""
         return ()
 
@@ -499,61 +506,67 @@ class InventoryPrivateSubscriber(PrivateHearing, Subscriber):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_stock_received(self, event: StockReceived, ctx: Reaction) -> Iterable[InventoryCommand]:
+    def on_stock_received(self, event: StockReceived, ctx: Reaction[InventoryAsker]) -> Reactions[InventoryCommand]:
         """Stock came in. The first receipt makes the product known."""
         return ()
 
     @unheard
-    def on_stock_moved(self, event: StockMoved, ctx: Reaction) -> Iterable[InventoryCommand]:
+    def on_stock_moved(self, event: StockMoved, ctx: Reaction[InventoryAsker]) -> Reactions[InventoryCommand]:
         """An order took stock."""
         return ()
 
     @unheard
-    def on_stock_refused(self, event: StockRefused, ctx: Reaction) -> Iterable[InventoryCommand]:
+    def on_stock_refused(self, event: StockRefused, ctx: Reaction[InventoryAsker]) -> Reactions[InventoryCommand]:
         """There was not enough stock for an order."""
         return ()
 
     @unheard
-    def on_stock_returned(self, event: StockReturned, ctx: Reaction) -> Iterable[InventoryCommand]:
+    def on_stock_returned(self, event: StockReturned, ctx: Reaction[InventoryAsker]) -> Reactions[InventoryCommand]:
         """A withdrawn order gave its stock back."""
         return ()
 
     @unheard
-    def on_order_reservation_begun(self, event: OrderReservationBegun, ctx: Reaction) -> Iterable[InventoryCommand]:
+    def on_order_reservation_begun(
+        self, event: OrderReservationBegun, ctx: Reaction[InventoryAsker]
+    ) -> Reactions[InventoryCommand]:
         """The stock of an order is to be reserved."""
         return ()
 
     @unheard
     def on_order_reservation_completed(
-        self, event: OrderReservationCompleted, ctx: Reaction
-    ) -> Iterable[InventoryCommand]:
+        self, event: OrderReservationCompleted, ctx: Reaction[InventoryAsker]
+    ) -> Reactions[InventoryCommand]:
         """All that an order takes is reserved."""
         return ()
 
     @unheard
-    def on_order_reservation_failed(self, event: OrderReservationFailed, ctx: Reaction) -> Iterable[InventoryCommand]:
+    def on_order_reservation_failed(
+        self, event: OrderReservationFailed, ctx: Reaction[InventoryAsker]
+    ) -> Reactions[InventoryCommand]:
         """An order cannot have all that it takes, and so gets nothing."""
         return ()
 
     @unheard
     def on_order_reservation_released(
-        self, event: OrderReservationReleased, ctx: Reaction
-    ) -> Iterable[InventoryCommand]:
+        self, event: OrderReservationReleased, ctx: Reaction[InventoryAsker]
+    ) -> Reactions[InventoryCommand]:
         """An order takes nothing any more."""
         return ()
 
     @unheard
-    def on_stock_adjusted(self, event: StockAdjusted, ctx: Reaction) -> Iterable[InventoryCommand]:
+    def on_stock_adjusted(self, event: StockAdjusted, ctx: Reaction[InventoryAsker]) -> Reactions[InventoryCommand]:
         """The books were brought into line with the shelf."""
         return ()
 
     @unheard
-    def on_product_depleted(self, event: ProductDepleted, ctx: Reaction) -> Iterable[InventoryCommand]:
+    def on_product_depleted(self, event: ProductDepleted, ctx: Reaction[InventoryAsker]) -> Reactions[InventoryCommand]:
         """The last unit of a product left the warehouse."""
         return ()
 
     @unheard
-    def on_product_replenished(self, event: ProductReplenished, ctx: Reaction) -> Iterable[InventoryCommand]:
+    def on_product_replenished(
+        self, event: ProductReplenished, ctx: Reaction[InventoryAsker]
+    ) -> Reactions[InventoryCommand]:
         """A depleted product is in stock again."""
         return ()
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf.message import Message
 
@@ -35,6 +35,7 @@ from ceqs.model import (
     Publisher,
     QueryHandler,
     Reaction,
+    Reactions,
     Recorded,
     Subscriber,
     Upcasters,
@@ -574,42 +575,48 @@ class OrdersPublisher(Publisher):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_order_placed(self, event: OrderPlaced, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
+    def on_order_placed(self, event: OrderPlaced, ctx: Reaction[OrdersAsker]) -> Reactions[OrdersPublicEvent]:
         """A customer placed an order."""
         return ()
 
     @unheard
-    def on_order_paid(self, event: OrderPaid, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
+    def on_order_paid(self, event: OrderPaid, ctx: Reaction[OrdersAsker]) -> Reactions[OrdersPublicEvent]:
         """A customer's order was paid."""
         return ()
 
     @unheard
-    def on_order_confirmed(self, event: OrderConfirmed, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
+    def on_order_confirmed(self, event: OrderConfirmed, ctx: Reaction[OrdersAsker]) -> Reactions[OrdersPublicEvent]:
         """The stock of an order is reserved: it will be delivered."""
         return ()
 
     @unheard
-    def on_order_cancelled(self, event: OrderCancelled, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
+    def on_order_cancelled(self, event: OrderCancelled, ctx: Reaction[OrdersAsker]) -> Reactions[OrdersPublicEvent]:
         """An order was cancelled. Says what it was, so that who hears it need not remember the order."""
         return ()
 
     @unheard
-    def on_credit_note_issued(self, event: CreditNoteIssued, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
+    def on_credit_note_issued(
+        self, event: CreditNoteIssued, ctx: Reaction[OrdersAsker]
+    ) -> Reactions[OrdersPublicEvent]:
         """A customer was given money back."""
         return ()
 
     @unheard
-    def on_product_marked_depleted(self, event: ProductMarkedDepleted, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
+    def on_product_marked_depleted(
+        self, event: ProductMarkedDepleted, ctx: Reaction[OrdersAsker]
+    ) -> Reactions[OrdersPublicEvent]:
         """The warehouse has no more of a product."""
         return ()
 
     @unheard
-    def on_product_marked_available(self, event: ProductMarkedAvailable, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
+    def on_product_marked_available(
+        self, event: ProductMarkedAvailable, ctx: Reaction[OrdersAsker]
+    ) -> Reactions[OrdersPublicEvent]:
         """The warehouse has a depleted product again."""
         return ()
 
     @unheard
-    def on_product_withdrawn(self, event: ProductWithdrawn, ctx: Reaction) -> Iterable[OrdersPublicEvent]:
+    def on_product_withdrawn(self, event: ProductWithdrawn, ctx: Reaction[OrdersAsker]) -> Reactions[OrdersPublicEvent]:
         """A product was taken out of the assortment."""
         return ()
 
@@ -620,12 +627,12 @@ class OrdersSubscriber(PublicHearing, Subscriber):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_order_accepted(self, event: OrderAccepted, ctx: Reaction) -> Iterable[Message]:
+    def on_order_accepted(self, event: OrderAccepted, ctx: Reaction[Any]) -> Reactions[Message]:
         """An order is to be delivered."""
         return ()
 
     @unheard
-    def on_order_withdrawn(self, event: OrderWithdrawn, ctx: Reaction) -> Iterable[Message]:
+    def on_order_withdrawn(self, event: OrderWithdrawn, ctx: Reaction[Any]) -> Reactions[Message]:
         """An accepted order is not to be delivered after all."""
         return ()
 
@@ -636,42 +643,46 @@ class OrdersPrivateSubscriber(PrivateHearing, Subscriber):
     ceqs_contract = CONTRACT
 
     @unheard
-    def on_order_placed(self, event: OrderPlaced, ctx: Reaction) -> Iterable[OrdersCommand]:
+    def on_order_placed(self, event: OrderPlaced, ctx: Reaction[OrdersAsker]) -> Reactions[OrdersCommand]:
         """A customer placed an order."""
         return ()
 
     @unheard
-    def on_order_paid(self, event: OrderPaid, ctx: Reaction) -> Iterable[OrdersCommand]:
+    def on_order_paid(self, event: OrderPaid, ctx: Reaction[OrdersAsker]) -> Reactions[OrdersCommand]:
         """A customer's order was paid."""
         return ()
 
     @unheard
-    def on_order_confirmed(self, event: OrderConfirmed, ctx: Reaction) -> Iterable[OrdersCommand]:
+    def on_order_confirmed(self, event: OrderConfirmed, ctx: Reaction[OrdersAsker]) -> Reactions[OrdersCommand]:
         """The stock of an order is reserved: it will be delivered."""
         return ()
 
     @unheard
-    def on_order_cancelled(self, event: OrderCancelled, ctx: Reaction) -> Iterable[OrdersCommand]:
+    def on_order_cancelled(self, event: OrderCancelled, ctx: Reaction[OrdersAsker]) -> Reactions[OrdersCommand]:
         """An order was cancelled. Says what it was, so that who hears it need not remember the order."""
         return ()
 
     @unheard
-    def on_credit_note_issued(self, event: CreditNoteIssued, ctx: Reaction) -> Iterable[OrdersCommand]:
+    def on_credit_note_issued(self, event: CreditNoteIssued, ctx: Reaction[OrdersAsker]) -> Reactions[OrdersCommand]:
         """A customer was given money back."""
         return ()
 
     @unheard
-    def on_product_marked_depleted(self, event: ProductMarkedDepleted, ctx: Reaction) -> Iterable[OrdersCommand]:
+    def on_product_marked_depleted(
+        self, event: ProductMarkedDepleted, ctx: Reaction[OrdersAsker]
+    ) -> Reactions[OrdersCommand]:
         """The warehouse has no more of a product."""
         return ()
 
     @unheard
-    def on_product_marked_available(self, event: ProductMarkedAvailable, ctx: Reaction) -> Iterable[OrdersCommand]:
+    def on_product_marked_available(
+        self, event: ProductMarkedAvailable, ctx: Reaction[OrdersAsker]
+    ) -> Reactions[OrdersCommand]:
         """The warehouse has a depleted product again."""
         return ()
 
     @unheard
-    def on_product_withdrawn(self, event: ProductWithdrawn, ctx: Reaction) -> Iterable[OrdersCommand]:
+    def on_product_withdrawn(self, event: ProductWithdrawn, ctx: Reaction[OrdersAsker]) -> Reactions[OrdersCommand]:
         """A product was taken out of the assortment."""
         return ()
 

@@ -1,16 +1,14 @@
-"""Clients of other services, for aggregators."""
+"""Clients of other services, for whoever asks several: aggregators, and handlers of events."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
+from ceqs.client._client import ContextClient
 from ceqs.errors import Unavailable
 
-if TYPE_CHECKING:
-    from ceqs.client import ContextClient
-
-C = TypeVar("C", bound="ContextClient")
+C = TypeVar("C", bound=ContextClient)
 
 
 class Services:
