@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator
@@ -41,6 +43,11 @@ END $$
 """Ends a connection between the last statement of a transaction and the answer to its COMMIT, if it finds one there."""
 
 
+_INSERTING = """
+SELECT client_port FROM pg_stat_activity WHERE state = 'idle in transaction' AND query ~* '^INSERT INTO' LIMIT 1
+"""
+
+
 class Nursery:
     """The process that bears servers; see nursery.py."""
 
@@ -67,9 +74,9 @@ class Nursery:
             await process.wait()
             await nursery._listening
 
-    async def bear(self, url: str, port: int) -> int:
+    async def bear(self, url: str, port: int, *, shared: bool) -> int:
         """Start a server; give its process id."""
-        return await self._ask(bear=url, port=port)
+        return await self._ask(bear=url, port=port, shared=shared)
 
     async def kill(self, pid: int) -> None:
         """End a server by SIGKILL, and wait until it is gone."""
@@ -101,12 +108,14 @@ class Place:
     """Where one server runs, again and again."""
 
     port: int
+    shared: bool = False
+    """Whether others listen there as well, as the processes of `ceqs serve --processes` do."""
     pid: int = 0
 
 
 @dataclass
 class Arena:
-    """The servers of one log: one on SQLite, two on PostgreSQL."""
+    """The servers of one log: one on SQLite; on PostgreSQL one, and two that share a port."""
 
     nursery: Nursery
     url: str
@@ -116,13 +125,13 @@ class Arena:
 
     @property
     def target(self) -> str:
-        """What a channel connects to: all servers, in turn."""
-        return "ipv4:" + ",".join(f"127.0.0.1:{place.port}" for place in self.places)
+        """What a channel connects to: every port, in turn."""
+        return "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in sorted({place.port for place in self.places}))
 
     async def start(self, place: Place) -> None:
         """Start a server where there is none; it may take a while until it serves."""
         if not place.pid:
-            place.pid = await self.nursery.bear(self.url, place.port)
+            place.pid = await self.nursery.bear(self.url, place.port, shared=place.shared)
 
     async def serves(self, place: Place) -> None:
         """Wait until a server serves."""
@@ -136,13 +145,37 @@ class Arena:
             pid, place.pid = place.pid, 0
             await self.nursery.kill(pid)
 
+    async def kill_in_a_batch(self) -> Place | None:
+        """Kill a server that has inserted what it has not committed; say where, if one was met like that."""
+        database = await self._connected()
+        for _ in range(50):
+            # Where all of them stand still, one that is in its transaction stays there.
+            self._signal(signal.SIGSTOP)
+            try:
+                if port := await database.fetchval(_INSERTING):
+                    (place,) = [place for place in self.places if place.pid and _has_connection(place.pid, port)]
+                    await self.kill(place)
+                    return place
+            finally:
+                self._signal(signal.SIGCONT)
+            await asyncio.sleep(0.003)
+        return None
+
+    def _signal(self, number: signal.Signals) -> None:
+        for place in self.places:
+            if place.pid:
+                os.kill(place.pid, number)
+
     async def cut(self) -> str:
         """End the database's work for a server; say in what state it was."""
+        return str(await (await self._connected()).fetchval("SELECT pg_temp.cut()"))
+
+    async def _connected(self) -> asyncpg.Connection:
         if self._database is None or self._database.is_closed():
             assert self.postgres
             self._database = await asyncpg.connect(self.postgres.url)
             await self._database.execute(CUT)
-        return str(await self._database.fetchval("SELECT pg_temp.cut()"))
+        return self._database
 
     async def crash(self) -> None:
         """Crash PostgreSQL, and start it again."""
@@ -163,11 +196,22 @@ async def opened(nursery: Nursery, store: str, directory: Path) -> AsyncGenerato
         yield Arena(nursery, f"sqlite:///{directory}/log.db", [Place(_free_port())])
         return
     async with PostgresServer() as postgres:
-        arena = Arena(nursery, postgres.url, [Place(_free_port()), Place(_free_port())], postgres)
+        shared = _free_port()
+        places = [Place(_free_port()), Place(shared, shared=True), Place(shared, shared=True)]
+        arena = Arena(nursery, postgres.url, places, postgres)
         yield arena
         for place in arena.places:
             await arena.kill(place)
         await arena.close()
+
+
+def _has_connection(pid: int, port: int) -> bool:
+    """Whether a process has a connection whose own port it is."""
+    sockets = (
+        line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()
+    )
+    found = {f"socket:[{socket[9]}]" for socket in sockets if socket[1].endswith(f":{port:04X}")}
+    return any(os.readlink(file) in found for file in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def _free_port() -> int:

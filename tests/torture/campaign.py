@@ -1,13 +1,14 @@
 """Kills servers with SIGKILL under load, again and again, and checks that their log keeps every promise.
 
-Clients send commands over gRPC: to hot counters and cold ones, twins, repetitions, under used ids, with little patience
-or none; they write down what they were told. Each cycle ends one server, or on PostgreSQL one of two, at a moment of
-the seed's choosing, also while it starts and inside of batches; on PostgreSQL connections are cut and the database
+Clients send commands over gRPC, one by one and in streams: to hot counters and cold ones, twins, repetitions, under
+used ids, with little patience or none; they write down what they were told. Each cycle ends one server, or on
+PostgreSQL one of three, two of which share a port as those of `ceqs serve --processes` do, at a moment of the seed's
+choosing, also while it starts and in the middle of its transaction; on PostgreSQL connections are cut and the database
 crashes as well. After each cycle the log is read on and held against the receipts, in the end the whole history is
 checked (see ceqs.testing.check_history). Exit code 1 where a promise was broken.
 
 `campaign` (cycles, account) -> `arena` (servers, databases) -> `nursery` (a process that forks servers of the tally);
-`workload` is what the clients do, `books` whether the counters of the log add up.
+`workload` and `streaming` are what the clients do, `books` whether the counters of the log add up.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from rich.table import Table
 from tests.torture.arena import Arena, Nursery, opened
 from tests.torture.books import Books
 from tests.torture.nursery import KEY
-from tests.torture.workload import Client, Record
+from tests.torture.streaming import Streamer
+from tests.torture.workload import Actor, Client, Record
 
 from ceqs.client import _failures
 from ceqs.codegen import generate
@@ -53,7 +55,10 @@ CHANNEL = (
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 50),
     ("grpc.service_config", '{"loadBalancingConfig":[{"round_robin":{}}]}'),
+    # Each channel has connections of its own, which the kernel spreads among those who share a port.
+    ("grpc.use_local_subchannel_pool", 1),
 )
+CHANNELS = 6
 _failures.FIRST_DELAY, _failures.LONGEST_DELAY = 0.03, 0.06  # what clients wait is lost to the campaign
 ANSWERED_WITHIN = 30.0
 TOLD = 20
@@ -81,6 +86,8 @@ class Account:
     """Operations of unknown outcome that are in the log."""
     lost: int = 0
     """Operations of unknown outcome that are not."""
+    ordered: int = 0
+    """Commands of streams that stand in the order in which they were sent."""
     errors: dict[str, int] = field(default_factory=dict[str, int])
     """What calls failed with in the end, by reason."""
     violations: list[str] = field(default_factory=list[str])
@@ -89,7 +96,7 @@ class Account:
 class Campaign:
     """One campaign on one store."""
 
-    def __init__(self, arena: Arena, tally: Any, seed: str, clients: int) -> None:
+    def __init__(self, arena: Arena, tally: Any, seed: str, clients: int, streamers: int) -> None:
         self._arena = arena
         self._tally = tally
         self._chance = random.Random(seed)
@@ -97,7 +104,7 @@ class Campaign:
         self._books = Books(tally.messages)
         self._reading: list[tuple[int, str]] = []
         self._going = True
-        self._clients = clients
+        self._actors: list[type[Actor]] = [Client] * clients + [Streamer] * streamers
         self._violations: list[Violation] = []
         self.account = Account("postgres" if arena.postgres else "sqlite", seed)
 
@@ -110,10 +117,14 @@ class Campaign:
         async with contextlib.AsyncExitStack() as stack:
             reader = await open_reader(self._arena.url, "tally")
             stack.push_async_callback(reader.close)
-            channel = grpc.aio.insecure_channel(self._arena.target, options=CHANNEL)
-            stack.push_async_callback(channel.close)
-            follower = asyncio.create_task(self._follow(channel))
-            load = [asyncio.create_task(self._load(number, channel)) for number in range(self._clients)]
+            channels = [grpc.aio.insecure_channel(self._arena.target, options=CHANNEL) for _ in range(CHANNELS)]
+            for channel in channels:
+                stack.push_async_callback(channel.close)
+            follower = asyncio.create_task(self._follow(channels[0]))
+            load = [
+                asyncio.create_task(self._load(actor, number, channels[number % CHANNELS]))
+                for number, actor in enumerate(self._actors)
+            ]
             stack.push_async_callback(_ended, [follower, *load])
             while self.account.cycles < cycles and not self._violations:
                 await self._cycle(reader)
@@ -147,6 +158,9 @@ class Campaign:
             kills["databases crashed"] += 1
         place = chance.choice(arena.places)
         self.account.in_flight += self._record.in_flight
+        if arena.postgres and chance.random() < 0.3 and (met := await arena.kill_in_a_batch()):
+            place = met
+            kills["killed in a batch"] += 1
         await arena.kill(place)
         kills["servers killed"] += 1
         if chance.random() < 0.15:
@@ -165,9 +179,9 @@ class Campaign:
     def _unanswered(self, what: str) -> None:
         self._violations.append(Violation("answered", f"{what} {ANSWERED_WITHIN:g} s after the last kill"))
 
-    async def _load(self, number: int, channel: grpc.aio.Channel) -> None:
+    async def _load(self, actor: type[Actor], number: int, channel: grpc.aio.Channel) -> None:
         client = self._tally.client.TallyClient(channel, attempt_timeout=10)
-        await Client(number, self.account.seed, self._tally.messages, client, self._record).run(lambda: self._going)
+        await actor(number, self.account.seed, self._tally.messages, client, self._record).run(lambda: self._going)
 
     async def _follow(self, channel: grpc.aio.Channel) -> None:
         """Read along, over all restarts."""
@@ -184,7 +198,7 @@ class Campaign:
         self._violations += check_history(record.operations, books.facts, [self._reading])
         if len(self._reading) < len(books.facts):
             self._violations.append(Violation("read", f"the reader got {len(self._reading)} of {len(books.facts)}"))
-        account.events = len(books.facts)
+        account.events, account.ordered = len(books.facts), record.ordered
         account.operations = dict(Counter(op.ending.value for op in record.operations))
         account.acts, account.errors = dict(record.acts), dict(record.errors)
         accepted = [op for op in record.operations if op.ending is Ending.ACCEPTED]
@@ -214,7 +228,7 @@ async def run(options: argparse.Namespace, progress: Progress) -> list[Account]:
             for store in ["sqlite", "postgres"] if options.store == "both" else [options.store]:
                 task = progress.add_task(f"{store}, seed {options.seed}", total=options.cycles)
                 async with opened(nursery, store, directory / store) as arena:
-                    campaign = Campaign(arena, tally, f"{options.seed}", options.clients)
+                    campaign = Campaign(arena, tally, f"{options.seed}", options.clients, options.streamers)
                     accounts.append(await campaign.run(options.cycles, partial(progress.advance, task)))
     finally:
         if any(account.violations for account in accounts):
@@ -240,6 +254,7 @@ def table_of(accounts: list[Account]) -> Table:
         ("in flight when killed", [a.in_flight for a in accounts]),
         ("events in the log", [a.events for a in accounts]),
         ("accepted and found", [f"{a.found} of {a.operations.get(Ending.ACCEPTED.value, 0)}" for a in accounts]),
+        ("found in the order of their stream", [a.ordered for a in accounts]),
         ("unknown that landed", [a.landed for a in accounts]),
         ("unknown that did not", [a.lost for a in accounts]),
         *(
@@ -269,7 +284,8 @@ def main() -> int:
         "--seed", type=int, default=random.randrange(10**6), help="of all chance (default: another one)"
     )
     parser.add_argument("--store", choices=("sqlite", "postgres", "both"), default="both")
-    parser.add_argument("--clients", type=int, default=32, help="how many act at once (default 32)")
+    parser.add_argument("--clients", type=int, default=32, help="how many send one by one (default 32)")
+    parser.add_argument("--streamers", type=int, default=4, help="how many send in streams (default 4)")
     parser.add_argument("--json", action="store_true", help="print the account as JSON")
     options = parser.parse_args()
     console = Console(stderr=True)

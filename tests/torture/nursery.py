@@ -2,8 +2,9 @@
 
 The campaign talks to it in lines of JSON:
 
-    {"bear": "sqlite:////x/log.db", "port": 5001}  ->  {"born": 77}, and from the child, when it serves: {"serves": 77}
-    {"kill": 77}                                   ->  {"dead": 77}, once it is gone
+    {"bear": "sqlite:////x/log.db", "port": 5001, "shared": false}  ->  {"born": 77}, and from the child, when it
+                                                                        serves: {"serves": 77}
+    {"kill": 77}                                                    ->  {"dead": 77}, once it is gone
 
 It has imported everything and warmed it up, but made no gRPC object and kept no thread, so it may fork.
 """
@@ -20,6 +21,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,10 +43,10 @@ def say(**what: object) -> None:
     os.write(1, json.dumps(what).encode() + b"\n")
 
 
-async def serve(context: Context, url: str, port: int) -> None:
+async def serve(context: Context, url: str, port: int, *, shared: bool) -> None:
     """Serve until killed."""
     log = await open_log(url, context.name)
-    server = Server([Served(context, log)], ServerSettings(port=port, key=KEY))
+    server = Server([Served(context, log)], ServerSettings(port=port, shared=shared, key=KEY))
     await server.start()
     say(serves=os.getpid())
     await asyncio.Event().wait()
@@ -63,18 +65,18 @@ async def warm_up(context: Context, messages: Any) -> None:
         await log.close()
 
 
-def bear(context: Context, url: str, port: int) -> int:
+def bear(context: Context, url: str, port: int, *, shared: bool) -> int:
     """Fork a server and give its process id."""
     parent = os.getpid()
-    return os.fork() or live(context, url, port, parent)
+    return os.fork() or live(serve(context, url, port, shared=shared), parent)
 
 
-def live(context: Context, url: str, port: int, parent: int) -> NoReturn:
+def live(life: Coroutine[Any, Any, None], parent: int) -> NoReturn:
     """Be a server."""
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:
-            uvloop.run(serve(context, url, port))
+            uvloop.run(life)
     except BaseException as error:  # noqa: BLE001  # this process has no other way to say so
         say(failed=os.getpid(), why=f"{type(error).__name__}: {error}")
     os._exit(1)
@@ -92,7 +94,7 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         if "bear" in asked:
-            say(born=bear(context, asked["bear"], asked["port"]))
+            say(born=bear(context, asked["bear"], asked["port"], shared=asked["shared"]))
         else:
             os.kill(asked["kill"], signal.SIGKILL)
             os.waitpid(asked["kill"], 0)

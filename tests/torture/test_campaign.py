@@ -29,8 +29,11 @@ def test_what_was_promised_is_kept_however_often_servers_are_killed(store: str) 
     assert account["in_flight"] > CYCLES, "servers were killed under load"
     assert account["landed"] > 0, "some were killed between commit and answer"
     assert account["lost"] > 0
+    acts = account["acts"]
+    assert min(acts["stream"], acts["leave_stream"], acts["execute_many"]) > 0
+    assert account["ordered"] > CYCLES, "commands of streams were followed through the kills"
     if store == "postgres":
-        assert account["kills"]["cut while committing"] > 0
+        assert min(account["kills"][how] for how in ("cut while committing", "killed in a batch")) > 0
 
 
 def test_a_broken_promise_fails_the_campaign() -> None:
