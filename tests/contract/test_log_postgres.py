@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,10 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from ceqs.errors import LogUnavailable, Misconfigured
-from ceqs.log import Appended, Entry, NewEvent, open_log, open_reader
+from ceqs.errors import Conflict, LogUnavailable, Misconfigured
+from ceqs.log import Appended, Condition, Entry, NewEvent, open_log, open_reader
+from ceqs.log._postgres import lock_key, schema
+from ceqs.model import ALL
 from ceqs.testing import eventually
 
 
@@ -122,6 +125,34 @@ async def test_a_writer_waits_for_the_lock_of_another(postgres: str, name: str) 
     assert twins[0].receipt == twins[1].receipt
     await first.close()
     await second.close()
+
+
+@pytest.mark.parametrize("events", [1, 0])
+async def test_an_entry_waits_for_the_lock_and_is_judged_against_all_that_was_committed_under_it(
+    postgres: str, name: str, events: int
+) -> None:
+    """An entry without events has no position to collide with: its judgement is all that it has."""
+    log = await open_log(postgres, name)
+    other = await asyncpg.connect(postgres, server_settings={"search_path": schema(name)})
+    decided = entry("decided")
+    decided = replace(decided, events=decided.events[:events], condition=Condition(ALL, 0))
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("SELECT pg_advisory_xact_lock($1)", lock_key(name))
+    appending = asyncio.create_task(log.append(decided))
+
+    async def waits() -> bool:
+        waiting = "SELECT true FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> pg_backend_pid()"
+        return bool(await other.fetchval(waiting)) or appending.done()
+
+    await eventually(waits, 20)
+    assert not appending.done()
+    await other.execute("INSERT INTO events VALUES (1, NULL, 'e1', 'shop.Placed', 0, 1, 'rival', '')")
+    await transaction.commit()
+    with pytest.raises(Conflict):
+        await appending
+    await other.close()
+    await log.close()
 
 
 async def test_logs_of_one_database_are_strangers(postgres: str, name: str) -> None:

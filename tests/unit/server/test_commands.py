@@ -69,6 +69,16 @@ async def test_a_retry_at_another_server_gets_the_first_receipt(sender: Any, riv
     assert again.receipt == first.receipt
 
 
+async def test_a_repeated_command_is_known_before_its_boundary_is_judged(sender: Any, rival: Any, watched: Any) -> None:
+    """Else it would be decided again, for as long as its boundary moves: until its caller hears of a conflict."""
+    first = await sender.send("Deposit", "once", account_id="a", amount=1)
+    await rival.send("Deposit", account_id="a", amount=1)
+    tried = len(watched.batches)
+    again = await sender.send("Deposit", "once", account_id="a", amount=1)
+    assert again.receipt == first.receipt
+    assert len(watched.batches) == tried + 1
+
+
 async def test_a_command_id_with_other_content_is_refused_even_where_the_command_would_be_rejected(
     sender: Any,
 ) -> None:
