@@ -84,6 +84,9 @@ class Handler(ABC):
     async def look_around(self, event: RecordedEvent) -> None:  # noqa: B027  # most have no need to
         """Do what takes others, outside of any transaction, once until `forget`. Raises what the user's method does."""
 
+    def begin(self, round_: int) -> None:  # noqa: B027
+        """Begin with a publisher's round: what it derives in another one has other ids."""
+
     def forget(self, event: RecordedEvent) -> None:  # noqa: B027
         """Forget what came of looking around: it has been committed."""
 
@@ -138,12 +141,19 @@ class ReactionHandler(Handler):
     def __init__(self, handler: Publisher | Subscriber, context: Context, around: Around) -> None:
         super().__init__(handler, context.decoder_of(handler.ceqs_contract))
         self._around = around
+        self._private = handler.ceqs_contract.package == context.contract.package
+        self._round = 1
         if isinstance(handler, Publisher):
             self.kind = "publisher"
         self._context = context
         self._looking = {name for name, method in self._methods.items() if looks_around(method)}
         self.looks_around = bool(self._looking)
         self._seen: dict[str, Reacted] = {}
+
+    def begin(self, round_: int) -> None:
+        """Begin with a round."""
+        self._round = round_
+        self._seen.clear()
 
     async def look_around(self, event: RecordedEvent) -> None:
         """Run the method of an event beforehand, where it waits for others."""
@@ -242,13 +252,15 @@ class ReactionHandler(Handler):
             path=path,
             request=request.SerializeToString(),
             keys=tuple(keys),
+            position=event.position if self._private else event.public_position,
             causation_id=event.id,
             correlation_id=event.correlation_id,
             depth=depth,
         )
 
     def _id(self, event: RecordedEvent, ordinal: int) -> str:
-        return self._short(f"ceqs:{self._context.name}/{self.name}:{event.id}:{ordinal}")
+        again = f"~{self._round}" if self._round > 1 else ""
+        return self._short(f"ceqs:{self._context.name}/{self.name}{again}:{event.id}:{ordinal}")
 
     def _short(self, derived: str) -> str:
         if len(derived.encode()) > MAX_ID_BYTES:

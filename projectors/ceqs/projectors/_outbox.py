@@ -27,6 +27,8 @@ class Outgoing:
     request: bytes
     keys: Sequence[str] = ()
     """Calls that share a key are made in order."""
+    position: int = 0
+    """Of the event that it follows from, as the handler counts."""
     causation_id: str = ""
     correlation_id: str = ""
     depth: int = 0

@@ -23,6 +23,7 @@ from ceqs.projectors._lease import LEASE
 from ceqs.projectors._outlet import Heard, Outlet
 from ceqs.projectors._place import Place
 from ceqs.projectors._places import Places, places_of
+from ceqs.projectors._published import Published
 from ceqs.projectors._shares import WHOLE, Share, shares
 from ceqs.projectors._status import HandlerStatus, handlers_of, missing, versions_of
 from ceqs.projectors._store import Store
@@ -107,7 +108,12 @@ class Projector:
             return Outlet(store, sender, self._settings.clock, heard)
 
         def work(handler: Handler, place: Place, share: Share = WHOLE) -> Worker:
-            return Worker(handler, place, tail(handler.contract.context), outlet, self._settings.lease, share)
+            published = None
+            if handler.kind == "publisher":
+                server = channel(self._context.name, {})
+                published = Published(server, self._settings.key, self._context.name, handler.name)
+            source = tail(handler.contract.context)
+            return Worker(handler, place, source, outlet, self._settings.lease, share, published)
 
         def feed(handler: Handler, place: Place) -> Worker | Crew:
             parts = shares(self._settings.partitions.get(handler.name, 1))

@@ -58,7 +58,16 @@ def shares(count: int) -> list[Share]:
 def first_row(source: str) -> dict[str, Any]:
     """Give the row of a place that nobody has written to."""
     blank: dict[str, Any] = {"source": source, "first": WHOLE.first, "last": WHOLE.last, "ahead": []}
-    blank |= {"log_id": "", "position": 0, "event_id": "", "recorded_at": None, "skipped": 0, "parked": 0, "paused": ""}
+    blank |= {
+        "log_id": "",
+        "position": 0,
+        "event_id": "",
+        "recorded_at": None,
+        "skipped": 0,
+        "parked": 0,
+        "paused": "",
+        "round": 1,
+    }
     return blank | {"token": 0, "holder": "", "expires_at": 0.0}
 
 

@@ -22,7 +22,7 @@ from ceqs.projectors._place import Place
 from ceqs.projectors._reader import Checkpoint, checkpoint_of
 from ceqs.projectors._retry import said
 from ceqs.projectors._shares import WHOLE, Ahead, Share, cut, first_row
-from ceqs.projectors._tables import CHECKPOINT, PLATFORM
+from ceqs.projectors._tables import CHECKPOINT, OUTBOX, PARKED, PLATFORM
 from ceqs.projectors._timers import Timers, count_timers
 
 STAND_BY = 0.25
@@ -62,6 +62,8 @@ class Store:
         self.at = Checkpoint()
         """Where the place stands, as this process left it."""
         self.skipped = 0
+        self.round = 1
+        """How often a publisher was to begin again."""
 
     @classmethod
     @asynccontextmanager
@@ -142,6 +144,22 @@ class Store:
         async with self.advance(replace(self.at, log_id=log_id)):
             pass
 
+    async def begin_at(self, to: Checkpoint, round_: int) -> None:
+        """Begin at a position of a log, in a publisher's round. What waits here from before is dropped."""
+        async with self.advance(to) as session:
+            connection = await session.connection()
+            await connection.execute(sa.delete(PARKED))
+            await connection.execute(sa.delete(OUTBOX).where(OUTBOX.c.outcome == ""))
+            await connection.execute(sa.update(CHECKPOINT).where(self.mine).values(parked=0, round=round_))
+        self.round, self.outbox.unsent = round_, 0
+
+    async def settled(self) -> int:
+        """Give the position up to which nothing waits here: no parked event, no call that was not accepted."""
+        waiting = [sa.select(sa.func.min(table.c.position)) for table in (OUTBOX, PARKED)]
+        async with self.begin() as connection:
+            first: list[int | None] = [(await connection.execute(query)).scalar_one() for query in waiting]
+            return min([self.at.position, *(position - 1 for position in first if position is not None)])
+
     async def pause(self, reason: str) -> None:
         """Record why the handler waits; empty when it goes on."""
         async with self.begin() as connection:
@@ -171,6 +189,7 @@ class Store:
                 if self._token:
                     row = (await connection.execute(sa.select(CHECKPOINT).where(self.mine))).one()
                     self.at, self.skipped, self._ahead = checkpoint_of(row), row.skipped, row.ahead
+                    self.round = row.round
                     self.outbox.unsent, self.outbox.outcomes = await tally(connection)
                     self.timers.waiting = await count_timers(connection)
             if self._token:

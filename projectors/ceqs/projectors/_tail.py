@@ -179,6 +179,8 @@ class Tail:
 
     def _meet(self, log_id: str) -> None:
         if log_id and log_id != self.log_id:
+            if self.log_id and self._base is not None:
+                self._reset(self.head)  # what was heard is the other log's
             self.log_id = log_id
             self._wake()
 

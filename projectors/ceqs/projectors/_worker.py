@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import structlog
 
-from ceqs.errors import CeqsError, LogReplaced, Unreadable
+from ceqs.errors import CeqsError, LogReplaced, Unavailable, Unreadable
 from ceqs.projectors._blame import Blame, Full, blame
 from ceqs.projectors._fill import BATCH
 from ceqs.projectors._handlers import Endless, Handler
@@ -21,6 +21,7 @@ from ceqs.projectors._looking import SIDE_BY_SIDE, look_around
 from ceqs.projectors._outlet import Heard, Outlet
 from ceqs.projectors._parking import Lot, Parked, trace_of
 from ceqs.projectors._place import Place
+from ceqs.projectors._published import Mark, Published
 from ceqs.projectors._reader import Checkpoint, checkpoint_at
 from ceqs.projectors._retry import backoff, said
 from ceqs.projectors._shares import WHOLE, Share
@@ -38,6 +39,14 @@ ATTEND = 0.25
 """Seconds between two looks at what operators ask for, where events are parked."""
 
 _process_log = structlog.get_logger("ceqs.projectors")
+
+
+NOTE, LISTEN = 0.5, 2.0
+"""Seconds after which a publisher tells the log how far it is: where it has moved, and where it has not."""
+
+
+class _BeginAgain(Exception):  # not an error of the platform's
+    """A publisher stands elsewhere than its log says."""
 
 
 class EventFailed(Exception):  # not an error of the platform's
@@ -60,6 +69,7 @@ class Worker:
         outlet: Callable[[Store, Heard], Outlet],
         lease: float,
         share: Share = WHOLE,
+        published: Published | None = None,
     ) -> None:
         self.handler = handler
         self.place = place
@@ -68,6 +78,7 @@ class Worker:
         """Rest for as long as each batch takes."""
         self._lease = lease
         self._tail = tail
+        self._published = published
         self._open = outlet
         self._outlet: Outlet | None = None
         self._store: Store | None = None
@@ -119,6 +130,9 @@ class Worker:
             except Exception as caught:  # noqa: BLE001  # whatever it is, the other handlers go on, and this one tries again
                 error = _first(caught)
                 failures = 1 if self._state == LIVE else failures + 1
+                if self._published and isinstance(error, (LogReplaced, _BeginAgain)):
+                    self._log.warning("begins where the log says", why=str(error))
+                    continue
                 if isinstance(error, LogReplaced):
                     self._state, self._reason = STOPPED, error.message
                     self._log.error("stopped", error=error.message)
@@ -135,7 +149,11 @@ class Worker:
         source = self._tail.link.context
         opening = Store.open(self.place, source, self.handler.metadata, lease=self._lease, share=self.share)
         async with opening as store, asyncio.TaskGroup() as group:
-            self._store, self._lot = store, await Lot.open(store, self.handler.max_parked)
+            self._store = store
+            if self._published:
+                await self._begin_where_it_ended(store, self._published)
+                group.create_task(self._note(store, self._published))
+            self._lot = await Lot.open(store, self.handler.max_parked)
             self._state, self._reason = LIVE, ""
             if self.handler.kind != "projection":
                 self._outlet = self._open(store, self._heard)
@@ -154,6 +172,31 @@ class Worker:
                         if self.unhurried:
                             await asyncio.sleep(time.monotonic() - began)
         raise AssertionError("a log has no end")
+
+    async def _begin_where_it_ended(self, store: Store, published: Published) -> None:
+        """Begin where the log says that a publisher has ended, unless it is farther already."""
+        mark, at = await published.ask(), store.at
+        to = Checkpoint(mark.log_id, mark.position)
+        if (at.log_id and at.log_id != mark.log_id) or store.round != mark.round:
+            await store.begin_at(to, mark.round)
+        elif at.position < mark.position:
+            async with store.advance(to):
+                pass
+        self.handler.begin(store.round)
+
+    async def _note(self, store: Store, published: Published) -> NoReturn:
+        """Tell the log how far a publisher is, and hear whether it is to begin again."""
+        noted, looked = -1, time.monotonic()
+        while True:
+            await asyncio.sleep(NOTE)
+            position = await store.settled()
+            if position == noted and time.monotonic() < looked + LISTEN:
+                continue
+            with contextlib.suppress(Unavailable):
+                mark = await published.tell(Mark(store.at.log_id, store.round, position))
+                if (mark.log_id, mark.round) != (store.at.log_id, store.round) and store.at.log_id:
+                    raise _BeginAgain(f"everything is to be published again, for the {mark.round - 1}. time")
+                noted, looked = position, time.monotonic()
 
     @property
     def _behind(self) -> bool:

@@ -13,7 +13,14 @@ from ceqs.cli._running import find_running
 from ceqs.cli._settings import Settings
 from ceqs.client import ContextClient
 from ceqs.log import Log, LogReader, Purged, open_log, open_reader
-from ceqs.v1.admin_pb2 import BeginEpochRequest, BeginEpochResponse, PurgeCommandsRequest, PurgeCommandsResponse
+from ceqs.v1.admin_pb2 import (
+    BeginEpochRequest,
+    BeginEpochResponse,
+    PublishAgainRequest,
+    PublishAgainResponse,
+    PurgeCommandsRequest,
+    PurgeCommandsResponse,
+)
 
 PATIENCE = 2.0
 """Seconds that a server has to answer at all."""
@@ -31,6 +38,12 @@ class AdminClient(ContextClient):
         request = PurgeCommandsRequest(context=context, after=after, dry_run=dry_run)
         done = (await self._query(path, request, PurgeCommandsResponse)).message
         return Purged(done.examined, done.forgotten, done.next)
+
+    async def publish_again(self, context: str, publisher: str) -> int:
+        """Have a publisher begin once more; see Log.publish_again. Gives its round."""
+        path = "/ceqs.v1.AdminService/PublishAgain"
+        request = PublishAgainRequest(context=context, publisher=publisher)
+        return (await self._query(path, request, PublishAgainResponse)).message.round
 
     async def begin_epoch(self, context: str, after: int, *, renew: bool) -> int:
         """Begin the next epoch through the server; see Log.begin_epoch."""

@@ -280,6 +280,28 @@ def history(
 
 
 @app.command()
+def republish(
+    publisher: Annotated[str, typer.Argument(metavar="PUBLISHER", help="By name, `publish-orders`, `orders/...`.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Publish everything again: what a publisher derives from history is recorded once more, as new public events.
+
+    Every service that hears them acts on them again, so this is for when what was published was wrong. Nothing else
+    publishes again: a changed publisher begins where the one before it ended, and one whose place was lost goes on
+    where the log says. For public events of a new kind, add a publisher: it begins with the first event by itself.
+
+    Examples:  `ceqs republish publish-orders`,  `ceqs republish orders/publish-orders --yes`
+    """
+    from ceqs.cli import _republishing
+    from ceqs.cli._settings import load_settings
+    from ceqs.cli._signals import run
+
+    with reporting(output):
+        run(_republishing.republish(load_settings(), publisher, sure=yes, output=output))
+
+
+@app.command()
 def version(output: OutputOption = Output.TEXT) -> None:
     """Print the version of ceqs."""
     number = installed_version("ceqs")

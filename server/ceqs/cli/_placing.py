@@ -199,6 +199,15 @@ def _all(settings: Settings, names: Iterable[str]) -> list[_Chosen]:
 
 
 def _one(settings: Settings, name: str) -> _Chosen:
+    for context in load_contexts(settings).values():
+        short = name.removeprefix(f"{context.name}/")
+        if short in context.publishers:
+            raise Misconfigured(
+                f"{name} is a publisher: what it has published stands in the log, and it goes on from there by itself. "
+                f"To have everything published again: ceqs republish {name}"
+            )
+        if short in context.subscribers:
+            raise Misconfigured(f"{name} is a subscriber: what it did is done, and is not done again by a rebuild")
     return the_one_called(_all(settings, []), name, "projection")
 
 

@@ -1,6 +1,7 @@
 """The event log: append-only storage of recorded events."""
 
 from ceqs.log._open import backup_log, open_log, open_reader, restore_log, retag_log
+from ceqs.log._published import Published
 from ceqs.log._reached import Reached
 from ceqs.log._span import splice
 from ceqs.log._types import (
@@ -56,6 +57,7 @@ __all__ = [
     "Log",
     "LogReader",
     "NewEvent",
+    "Published",
     "Purged",
     "Query",
     "QueryItem",

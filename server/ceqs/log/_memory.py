@@ -17,6 +17,7 @@ from ceqs.log._identity import new_log_id, next_epoch, refuse_another
 from ceqs.log._judge import CommandRow, Outcome, Verdict, repeated, settle
 from ceqs.log._kept import KeptRow, to_kept
 from ceqs.log._prepare import Prepared
+from ceqs.log._published import Published, farthest, next_round
 from ceqs.log._retention import PURGED, Promise, is_promised, next_promise, purged
 from ceqs.log._span import splice, to_slice, up_to
 from ceqs.log._times import to_micros
@@ -133,6 +134,18 @@ class MemoryLog:
         """Forget commands that nothing is promised to any more; see Log."""
         return self._ledger.purge(after, to_micros(self._clock()), dry_run=dry_run)
 
+    async def published(self, publisher: str, told: Published | None = None) -> Published:
+        """Give how far a publisher has published; see Log."""
+        known = farthest(self._ledger.publishers.get(publisher, Published()), told)
+        self._ledger.publishers[publisher] = known
+        return known
+
+    async def publish_again(self, publisher: str) -> Published:
+        """Have a publisher begin once more; see Log."""
+        begun = next_round(self._ledger.publishers.get(publisher, Published()))
+        self._ledger.publishers[publisher] = begun
+        return begun
+
     async def begin_epoch(self, *, after: int = 0, renew: bool = False) -> Head:
         """Begin the next epoch of the log's streams; see Log."""
         return self._ledger.begin_epoch(after, renew=renew)
@@ -170,6 +183,7 @@ class _MemoryLedger:
         self._public_times: list[int] = []
         self._commands: dict[str, CommandRow] = {}
         self.promises: list[Promise] = []
+        self.publishers: dict[str, Published] = {}
         self._states: dict[tuple[str, str], KeptRow] = {}
 
     def head(self) -> Head:

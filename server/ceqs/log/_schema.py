@@ -15,7 +15,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # SQLite makes a column the key of its B-tree only where its type is INTEGER.
 _Position = BigInteger().with_variant(Integer, "sqlite")
@@ -96,6 +96,17 @@ states = Table(
     Column("checksum", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False, comment="the state's message"),
     comment="States of boundaries of one tag, each the latest that was kept; the record is what counts",
+)
+
+publishers = Table(
+    "publishers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("round", BigInteger, nullable=False),
+    Column(
+        "position", BigInteger, nullable=False, comment="of the last private event that is dealt with, in the round"
+    ),
+    comment="How far each publisher has published",
 )
 
 taggings = Table(

@@ -21,6 +21,7 @@ from ceqs.log._identity import begin_epoch
 from ceqs.log._judge import CommandRow, Outcome, Verdict, repeated
 from ceqs.log._ledger import Dialect, to_command
 from ceqs.log._prepare import Prepared
+from ceqs.log._published import Published, note_published, publish_again
 from ceqs.log._retention import promise, purge
 from ceqs.log._schema import commands
 from ceqs.log._select import Reads
@@ -163,6 +164,14 @@ class SqlLog(SqlReader):
     async def purge(self, after: str = "", *, dry_run: bool = False) -> Purged:
         """Forget commands that nothing is promised to any more; see Log."""
         return await self._work(partial(purge, after=after, dry_run=dry_run))
+
+    async def published(self, publisher: str, told: Published | None = None) -> Published:
+        """Give how far a publisher has published; see Log."""
+        return await self._work(partial(note_published, name=publisher, told=told))
+
+    async def publish_again(self, publisher: str) -> Published:
+        """Have a publisher begin once more; see Log."""
+        return await self._work(partial(publish_again, name=publisher))
 
     async def begin_epoch(self, *, after: int = 0, renew: bool = False) -> Head:
         """Begin the next epoch of the log's streams; see Log."""

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from ceqs.contract import Contract, value
 from ceqs.errors import CeqsError
+from ceqs.log._published import Published
 from ceqs.model import ALL, Query
 from ceqs.v1.answers_pb2 import Receipt
 
@@ -347,6 +348,14 @@ class Log(LogReader, Protocol):
 
         Ids that the platform derived are never forgotten. With `dry_run`, it only counts. Go on after `Purged.next`.
         """
+        ...
+
+    async def published(self, publisher: str, told: Published | None = None) -> Published:
+        """Give how far a publisher has published; what it has `told` is noted first, where that is farther."""
+        ...
+
+    async def publish_again(self, publisher: str) -> Published:
+        """Have a publisher begin with the first event once more, under new ids. Give where it stands then."""
         ...
 
     async def begin_epoch(self, *, after: int = 0, renew: bool = False) -> Head:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ceqs.contract import decode_token
 from ceqs.errors import Invalid, NotFound, Violation
-from ceqs.log import Log
+from ceqs.log import Log, Published
 from ceqs.queries import Hops, patience
 from ceqs.server._admin import append_public
 from ceqs.server._calls import Calls, expires_of, metadata_of
@@ -19,6 +19,10 @@ from ceqs.v1.admin_pb2 import (
     AppendPublicRequest,
     BeginEpochRequest,
     BeginEpochResponse,
+    NotePublishedRequest,
+    NotePublishedResponse,
+    PublishAgainRequest,
+    PublishAgainResponse,
     PurgeCommandsRequest,
     PurgeCommandsResponse,
 )
@@ -87,6 +91,8 @@ def add_admin(handlers: Handlers, served: Mapping[str, Served], calls: Calls, lo
     decode_append = Decoder(AppendPublicRequest, strict=True)
     decode_purge = Decoder(PurgeCommandsRequest, strict=True)
     decode_begin = Decoder(BeginEpochRequest, strict=True)
+    decode_note = Decoder(NotePublishedRequest, strict=True)
+    decode_again = Decoder(PublishAgainRequest, strict=True)
 
     async def append(raw: bytes, context: GrpcContext) -> bytes:
         # The key comes first: who lacks it learns nothing about the contract.
@@ -106,6 +112,21 @@ def add_admin(handlers: Handlers, served: Mapping[str, Served], calls: Calls, lo
             examined=done.examined, forgotten=done.forgotten, next=done.next
         ).SerializeToString()
 
+    async def note_published(raw: bytes, context: GrpcContext) -> bytes:
+        calls.require_key(metadata_of(context))
+        request: Any = decode_note(raw)
+        log = logs[_publishing(served, request).context.name]
+        told = Published(request.round, request.position) if request.log_id == log.log_id else None
+        noted = await log.published(request.publisher, told)
+        response = NotePublishedResponse(log_id=log.log_id, round=noted.round, position=noted.position)
+        return response.SerializeToString()
+
+    async def publish_again(raw: bytes, context: GrpcContext) -> bytes:
+        calls.require_key(metadata_of(context))
+        request: Any = decode_again(raw)
+        begun = await logs[_publishing(served, request).context.name].publish_again(request.publisher)
+        return PublishAgainResponse(round=begun.round).SerializeToString()
+
     async def begin_epoch(raw: bytes, context: GrpcContext) -> bytes:
         calls.require_key(metadata_of(context))
         request: Any = decode_begin(raw)
@@ -115,7 +136,16 @@ def add_admin(handlers: Handlers, served: Mapping[str, Served], calls: Calls, lo
 
     handlers.unary(f"/{ADMIN}/AppendPublic", DOMAIN, append)
     handlers.unary(f"/{ADMIN}/PurgeCommands", DOMAIN, purge)
+    handlers.unary(f"/{ADMIN}/NotePublished", DOMAIN, note_published)
+    handlers.unary(f"/{ADMIN}/PublishAgain", DOMAIN, publish_again)
     handlers.unary(f"/{ADMIN}/BeginEpoch", DOMAIN, begin_epoch)
+
+
+def _publishing(served: Mapping[str, Served], request: Any) -> Served:
+    chosen = _chosen(served, request)
+    if not request.publisher:
+        raise Invalid(violations=[Violation("publisher", "must not be empty")])
+    return chosen
 
 
 def _chosen(served: Mapping[str, Served], request: Any) -> Served:

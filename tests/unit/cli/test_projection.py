@@ -247,6 +247,8 @@ async def test_what_is_paused_waits_and_goes_on_where_it_stood(system: System) -
     [
         (("status", "Sale"), "there is no projection 'Sale'; did you mean Sales?"),
         (("drop", "Sales", "v7"), "has no place v7; there is none"),
+        (("rebuild", "publish-orders"), "is a publisher"),
+        (("rebuild", "orders/expire-orders"), "is a subscriber"),
     ],
 )
 def test_what_is_not_there_is_named(ceqs: Ceqs, tmp_path: Path, words: tuple[str, ...], said: str) -> None:

@@ -31,6 +31,16 @@ async def begin_epoch(served: Any, metadata: dict[str, str]) -> Any:
     return [await served.raw("/ceqs.v1.AdminService/BeginEpoch", b"", **metadata)]
 
 
+async def note_published(served: Any, metadata: dict[str, str]) -> Any:
+    request = admin_pb2.NotePublishedRequest(publisher="announce")
+    return [await served.raw("/ceqs.v1.AdminService/NotePublished", request.SerializeToString(), **metadata)]
+
+
+async def publish_again(served: Any, metadata: dict[str, str]) -> Any:
+    request = admin_pb2.PublishAgainRequest(publisher="announce")
+    return [await served.raw("/ceqs.v1.AdminService/PublishAgain", request.SerializeToString(), **metadata)]
+
+
 async def read_private(served: Any, metadata: dict[str, str]) -> Any:
     return await served.events("Read", events_pb2.ReadRequest(scope=events_pb2.SCOPE_PRIVATE), **metadata).read()
 
@@ -64,6 +74,8 @@ PRIVATE = [
     append_public,
     purge_commands,
     begin_epoch,
+    note_published,
+    publish_again,
     read_private,
     subscribe_private,
     derived_command_id,

@@ -182,6 +182,122 @@ class PurgeCommandsResponse(_message.Message):
 Global___PurgeCommandsResponse: _TypeAlias = PurgeCommandsResponse  # noqa: Y015
 
 @_typing.final
+class NotePublishedRequest(_message.Message):
+    """What a publisher has done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    PUBLISHER_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    context: _builtins.str
+    """The context; may be empty where the server serves one."""
+    publisher: _builtins.str
+    """The publisher's name."""
+    log_id: _builtins.str
+    """The log that it reads; what is told of another one is not noted."""
+    round: _builtins.int
+    """Its round; 0 notes nothing, and only asks."""
+    position: _builtins.int
+    """Everything up to this position has been published."""
+    def __init__(
+        self,
+        *,
+        context: _builtins.str = ...,
+        publisher: _builtins.str = ...,
+        log_id: _builtins.str = ...,
+        round: _builtins.int = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "log_id", b"log_id", "position", b"position", "publisher", b"publisher", "round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NotePublishedRequest: _TypeAlias = NotePublishedRequest  # noqa: Y015
+
+@_typing.final
+class NotePublishedResponse(_message.Message):
+    """Where a publisher stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_ID_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    log_id: _builtins.str
+    """The id of the log."""
+    round: _builtins.int
+    """The round: 1, and one more for each time that everything was to be published again."""
+    position: _builtins.int
+    """Everything up to this position has been published."""
+    def __init__(
+        self,
+        *,
+        log_id: _builtins.str = ...,
+        round: _builtins.int = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_id", b"log_id", "position", b"position", "round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NotePublishedResponse: _TypeAlias = NotePublishedResponse  # noqa: Y015
+
+@_typing.final
+class PublishAgainRequest(_message.Message):
+    """Who is to publish again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    PUBLISHER_FIELD_NUMBER: _builtins.int
+    context: _builtins.str
+    """The context; may be empty where the server serves one."""
+    publisher: _builtins.str
+    """The publisher's name."""
+    def __init__(
+        self,
+        *,
+        context: _builtins.str = ...,
+        publisher: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "publisher", b"publisher"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishAgainRequest: _TypeAlias = PublishAgainRequest  # noqa: Y015
+
+@_typing.final
+class PublishAgainResponse(_message.Message):
+    """What has begun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUND_FIELD_NUMBER: _builtins.int
+    round: _builtins.int
+    """The round."""
+    def __init__(
+        self,
+        *,
+        round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishAgainResponse: _TypeAlias = PublishAgainResponse  # noqa: Y015
+
+@_typing.final
 class BeginEpochRequest(_message.Message):
     """Which epoch to begin."""
 

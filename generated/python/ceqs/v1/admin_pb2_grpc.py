@@ -45,6 +45,16 @@ class AdminServiceStub:
                 request_serializer=ceqs_dot_v1_dot_admin__pb2.PurgeCommandsRequest.SerializeToString,
                 response_deserializer=ceqs_dot_v1_dot_admin__pb2.PurgeCommandsResponse.FromString,
                 _registered_method=True)
+        self.NotePublished = channel.unary_unary(
+                '/ceqs.v1.AdminService/NotePublished',
+                request_serializer=ceqs_dot_v1_dot_admin__pb2.NotePublishedRequest.SerializeToString,
+                response_deserializer=ceqs_dot_v1_dot_admin__pb2.NotePublishedResponse.FromString,
+                _registered_method=True)
+        self.PublishAgain = channel.unary_unary(
+                '/ceqs.v1.AdminService/PublishAgain',
+                request_serializer=ceqs_dot_v1_dot_admin__pb2.PublishAgainRequest.SerializeToString,
+                response_deserializer=ceqs_dot_v1_dot_admin__pb2.PublishAgainResponse.FromString,
+                _registered_method=True)
         self.BeginEpoch = channel.unary_unary(
                 '/ceqs.v1.AdminService/BeginEpoch',
                 request_serializer=ceqs_dot_v1_dot_admin__pb2.BeginEpochRequest.SerializeToString,
@@ -70,6 +80,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NotePublished(self, request, context):
+        """Notes how far a publisher has published, and says how far that is: it goes on there, whatever else was lost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishAgain(self, request, context):
+        """Has a publisher begin with the first event once more: what it derives from history is recorded again, as new events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BeginEpoch(self, request, context):
         """Begins the next epoch of the log's streams: the relay makes new ones and fills them from the log.
         """
@@ -89,6 +113,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.PurgeCommands,
                     request_deserializer=ceqs_dot_v1_dot_admin__pb2.PurgeCommandsRequest.FromString,
                     response_serializer=ceqs_dot_v1_dot_admin__pb2.PurgeCommandsResponse.SerializeToString,
+            ),
+            'NotePublished': grpc.unary_unary_rpc_method_handler(
+                    servicer.NotePublished,
+                    request_deserializer=ceqs_dot_v1_dot_admin__pb2.NotePublishedRequest.FromString,
+                    response_serializer=ceqs_dot_v1_dot_admin__pb2.NotePublishedResponse.SerializeToString,
+            ),
+            'PublishAgain': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishAgain,
+                    request_deserializer=ceqs_dot_v1_dot_admin__pb2.PublishAgainRequest.FromString,
+                    response_serializer=ceqs_dot_v1_dot_admin__pb2.PublishAgainResponse.SerializeToString,
             ),
             'BeginEpoch': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginEpoch,
@@ -151,6 +185,60 @@ class AdminService:
             '/ceqs.v1.AdminService/PurgeCommands',
             ceqs_dot_v1_dot_admin__pb2.PurgeCommandsRequest.SerializeToString,
             ceqs_dot_v1_dot_admin__pb2.PurgeCommandsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NotePublished(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ceqs.v1.AdminService/NotePublished',
+            ceqs_dot_v1_dot_admin__pb2.NotePublishedRequest.SerializeToString,
+            ceqs_dot_v1_dot_admin__pb2.NotePublishedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishAgain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ceqs.v1.AdminService/PublishAgain',
+            ceqs_dot_v1_dot_admin__pb2.PublishAgainRequest.SerializeToString,
+            ceqs_dot_v1_dot_admin__pb2.PublishAgainResponse.FromString,
             options,
             channel_credentials,
             insecure,

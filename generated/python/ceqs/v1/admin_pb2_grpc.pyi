@@ -20,6 +20,10 @@ class AdminServiceStub:
     """Appends public events that a publisher derived. The same append id always gets the same receipt."""
     PurgeCommands: _aio.UnaryUnaryMultiCallable[_admin_pb2.PurgeCommandsRequest, _admin_pb2.PurgeCommandsResponse]
     """Forgets commands that the log no longer promises to remember, a thousand at most in one call."""
+    NotePublished: _aio.UnaryUnaryMultiCallable[_admin_pb2.NotePublishedRequest, _admin_pb2.NotePublishedResponse]
+    """Notes how far a publisher has published, and says how far that is: it goes on there, whatever else was lost."""
+    PublishAgain: _aio.UnaryUnaryMultiCallable[_admin_pb2.PublishAgainRequest, _admin_pb2.PublishAgainResponse]
+    """Has a publisher begin with the first event once more: what it derives from history is recorded again, as new events."""
     BeginEpoch: _aio.UnaryUnaryMultiCallable[_admin_pb2.BeginEpochRequest, _admin_pb2.BeginEpochResponse]
     """Begins the next epoch of the log's streams: the relay makes new ones and fills them from the log."""
 
@@ -41,6 +45,22 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_pb2.PurgeCommandsRequest, _abc.Awaitable[_admin_pb2.PurgeCommandsResponse]],
     ) -> _abc.Awaitable[_admin_pb2.PurgeCommandsResponse]:
         """Forgets commands that the log no longer promises to remember, a thousand at most in one call."""
+
+    @_abc_1.abstractmethod
+    def NotePublished(
+        self,
+        request: _admin_pb2.NotePublishedRequest,
+        context: _aio.ServicerContext[_admin_pb2.NotePublishedRequest, _abc.Awaitable[_admin_pb2.NotePublishedResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.NotePublishedResponse]:
+        """Notes how far a publisher has published, and says how far that is: it goes on there, whatever else was lost."""
+
+    @_abc_1.abstractmethod
+    def PublishAgain(
+        self,
+        request: _admin_pb2.PublishAgainRequest,
+        context: _aio.ServicerContext[_admin_pb2.PublishAgainRequest, _abc.Awaitable[_admin_pb2.PublishAgainResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.PublishAgainResponse]:
+        """Has a publisher begin with the first event once more: what it derives from history is recorded again, as new events."""
 
     @_abc_1.abstractmethod
     def BeginEpoch(
