@@ -6,15 +6,19 @@ import asyncio
 import importlib
 import os
 import sys
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from ceqs.codegen import generate
 from ceqs.embedded import NatsServer, PostgresServer
+from ceqs.log import open_log
 
 HERE = Path(__file__).parent
 CONTEXTS = HERE / "unit"
@@ -42,6 +46,27 @@ def postgres() -> Iterator[str]:
     asyncio.run(server.start())
     yield server.url
     asyncio.run(server.stop())
+
+
+@pytest.fixture
+def postgres_url(postgres: str) -> str:
+    """A database of its own on PostgreSQL."""
+    url, name = make_url(postgres), f"t{uuid.uuid4().hex[:12]}"
+
+    async def create() -> None:
+        engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            await connection.execute(text(f"CREATE DATABASE {name}"))
+        await engine.dispose()
+
+    asyncio.run(create())
+    return url.set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def models_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where places are, on either database."""
+    return f"sqlite:///{tmp_path}/models" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +100,25 @@ def parcels(tmp_path_factory: pytest.TempPathFactory) -> Any:
     Its events were recorded otherwise once.
     """
     return _imported("parcels", _made("parcels", tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def shelves(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The messages of shelves.v1 by name, and `make_context(books)` and `ShelvesClient`: it has keyed models."""
+    return _imported("shelves", _made("shelves", tmp_path_factory))
+
+
+@pytest.fixture
+async def stacks(shelves: Any, models_url: str) -> AsyncIterator[Any]:
+    """The shelves with a log in memory, and places that are filled from it when a test says so, on either database."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(CONTEXTS / "shelves")
+        kind = importlib.import_module("stacks").Stacks
+    log = await open_log("memory:", "shelves")
+    stacks = kind(shelves, log, models_url)
+    yield stacks
+    await stacks.close()
+    await log.close()
 
 
 def _made(context: str, places: pytest.TempPathFactory) -> list[str]:

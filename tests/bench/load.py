@@ -28,7 +28,7 @@ from bench.v1.bench_pb2 import (  # type: ignore[import-not-found]
     ReadOftenRequest,
 )
 from tests.bench.measures import Failed
-from tests.bench.projecting import inserted, projected, visible
+from tests.bench.projecting import catch_up, inserted, projected, visible
 from tests.bench.relaying import published, relayed
 from tests.bench.wire import Wire, drive
 
@@ -51,6 +51,7 @@ PATHS = {
     "old": "/bench.v1.BenchCommandsService/ReadOldMeter",
     "often": "/bench.v1.BenchCommandsService/ReadOften",
     "get": "/bench.v1.BenchQueriesService/GetMeter",
+    "find": "/bench.v1.BenchQueriesService/FindMeter",
 }
 COMMANDS = {"read", "hot", "old"}
 """Each yields one event."""
@@ -121,6 +122,12 @@ def closed(*, address: str, rpc: str, clients: int, seconds: float, prefix: str,
     endless = itertools.cycle(_shuffled(_requests(rpc, prefix, meters)))
     _exchange(address, rpc, clients, itertools.takewhile(lambda _: clock() < tally.end, endless), tally)
     return tally.figures()
+
+
+def found(*, url: str, log_url: str, log: str, **options: Any) -> Figures:
+    """Ask a keyed model as `closed` does, once it includes all that is recorded."""
+    uvloop.run(catch_up(url, log_url, log))
+    return closed(rpc="find", **options)
 
 
 def once(*, address: str, rpc: str, clients: int, prefix: str, meters: int) -> Figures:
@@ -326,7 +333,7 @@ def _exchange(address: str, rpc: str, clients: int, requests: Iterator[bytes], t
 def _requests(rpc: str, prefix: str, meters: int) -> list[bytes]:
     """Give a request about each meter; those of all commands that read a meter look the same."""
     ids = (f"{prefix}-{i}" for i in range(meters))
-    if rpc == "get":
+    if rpc in {"get", "find"}:
         return [GetMeterRequest(meter_id=i).SerializeToString() for i in ids]
     return [ReadMeterRequest(meter_id=i, used=7, reader="a reader of many meters").SerializeToString() for i in ids]
 
@@ -352,7 +359,7 @@ async def _received(address: str, path: str, request: bytes) -> tuple[list[bytes
 LOADS: dict[str, Callable[..., Figures]] = {
     load.__name__: load
     for load in (
-        *(closed, once, fill, paced, overload, watched, streamed, h2load, read, ready),
+        *(closed, found, once, fill, paced, overload, watched, streamed, h2load, read, ready),
         *(projected, inserted, visible),
         *(relayed, published),
     )

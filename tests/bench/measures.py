@@ -95,6 +95,7 @@ class Measure:
 def measures(scale: Scale, seconds: float) -> list[Measure]:
     """Give all measures."""
     every = {"prefix": "meter", "meters": scale.boundaries}
+    log = {"log_url": "{log}", "log": "meters"}
 
     def closed(target: Target, rpc: str, clients: int, figure: str, **options: Any) -> Load:
         return Load(target, "closed", figure, {"rpc": rpc, "clients": clients, "seconds": seconds, **every, **options})
@@ -212,6 +213,14 @@ def measures(scale: Scale, seconds: float) -> list[Measure]:
             # Asked for once, a state stands at the head.
             (known("read"), known("get")),
         ),
+        Measure(
+            "query from a projection by key, 64 clients",
+            "queries/s",
+            Load("meters", "found", "rate", {"clients": 64, "seconds": seconds, "url": "{models}", **log, **every}),
+            echo,
+            Goal(at_least=0.35),
+            (known("read"),),
+        ),
     ]
     found += _of_projections(scale, seconds, filled("meters", "filler", 8, scale.events // 8))
     if shutil.which(H2LOAD):
@@ -260,7 +269,16 @@ def _of_projections(scale: Scale, seconds: float, history: Load) -> list[Measure
             ROWS,
         ),
         Measure(
-            f"the same beside {fewer:,} events",
+            f"a keyed model catches up, {scale.events:,} events",
+            "events/s",
+            Load("meters", "projected", "rate", {"events": scale.events, "url": "{models}", "projection": "Meter"}),
+            rows("inserted", scale.events),
+            Goal(value=20_000),
+            (history,),
+            ROWS,
+        ),
+        Measure(
+            f"the same of the projection, beside {fewer:,} events",
             "events/s",
             rows("projected", scale.events),
             rows("projected", fewer),

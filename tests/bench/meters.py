@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import sqlalchemy as sa
 from bench.v1.bench_ceqs import (
     BenchCommands,
@@ -12,6 +14,7 @@ from bench.v1.bench_ceqs import (
     BenchQueries,
     HotMeterFoldBase,
     MeterFoldBase,
+    MeterProjection,
     OldMeterFoldBase,
     ReadingsProjection,
 )
@@ -108,6 +111,15 @@ class Readings(ReadingsProjection):
         session.add(ReadingRow(meta.position, event.meter_id, event.shows, event.used, event.reader))
 
 
+class KeyedMeters(MeterProjection):
+    """Keeps the meters by their keys."""
+
+    def on_meter_read(self, meter, event, meta) -> None:
+        """Remember what it shows."""
+        meter.shows = event.shows
+        meter.readings += 1
+
+
 class Queries(BenchQueries):
     """Answers about readings."""
 
@@ -120,6 +132,13 @@ class Queries(BenchQueries):
 meters = BenchContext(
     commands=Meters(),
     folds=[MeterFold(), HotMeterFold(), OldMeterFold()],
-    projections=[Readings()],
+    projections=[Readings(), KeyedMeters()],
     queries=Queries(),
 )
+
+
+def projecting(name: str) -> BenchContext:
+    """Give the meters with one of the projections only."""
+    one = copy.copy(meters)
+    one.projections = {name: meters.projections[name]}
+    return one

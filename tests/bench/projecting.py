@@ -23,10 +23,11 @@ import sqlalchemy as sa
 import uvloop
 from bench.v1.bench_pb2 import ReadMeterRequest, ReadMeterResponse  # type: ignore[import-not-found]  # generated
 from tests.bench.measures import Failed
-from tests.bench.meters import READINGS, Readings, meters
+from tests.bench.meters import READINGS, meters, projecting
 
 from ceqs.embedded import NatsServer
-from ceqs.projectors import ModelReader, Place, Projector, ProjectorSettings, place_of
+from ceqs.log import open_reader
+from ceqs.projectors import ModelReader, Place, Projector, ProjectorSettings, fill, place_of
 
 ROOT = Path(__file__).parents[2]
 BATCH = 500
@@ -38,16 +39,19 @@ clock = time.perf_counter
 Figures = dict[str, float]
 
 
-def projected(*, address: str, url: str, events: int) -> Figures:
-    """Let a new version of the one-table projection catch up with so many events."""
-    return uvloop.run(_projected(address, url, events))
+def projected(*, address: str, url: str, events: int, projection: str = "Readings") -> Figures:
+    """Let a new version of a projection catch up with so many events: of the one-table one, or the keyed one."""
+    return uvloop.run(_projected(address, url, events, projection))
 
 
-async def _projected(address: str, url: str, events: int) -> Figures:
+async def _projected(address: str, url: str, events: int, projection: str) -> Figures:
     gc.set_threshold(50_000, 20, 100)  # as `ceqs project` does
     async with _models(url) as models:
-        Readings.version = _unused()
-        projector = Projector(meters, ProjectorSettings(addresses={"bench": address}, models_url=models, key="bench"))
+        context = projecting(projection)
+        kind = type(context.projections[projection])
+        kind.version = _unused()
+        settings = ProjectorSettings(addresses={"bench": address}, models_url=models, key="bench")
+        projector = Projector(context, settings)
         began = clock()
         running = asyncio.create_task(projector.run())
         try:
@@ -58,10 +62,18 @@ async def _projected(address: str, url: str, events: int) -> Figures:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-        place = place_of(models, "bench", "Readings", Readings.version)
-        if (found := await _count(place)) < events:
+        place = place_of(models, "bench", projection, kind.version)
+        if projection == "Readings" and (found := await _count(place)) < events:
             raise Failed(f"{found} rows were projected from {events} events")
     return {"rate": events / seconds}
+
+
+async def catch_up(url: str, log_url: str, log: str) -> None:
+    """Fold all that is recorded by now into the keyed model that is asked."""
+    reader = await open_reader(log_url, log)
+    head = await reader.head()
+    await fill(place_of(url, "bench", "Meter"), meters.projections["Meter"], meters.decoder, reader, head.position)
+    await reader.close()
 
 
 def inserted(*, address: str, url: str, events: int) -> Figures:

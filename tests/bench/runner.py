@@ -198,11 +198,18 @@ async def _targets(
         server = await stack.enter_async_context(PostgresServer()) if store == "postgres" else None
         addresses: dict[str, str] = {}
         for name in names:
-            url = server.url if server else f"sqlite:///{directory}/{name}.db"
-            target = _target(environment, "meters", url, name, str(STATES[name]))
+            url, models = _urls(server, directory, name)
+            target = _target(environment, "meters", url, name, str(STATES[name]), models)
             addresses[name] = await stack.enter_async_context(target)
-        url = server.url if server else f"sqlite:///{directory}/meters.db"
-        yield addresses, {"log": url, "models": url}
+        log, models = _urls(server, directory, "meters")
+        yield addresses, {"log": log, "models": models}
+
+
+def _urls(server: PostgresServer | None, directory: Path, name: str) -> tuple[str, str]:
+    """Give where a target's log is, and where its models are."""
+    if server:
+        return server.url, server.url
+    return f"sqlite:///{directory}/{name}.db", f"sqlite:///{directory}/{name}.models"
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """What a benchmark calls, in a process of its own. Prints its address.
 
 python -m tests.bench.target floor
-python -m tests.bench.target meters LOG_URL LOG_NAME STATES
+python -m tests.bench.target meters LOG_URL LOG_NAME STATES MODELS_URL
 python -m tests.bench.target relay LOG_URL LOG_NAME NATS_URL
 python -m tests.bench.target project ADDRESS MODELS_URL NATS_URL VERSION
 """
@@ -48,18 +48,19 @@ async def floor(stop: asyncio.Event) -> None:
     await server.stop(None)
 
 
-async def meters(stop: asyncio.Event, url: str, name: str, states: int) -> None:
-    """Serve the meters from a log."""
+async def meters(stop: asyncio.Event, url: str, name: str, states: int, models_url: str) -> None:
+    """Serve the meters from a log, and from models that others fill."""
     from tests.bench.meters import meters as context
 
     log = await open_log(url, name)
-    # Nobody asks for readings.
-    unread = ModelReader(place_of("sqlite:////nowhere", "bench", "Readings"))
-    server = Server([Served(context, log, {"Readings": unread})], ServerSettings(key="bench", states=states))
+    models = {model: ModelReader(place_of(models_url, "bench", model)) for model in context.projections}
+    server = Server([Served(context, log, models)], ServerSettings(key="bench", states=states))
     await server.start()
     print(server.address, flush=True)
     await stop.wait()
     await server.stop()
+    for model in models.values():
+        await model.close()
     await log.close()
 
 
@@ -74,10 +75,9 @@ async def relay(stop: asyncio.Event, url: str, name: str, nats_url: str) -> None
 
 async def project(stop: asyncio.Event, address: str, models_url: str, nats_url: str, version: int) -> None:
     """Run the projection of the readings."""
-    from tests.bench.meters import Readings
-    from tests.bench.meters import meters as context
+    from tests.bench.meters import Readings, projecting
 
-    Readings.version = version
+    Readings.version, context = version, projecting("Readings")
     settings = ProjectorSettings(addresses={"bench": address}, models_url=models_url, nats_url=nats_url, key="bench")
     await _until(stop, Projector(context, settings).run())
 
@@ -97,8 +97,8 @@ async def main() -> None:
     match sys.argv[1:]:
         case ["floor"]:
             await floor(stop)
-        case ["meters", url, name, states]:
-            await meters(stop, url, name, int(states))
+        case ["meters", url, name, states, models_url]:
+            await meters(stop, url, name, int(states), models_url)
         case ["relay", url, name, nats_url]:
             await relay(stop, url, name, nats_url)
         case ["project", address, models_url, nats_url, version]:

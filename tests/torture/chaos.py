@@ -37,7 +37,7 @@ from tests.torture.ruins import Ruins
 from ceqs.errors import CeqsError
 from ceqs.log import LogReader, open_reader
 from ceqs.model import Context, Projection
-from ceqs.projectors import ModelReader, fill, place_of, places_of, read_status
+from ceqs.projectors import ModelReader, fill, metadata_of, place_of, places_of, read_status
 from ceqs.relay import differences
 from ceqs.testing import eventually
 from shop.demo.answers import CONTEXTS, ask, caught_up
@@ -203,7 +203,7 @@ async def _rows(reader: ModelReader, projection: Projection) -> dict[str, list[s
     async with reader.session() as (session, _):
         found = {
             table.name: sorted(repr(tuple(row)) for row in await session.execute(sa.select(table)))
-            for table in projection.metadata.sorted_tables
+            for table in metadata_of(projection).sorted_tables
         }
     await reader.close()
     return found

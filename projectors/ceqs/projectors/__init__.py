@@ -10,10 +10,12 @@ from ceqs.projectors._progress import Progress
 from ceqs.projectors._projector import Projector, ProjectorSettings
 from ceqs.projectors._reader import Checkpoint, ModelReader
 from ceqs.projectors._requests import Request, ask
+from ceqs.projectors._rows import MESSAGE, key_of, metadata_of, read_rows, stored, table_of
 from ceqs.projectors._status import HandlerStatus, read_status
 from ceqs.projectors._upstream import Upstream
 
 __all__ = [
+    "MESSAGE",
     "Checkpoint",
     "GivenUp",
     "HandlerStatus",
@@ -33,13 +35,18 @@ __all__ = [
     "drop",
     "fill",
     "hold",
+    "key_of",
     "look_over",
+    "metadata_of",
     "place_of",
     "places_of",
     "read_given_up",
     "read_parked",
+    "read_rows",
     "read_status",
     "roll_back",
     "shape_of",
     "start_rebuild",
+    "stored",
+    "table_of",
 ]

@@ -54,7 +54,7 @@ class Around:
         try:
             answer = await self._own.answer(path, request, rpc.response)
         except NotFound:
-            if rpc.state_field and self._context.method(rpc) is None:
+            if rpc.row_field and self._context.method(rpc) is None:
                 return Asked(rpc.response(), Age(), found=False)
             raise
         return Asked(answer.message, answer.age)

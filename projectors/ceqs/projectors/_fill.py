@@ -7,7 +7,7 @@ import asyncio
 from ceqs.errors import Internal, OutOfRange
 from ceqs.log import LogReader
 from ceqs.model import EventDecoder, Projection
-from ceqs.projectors._handlers import ProjectionHandler
+from ceqs.projectors._keyed import projecting
 from ceqs.projectors._place import Place
 from ceqs.projectors._reader import Checkpoint, checkpoint_at
 from ceqs.projectors._store import Store
@@ -25,7 +25,7 @@ async def fill(place: Place, projection: Projection, decoder: EventDecoder, log:
     or the log is not there yet, Superseded where another process writes the place, and what the projection raises: no
     event is skipped.
     """
-    handler = ProjectionHandler(projection, decoder)
+    handler = projecting(projection, decoder)
     async with Store.open(place, log.name, handler.metadata) as store:
         if not store.at.log_id:
             await store.adopt(log.log_id)
@@ -40,9 +40,12 @@ async def fill(place: Place, projection: Projection, decoder: EventDecoder, log:
             events = [RecordedEvent.FromString(event.envelope) for event in stored]
             heard = [event for event in events if handler.hears(event)]
             to = checkpoint_at(log.log_id, events[-1].position, events[-1])
-            async with store.advance(to, skipped=len(events) - len(heard)) as session:
+            async with (
+                store.advance(to, skipped=len(events) - len(heard)) as session,
+                handler.batch(session, heard) as apply,
+            ):
                 for event in heard:
-                    await handler.apply(session, event)
+                    await apply(event)
                     # SQLite never waits: a server that fills a place has others to answer.
                     await asyncio.sleep(0)
     return store.at

@@ -7,7 +7,10 @@ import datetime as dt
 import hashlib
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeAlias
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -22,12 +25,12 @@ from ceqs.model import (
     EventDecoder,
     NamedHandler,
     ProcessManager,
-    Projection,
     Publisher,
     Reacted,
     Recorded,
     Scheduled,
     Subscriber,
+    TableProjection,
     looks_around,
     react,
 )
@@ -54,6 +57,9 @@ PUBLIC_IDS = uuid.UUID("8f1c6f3e-6c1d-5e0a-9a52-0d8b1a3d2f47")
 
 class Endless(CeqsError):
     """Subscribers answer each other without end."""
+
+
+Apply: TypeAlias = Callable[[RecordedEvent], Awaitable[None]]
 
 
 class Handler(ABC):
@@ -94,6 +100,11 @@ class Handler(ABC):
     async def apply(self, session: AsyncSession, event: RecordedEvent) -> None:
         """Write what the event means. Raises what the user's method raises."""
 
+    @asynccontextmanager
+    async def batch(self, session: AsyncSession, events: Sequence[RecordedEvent]) -> AsyncGenerator[Apply]:
+        """Give what applies events of a batch one by one: some or all of these, in order."""
+        yield partial(self.apply, session)
+
     def key(self, event: RecordedEvent) -> str:
         """Give the tag that keeps an event in order with others, `order:536365`; empty where it has none.
 
@@ -106,11 +117,11 @@ class Handler(ABC):
 
 
 class ProjectionHandler(Handler):
-    """Writes the rows of a projection."""
+    """Writes the rows of a projection that has tables of its own."""
 
     kind = "projection"
 
-    def __init__(self, projection: Projection, decoder: EventDecoder) -> None:
+    def __init__(self, projection: TableProjection, decoder: EventDecoder) -> None:
         super().__init__(projection, decoder)
         self.version = projection.version
         self.metadata = projection.metadata
@@ -119,18 +130,7 @@ class ProjectionHandler(Handler):
     async def apply(self, session: AsyncSession, event: RecordedEvent) -> None:
         """Write the rows that the event means."""
         message = self._decode(event)
-        meta = Recorded(
-            event_id=event.id,
-            type=message.DESCRIPTOR.full_name,
-            position=event.position,
-            public_position=event.public_position,
-            recorded_at=event.recorded_at.ToDatetime(dt.UTC),
-            command_id=event.command_id,
-            causation_id=event.causation_id,
-            correlation_id=event.correlation_id,
-            actor=event.actor,
-        )
-        await self._methods[meta.type](session, message, meta)
+        await self._methods[message.DESCRIPTOR.full_name](session, message, recorded(event, message))
 
 
 class ReactionHandler(Handler):
@@ -294,6 +294,21 @@ class ProcessHandler(ReactionHandler):
             messages += (await react(method, message, state, ctx=ctx)).messages
             await save_state(session, self._state, key, state)
         return Reacted(tuple(messages), tuple(ctx.timers))
+
+
+def recorded(event: RecordedEvent, message: Message) -> Recorded:
+    """Give where and when an event was recorded; `message`: as which it is read."""
+    return Recorded(
+        event_id=event.id,
+        type=message.DESCRIPTOR.full_name,
+        position=event.position,
+        public_position=event.public_position,
+        recorded_at=event.recorded_at.ToDatetime(dt.UTC),
+        command_id=event.command_id,
+        causation_id=event.causation_id,
+        correlation_id=event.correlation_id,
+        actor=event.actor,
+    )
 
 
 def _in_id(key: str) -> str:

@@ -10,7 +10,8 @@ from sqlalchemy.exc import DBAPIError
 
 from ceqs.model import Context, ProcessManager, Projection, Publisher, Subscriber
 from ceqs.projectors._around import Around
-from ceqs.projectors._handlers import Handler, ProcessHandler, ProjectionHandler, ReactionHandler
+from ceqs.projectors._handlers import Handler, ProcessHandler, ReactionHandler
+from ceqs.projectors._keyed import projecting
 from ceqs.projectors._outbox import tally
 from ceqs.projectors._place import Place, reading
 from ceqs.projectors._places import Places, places_of
@@ -81,7 +82,7 @@ def versions_of(context: Context, handler: Handler) -> list[Handler]:
 
 
 def _of(context: Context, projection: Projection) -> Handler:
-    return ProjectionHandler(projection, context.decoder_of(projection.ceqs_contract))
+    return projecting(projection, context.decoder_of(projection.ceqs_contract))
 
 
 async def read_status(models_url: str, context: Context) -> list[HandlerStatus]:

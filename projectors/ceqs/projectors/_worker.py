@@ -243,16 +243,17 @@ class Worker:
         try:
             async with store.advance(self._after(store, events[-1]), skipped=skipped) as session:
                 began, blocking = True, lot.keys
-                for index in heard:
-                    event = events[index]
-                    if blocking and lot.blocks(key := self.handler.key(event)):
-                        lot.check_room(len(waiting), f"{self._named(event)} waits for {key}")
-                        waiting.append(self._set_aside(event, key))
-                    else:
-                        await self.handler.apply(session, event)
+                async with self.handler.batch(session, [events[index] for index in heard]) as apply:
+                    for index in heard:
+                        event = events[index]
+                        if blocking and lot.blocks(key := self.handler.key(event)):
+                            lot.check_room(len(waiting), f"{self._named(event)} waits for {key}")
+                            waiting.append(self._set_aside(event, key))
+                        else:
+                            await apply(event)
+                    index = len(events) // 2  # what fails from here on fails in writing: the half that does is found
                 if waiting:
                     await lot.park(session, waiting)
-                index = len(events) // 2  # what fails from here on fails in the commit: the half that does is found
         except Exception as error:
             if isinstance(error, Superseded) or not began:
                 raise

@@ -24,6 +24,7 @@ from ceqs.projectors import (
     drop,
     hold,
     look_over,
+    metadata_of,
     places_of,
     roll_back,
     shape_of,
@@ -79,7 +80,7 @@ async def rebuild(settings: Settings, name: str, *, version: int | None, follow:
     chosen = _one(settings, name)
     projection = _versioned(chosen, version)
     async with _opened(settings, chosen) as places:
-        place, new = await start_rebuild(places, projection.version, shape_of(projection.metadata))
+        place, new = await start_rebuild(places, projection.version, shape_of(metadata_of(projection)))
         if not follow:
             text = f"{chosen}: {place.label} is {'to be' if new else 'being'} filled by the projector"
             show(output, text, {"projection": str(chosen), "place": place.label, "state": "filling"})

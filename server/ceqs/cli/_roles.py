@@ -26,6 +26,7 @@ from ceqs.projectors import (
     Projector,
     ProjectorSettings,
     Upstream,
+    metadata_of,
     place_of,
     places_of,
 )
@@ -181,7 +182,7 @@ async def project(settings: Settings, names: Iterable[str], announce: Announce) 
 def _models(settings: Settings, context: Context) -> dict[str, ModelReader]:
     return {
         name: ModelReader(
-            places_of(settings.models_url_of(context.name, name), context.name, name), projection.metadata
+            places_of(settings.models_url_of(context.name, name), context.name, name), metadata_of(projection)
         )
         for name, projection in context.projections.items()
     }

@@ -18,7 +18,7 @@ from ceqs.codegen._names import (
     service_class,
 )
 from ceqs.codegen._sources import Sources
-from ceqs.contract import CommandRpc, Contract, EventType, QueryRpc, StateType, boundary_method, snake
+from ceqs.contract import CommandRpc, Contract, EventType, KeyedModel, QueryRpc, StateType, boundary_method, snake
 
 MODEL = "ceqs.model"
 BODY = "        "
@@ -45,7 +45,10 @@ class _Bases:
         self.asker = self._asker()
         self.commands = [self._commands(service) for service in contract.command_services]
         self.gatekeepers = [self._gatekeeper(service) for service in contract.command_services]
-        self.projections = [self._projection(name) for name in contract.projections]
+        self.projections = [
+            self._keyed(contract.models[name]) if name in contract.models else self._projection(name)
+            for name in contract.projections
+        ]
         self.queries = [name for service in contract.query_services if (name := self._queries(service))]
         self._reactions()
         for process in contract.processes.values():
@@ -87,11 +90,11 @@ class _Bases:
         base: str,
         does: str,
         attribute: str,
-        state: StateType,
+        state: StateType | KeyedModel,
         parameters: Callable[[str], list[str]],
         result: str,
     ) -> None:
-        """Define a base with a method for each event that a state lists; its parameters go by that of the event."""
+        """Define a base with a method for each event that a state or a model lists; parameters go by the event's."""
         body = [
             f"class {name}({self.module.use(MODEL, base)}, {self.module.use('abc', 'ABC')}):",
             *docstring(_joined(f"{does} {state.name}.", self._comment(state.full_name)), "    "),
@@ -181,7 +184,7 @@ class _Bases:
         name = projection_class(projection)
         session = self.module.use("sqlalchemy.ext.asyncio", "AsyncSession", typing=True)
         body = [
-            f"class {name}({self.module.use(MODEL, 'Projection')}):",
+            f"class {name}({self.module.use(MODEL, 'TableProjection')}):",
             *docstring(f"Writes the query model {projection}; override what it hears.", "    "),
             "",
             "    ceqs_contract = CONTRACT",
@@ -196,9 +199,15 @@ class _Bases:
         self.module.define(name, *body)
         return name
 
+    def _keyed(self, model: KeyedModel) -> str:
+        name, of = projection_class(model.name), f"{parameter(model.name)}: {self.module.message(model.message)}"
+        does, meta = "Folds the query model", f"meta: {self.module.use(MODEL, 'Recorded')}"
+        self._of_state(name, "KeyedProjection", does, "ceqs_projection", model, lambda event: [of, event, meta], "None")
+        return name
+
     def _queries(self, service: str) -> str:
         """Define the base of a query service; none where the platform answers all of its queries."""
-        queries = [rpc for rpc in self.contract.queries.values() if rpc.service == service and not rpc.state_field]
+        queries = [rpc for rpc in self.contract.queries.values() if rpc.service == service and rpc.needs_code]
         if not queries:
             return ""
         name = service_class(service)
@@ -218,6 +227,9 @@ class _Bases:
         parameters = ["self", f"request: {self.module.message(rpc.request)}"]
         if rpc.state:
             parameters.append(f"{parameter(rpc.state.name)}: {self.module.message(rpc.state.message)}")
+        elif rpc.model:
+            rows = self.module.use("ceqs.queries", "Rows", typing=True)
+            parameters.append(f"rows: {rows}[{self.module.message(rpc.model.message)}]")
         elif rpc.projection:
             parameters.append(f"session: {self.module.use('sqlalchemy.ext.asyncio', 'AsyncSession', typing=True)}")
         else:
@@ -343,9 +355,9 @@ class _Bases:
 
 
 def parameter(state: str) -> str:
-    """Give the name of the parameter that takes a state: `Order` -> `order`."""
+    """Give the name of the parameter that takes a state or a keyed model: `Order` -> `order`."""
     name = snake(state)
-    return f"{name}_" if iskeyword(name) or name in ("self", "request", "ctx", "event") else name
+    return f"{name}_" if iskeyword(name) or name in ("self", "request", "ctx", "event", "meta") else name
 
 
 def _joined(*parts: str) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from ceqs.codegen._package import Package, is_event, is_process, is_public, is_state, nearest
+from ceqs.codegen._check_folds import KEY, SPELT, check_tags, listed_publicly, listed_wrongly
+from ceqs.codegen._package import Package, is_event, is_model, is_process, is_public, is_state, nearest
 from ceqs.contract import tag_fields
 from ceqs.v1 import options_pb2
 
-KEY = re.compile(r"[a-z][a-z0-9_]*")
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32,
     FieldDescriptor.CPPTYPE_INT64,
@@ -53,11 +52,7 @@ def _check_tag(
     requests: set[str],
 ) -> None:
     if not KEY.fullmatch(options.tag):
-        package.at_field(
-            field,
-            f'the tag key "{options.tag}" must be of lower-case letters, digits and underscores, a letter first',
-            _TAG,
-        )
+        package.at_field(field, f'the tag key "{options.tag}" {SPELT}', _TAG)
     if field.type != field.TYPE_STRING and field.cpp_type not in _INTEGERS:
         package.at_field(
             field, f"{field.name} cannot be a tag: tags are strings or integers; tag a field of such a type", _TAG
@@ -66,11 +61,11 @@ def _check_tag(
         package.at_field(
             field, f"{field.name} is personal and must not be a tag; tag an id that says nothing of the person", _TAG
         )
-    if not (is_event(message) or is_state(message) or message.full_name in requests):
+    if not (is_event(message) or is_state(message) or is_model(message) or message.full_name in requests):
         package.at_field(
             field,
-            f"{message.name} is neither an event, a state nor a request, so the tag on {field.name} is never read; "
-            "put it on a field of one of those",
+            f"{message.name} is neither an event, a state, a model nor a request, so the tag on {field.name} is never "
+            "read; put it on a field of one of those",
             _TAG,
         )
 
@@ -127,19 +122,17 @@ def check_states(package: Package) -> None:
         boundary = list(options.boundary)
         for index, key in enumerate(boundary):
             if not KEY.fullmatch(key):
-                package.at_state(
-                    state,
-                    f'the boundary key "{key}" must be of lower-case letters, digits and underscores, a letter first',
-                    _BOUNDARY,
-                    index,
-                )
+                package.at_state(state, f'the boundary key "{key}" {SPELT}', _BOUNDARY, index)
             if key in boundary[:index]:
                 package.at_state(state, f'the boundary of {state.name} names "{key}" twice; keep one', _BOUNDARY, index)
         if is_process(state):
             _check_process(package, state, options)
         elif len(boundary) != 1:
             _check_single_key_only(package, state, options)
-        _check_folds(package, state, options)
+        for index, what in listed_wrongly(package, state, options.folds):
+            package.at_state(state, what, _FOLDS, index)
+        if boundary:
+            check_tags(package, state, options.folds, boundary, "boundary")
 
 
 def _check_single_key_only(package: Package, state: Descriptor, options: options_pb2.StateOptions) -> None:
@@ -169,40 +162,9 @@ def _check_process(package: Package, state: Descriptor, options: options_pb2.Sta
             package.at_state(
                 state, f"the process {state.name} is decided on by no command: {name} means nothing; drop it", number
             )
-    public = {event.name for event in package.events if is_public(event)}
-    for index, name in enumerate(options.folds):
-        if name in public:
-            package.at_state(
-                state,
-                f"the process {state.name} lists {name}, which is public; list the private event that it derives from",
-                _FOLDS,
-                index,
-            )
+    for index, what in listed_publicly(package, f"the process {state.name}", options.folds):
+        package.at_state(state, what, _FOLDS, index)
 
 
 def _keys(options: options_pb2.StateOptions) -> str:
     return f"{len(options.boundary)} boundary keys" if options.boundary else "no boundary key"
-
-
-def _check_folds(package: Package, state: Descriptor, options: options_pb2.StateOptions) -> None:
-    events = {event.name: event for event in package.events if event.containing_type is None}
-    known = {message.name for message in package.messages}
-    for index, name in enumerate(options.folds):
-        if name in list(options.folds)[:index]:
-            package.at_state(state, f"{state.name} folds {name} twice; keep one", _FOLDS, index)
-        elif name in events and events[name].full_name in package.replaced:
-            package.at_state(
-                state, f"{state.name} folds {name}, which another event has replaced; fold that one", _FOLDS, index
-            )
-        elif name in events:
-            event = events[name]
-            keys = {tag.key for tag in tag_fields(event)}
-            if options.boundary and not keys.intersection(options.boundary):
-                package.at_message(
-                    event,
-                    f"{name} is folded by {state.name} but has no tag of its boundary ({', '.join(options.boundary)}); "
-                    f'annotate a field: [(ceqs.v1.field).tag = "{options.boundary[0]}"]',
-                )
-        else:
-            mend = "declare it as one: option (ceqs.v1.event) = {};" if name in known else nearest(name, events)
-            package.at_state(state, f"{state.name} folds {name}, which is no event of {package.name}; {mend}", _FOLDS)

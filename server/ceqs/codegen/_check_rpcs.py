@@ -6,6 +6,7 @@ import re
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
+from ceqs.codegen._check_models import check_query_of_model
 from ceqs.codegen._package import Package, is_command, is_process, is_query, nearest
 from ceqs.contract import AGE, field_of_type, tag_fields
 from ceqs.v1 import options_pb2
@@ -81,6 +82,9 @@ def check_queries(package: Package) -> None:
             )
         if options.state:
             _check_state(package, rpc, options.state)
+        for model in package.models:
+            if model.name == options.projection:
+                check_query_of_model(package, rpc, model)
         _check_pages(package, rpc)
 
 
@@ -118,6 +122,13 @@ def _check_state(package: Package, rpc: MethodDescriptor, name: str) -> None:
         _check_boundary_tags(package, rpc, states[name])
         return
     verb = "decides on" if is_command(rpc) else "reads"
+    if is_query(rpc) and any(model.name == name for model in package.models):
+        package.at_rpc(
+            rpc,
+            f'{rpc.name} reads {name}, which is a keyed model and no state; say (ceqs.v1.query).projection = "{name}"',
+            _STATE,
+        )
+        return
     mend = (
         "declare it as one: option (ceqs.v1.state) = {...};"
         if any(message.name == name for message in package.messages)

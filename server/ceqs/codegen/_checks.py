@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ceqs.codegen._check_messages import check_events, check_fields, check_states
+from ceqs.codegen._check_models import check_models
 from ceqs.codegen._check_names import check_contexts, check_names
 from ceqs.codegen._check_rpcs import check_commands, check_queries, check_services
 from ceqs.codegen._check_versions import check_versions
@@ -22,6 +23,7 @@ def check(packages: Sequence[Package]) -> list[str]:
         check_events(package)
         check_versions(package)
         check_states(package)
+        check_models(package)
         check_services(package)
         check_commands(package)
         check_queries(package)

@@ -65,6 +65,8 @@ def generated_names(package: Package, context: str) -> Iterator[tuple[str, str, 
     for state in package.states:
         generated = process_class if is_process(state) else fold_class
         yield generated(state.name), state.full_name, f"the state {state.name}"
+    for model in package.models:
+        yield projection_class(model.name), model.full_name, f"the projection {model.name}"
     for service in package.services:
         commands = any(map(is_command, service.methods))
         kind = "commands" if commands else "queries"

@@ -34,8 +34,8 @@ class Package:
 
     @property
     def is_context(self) -> bool:
-        """Whether the package declares an event that is still recorded, a state, a command or a query."""
-        return bool(self.live or self.states or self.services)
+        """Whether the package declares an event that is still recorded, a state, a model, a command or a query."""
+        return bool(self.live or self.states or self.models or self.services)
 
     @cached_property
     def messages(self) -> list[Descriptor]:
@@ -56,6 +56,11 @@ class Package:
     def states(self) -> list[Descriptor]:
         """Every message with the state option."""
         return [message for message in self.messages if is_state(message)]
+
+    @cached_property
+    def models(self) -> list[Descriptor]:
+        """Every message with the model option."""
+        return [message for message in self.messages if is_model(message)]
 
     @cached_property
     def services(self) -> list[ServiceDescriptor]:
@@ -84,6 +89,10 @@ class Package:
     def at_state(self, state: Descriptor, what: str, *option: int) -> None:
         """Report a problem of a state option, or of one of its fields."""
         self.at_message(state, what, MESSAGE_OPTIONS, options_pb2.state.number, *option)
+
+    def at_model(self, model: Descriptor, what: str, *option: int) -> None:
+        """Report a problem of a model option, or of one of its fields."""
+        self.at_message(model, what, MESSAGE_OPTIONS, options_pb2.model.number, *option)
 
     def at_field(self, one: FieldDescriptor, what: str, *option: int) -> None:
         """Report a problem of a field; of its field option where one is named."""
@@ -121,6 +130,11 @@ def is_public(message: Descriptor) -> bool:
 def is_state(message: Descriptor) -> bool:
     """Whether the message carries the state option."""
     return message.GetOptions().HasExtension(options_pb2.state)
+
+
+def is_model(message: Descriptor) -> bool:
+    """Whether the message carries the model option: it is a keyed model."""
+    return message.GetOptions().HasExtension(options_pb2.model)
 
 
 def is_process(message: Descriptor) -> bool:

@@ -5,30 +5,34 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from keyword import iskeyword
-from typing import Any, TypeAlias
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from ceqs.contract._fields import (
+    AGE,
+    RECEIPT,
+    AnyDescriptor,
+    command_id_field,
+    field_of_type,
+    own_fields,
+    parts_field,
+    tag_fields,
+)
+from ceqs.contract._keyed import list_field, read_model, row_field
 from ceqs.contract._types import (
     CommandRpc,
     Contract,
     EarlierForm,
     EventType,
+    KeyedModel,
     Locking,
     Persistence,
     QueryRpc,
     StateType,
-    TagField,
 )
 from ceqs.errors import Misconfigured
 from ceqs.v1 import options_pb2
-
-AnyDescriptor: TypeAlias = Any
-"""A Descriptor; the type stubs of protobuf know two classes of them."""
-RECEIPT = "ceqs.v1.Receipt"
-AGE = "ceqs.v1.Age"
-PART_AGE = "ceqs.v1.PartAge"
 
 
 def read_contract(*files: FileDescriptor) -> Contract:
@@ -41,10 +45,11 @@ def read_contract(*files: FileDescriptor) -> Contract:
     replaced = {form.type_name for event in declared for form in event.earlier if form.type_name != event.full_name}
     events = {event.full_name: event for event in declared if event.full_name not in replaced}
     by_name = {event.name: event for event in events.values()}
-    models = list(_messages_with(files, options_pb2.state))
+    folded = list(_messages_with(files, options_pb2.state))
     states, processes = (
-        {d.name: _state(d, by_name) for d in models if is_process(d) is process} for process in (False, True)
+        {d.name: _state(d, by_name) for d in folded if is_process(d) is process} for process in (False, True)
     )
+    models = {d.name: read_model(d, by_name) for d in _messages_with(files, options_pb2.model)}
     commands: dict[str, CommandRpc] = {}
     queries: dict[str, QueryRpc] = {}
     for method in (method for file in files for service in services(file) for method in service.methods):
@@ -53,7 +58,7 @@ def read_contract(*files: FileDescriptor) -> Contract:
             command = _command(method, states)
             commands[command.path] = command
         elif options.HasExtension(options_pb2.query):
-            query = _query(method, states)
+            query = _query(method, states, models)
             queries[query.path] = query
     return Contract(
         context=context,
@@ -62,11 +67,12 @@ def read_contract(*files: FileDescriptor) -> Contract:
         recorded={name: event for event in events.values() for name in event.recorded_as},
         states=states,
         processes=processes,
+        models=models,
         commands=commands,
         queries=queries,
         command_services=tuple(dict.fromkeys(c.service for c in commands.values())),
         query_services=tuple(dict.fromkeys(q.service for q in queries.values())),
-        projections=tuple(dict.fromkeys(q.projection for q in queries.values() if q.projection)),
+        projections=tuple(dict.fromkeys([*models, *(q.projection for q in queries.values() if q.projection)])),
         _by_request={c.request.DESCRIPTOR.full_name: c for c in commands.values()},
     )
 
@@ -114,15 +120,6 @@ def is_process(descriptor: Descriptor) -> bool:
     return descriptor.GetOptions().Extensions[options_pb2.state].process
 
 
-def tag_fields(descriptor: Descriptor) -> tuple[TagField, ...]:
-    """Give the fields of a message whose values are tags."""
-    return tuple(
-        TagField(field.name, key, field.is_repeated)
-        for field in descriptor.fields
-        if (key := field.GetOptions().Extensions[options_pb2.field].tag)
-    )
-
-
 def replaced_by(event: AnyDescriptor) -> list[str]:
     """Give the full names of the event types that an event has replaced."""
     package = event.file.package
@@ -143,38 +140,6 @@ def upcaster_method(event: AnyDescriptor, version: int | None, package: str) -> 
     own = event.file.package
     prefix = "" if own == package else f"{own.rpartition('.')[2]}_"
     return f"{prefix}{snake(event.name)}" + (f"_v{version}" if version else "")
-
-
-def own_fields(descriptor: Descriptor) -> list[FieldDescriptor]:
-    """Give the fields of a response that the platform does not fill."""
-    return [f for f in descriptor.fields if not (f.message_type and f.message_type.full_name in (RECEIPT, AGE))]
-
-
-def field_of_type(descriptor: AnyDescriptor, full_name: str) -> str:
-    """Give the name of the first field of a message type, such as `RECEIPT` or `AGE`; empty where there is none."""
-    names = [f.name for f in descriptor.fields if f.message_type and f.message_type.full_name == full_name]
-    return names[0] if names else ""
-
-
-def parts_field(descriptor: AnyDescriptor) -> str:
-    """Give the name of a response's field `map<string, ceqs.v1.PartAge>`; empty where it has none."""
-    for field in descriptor.fields:
-        entry = field.message_type
-        if entry and entry.GetOptions().map_entry:
-            key, value = entry.fields_by_name["key"], entry.fields_by_name["value"]
-            if (
-                key.type == FieldDescriptor.TYPE_STRING
-                and value.message_type
-                and value.message_type.full_name == PART_AGE
-            ):
-                return str(field.name)
-    return ""
-
-
-def command_id_field(request: AnyDescriptor) -> str:
-    """Give the name of the request's field that carries the command id; empty where none is annotated."""
-    names = [f.name for f in request.fields if f.GetOptions().Extensions[options_pb2.field].command_id]
-    return names[0] if names else ""
 
 
 def _messages_with(files: Iterable[FileDescriptor], extension: object) -> Iterator[Descriptor]:
@@ -270,13 +235,12 @@ def _command(method: MethodDescriptor, states: dict[str, StateType]) -> CommandR
     )
 
 
-def _query(method: MethodDescriptor, states: dict[str, StateType]) -> QueryRpc:
+def _query(method: MethodDescriptor, states: dict[str, StateType], models: dict[str, KeyedModel]) -> QueryRpc:
     options = method.GetOptions().Extensions[options_pb2.query]
     if options.state and options.state not in states:
         raise Misconfigured(f"{method.full_name} reads {options.state!r}, which is no state of the context")
-    state = states.get(options.state)
-    own = own_fields(method.output_type)
-    fills_itself = state and len(own) == 1 and own[0].message_type and own[0].message_type.full_name == state.full_name
+    state, model = states.get(options.state), models.get(options.projection)
+    known = state or model
     return QueryRpc(
         name=method.name,
         service=method.containing_service.full_name,
@@ -287,10 +251,12 @@ def _query(method: MethodDescriptor, states: dict[str, StateType]) -> QueryRpc:
         streaming=method.server_streaming,
         state=state,
         projection=options.projection,
+        model=model,
         tags=tag_fields(method.input_type),
         age_field=field_of_type(method.output_type, AGE),
         parts_field=parts_field(method.output_type),
-        state_field=own[0].name if fills_itself and not own[0].is_repeated else "",
+        row_field=row_field(method.output_type, known.full_name) if known else "",
+        list_field=list_field(method.input_type, method.output_type, model) if model else "",
     )
 
 

@@ -102,6 +102,49 @@ class StateType:
     tags: tuple[TagField, ...]
 
 
+class ColumnKind(enum.Enum):
+    """As what the values of a field are kept in a column, so that they compare as they should."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    NATURAL = "natural"
+    """An integer that may be beyond what a database's integers hold."""
+    BOOLEAN = "boolean"
+    TIME = "time"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A field of a keyed model by which its rows are found and ordered."""
+
+    field: str
+    kind: ColumnKind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeyedModel:
+    """A keyed model: one message for each value of a tag key, folded from the events that carry it.
+
+    Equal to itself only: tables are looked up by it.
+    """
+
+    name: str
+    full_name: str
+    message: type[Message]
+    key: str
+    """The tag key."""
+    columns: tuple[Column, ...]
+    """The key's field first, then the indexed ones."""
+    folds: tuple[EventType, ...]
+    partitioned: bool
+    """Whether each event is about one key, by which the log keeps it in order: then several workers may fold."""
+
+    @property
+    def key_field(self) -> str:
+        """The field that holds the key."""
+        return self.columns[0].field
+
+
 @dataclass(frozen=True, slots=True)
 class CommandRpc:
     """A command rpc. `path` is `/package.Service/Method`, `method` the handler's method: `place_order`."""
@@ -124,7 +167,10 @@ class CommandRpc:
 
 @dataclass(frozen=True, slots=True)
 class QueryRpc:
-    """A query rpc. It reads the state, or the projection of that name, or neither (an aggregator)."""
+    """A query rpc. It reads the state, or the projection of that name, or neither (an aggregator).
+
+    `model` is the keyed model that the projection keeps, where it is of that kind.
+    """
 
     name: str
     service: str
@@ -135,13 +181,21 @@ class QueryRpc:
     streaming: bool
     state: StateType | None
     projection: str
+    model: KeyedModel | None
     tags: tuple[TagField, ...]
     age_field: str
     """The response's field of type ceqs.v1.Age; empty where it has none."""
     parts_field: str
     """The response's field that says how old its parts are, `map<string, ceqs.v1.PartAge>`; empty where it has none."""
-    state_field: str
-    """The response's only own field, where it has the state's type: no code is needed. Else empty."""
+    row_field: str
+    """The response's only own field, where it has the type of the state or the keyed model. Else empty."""
+    list_field: str
+    """The response's field that lists the rows of a keyed model, where the request says which by its columns alone."""
+
+    @property
+    def needs_code(self) -> bool:
+        """Whether the platform cannot answer it by itself."""
+        return not (self.row_field or self.list_field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +204,7 @@ class Contract:
 
     `events`, `commands` and `queries` are keyed by full name and by rpc path; `states` by name. `recorded` has every
     type name that the log may hold, with the event that it is read as. `processes` are the states of process managers,
-    which are none of `states`.
+    which are none of `states`. `models` are the keyed ones, by name, each of which is one of the `projections`.
     """
 
     context: str
@@ -159,6 +213,7 @@ class Contract:
     recorded: Mapping[str, EventType]
     states: Mapping[str, StateType]
     processes: Mapping[str, StateType]
+    models: Mapping[str, KeyedModel]
     commands: Mapping[str, CommandRpc]
     queries: Mapping[str, QueryRpc]
     command_services: tuple[str, ...]

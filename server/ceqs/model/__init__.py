@@ -12,6 +12,7 @@ from ceqs.model._handlers import (
     Fold,
     Gate,
     Gatekeeper,
+    KeyedProjection,
     NamedHandler,
     PrivateHearing,
     ProcessManager,
@@ -20,11 +21,13 @@ from ceqs.model._handlers import (
     Publisher,
     QueryHandler,
     Subscriber,
+    TableProjection,
     Upcasters,
     gate,
     gate_of,
     unheard,
 )
+from ceqs.model._keyed import Key, KeyedFolder
 from ceqs.model._query import ALL, Query, QueryItem, item_matches, matches
 from ceqs.model._reactions import Cancelled, Reacted, Reaction, Reactions, Scheduled, looks_around, react
 
@@ -45,6 +48,9 @@ __all__ = [
     "Folder",
     "Gate",
     "Gatekeeper",
+    "Key",
+    "KeyedFolder",
+    "KeyedProjection",
     "NamedHandler",
     "PrivateHearing",
     "ProcessManager",
@@ -61,6 +67,7 @@ __all__ = [
     "Rejected",
     "Scheduled",
     "Subscriber",
+    "TableProjection",
     "Upcasters",
     "boundary_of",
     "decide",

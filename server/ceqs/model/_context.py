@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from google.protobuf.message import Message
@@ -20,6 +20,7 @@ from ceqs.model._handlers import (
     EventHandler,
     Fold,
     Gatekeeper,
+    KeyedProjection,
     NamedHandler,
     ProcessManager,
     Projection,
@@ -27,6 +28,7 @@ from ceqs.model._handlers import (
     Publisher,
     QueryHandler,
     Subscriber,
+    TableProjection,
     Upcasters,
     hint,
     is_unheard,
@@ -73,7 +75,7 @@ class Context:
                 raise Misconfigured(f"{type(handler).__name__} hears no event; override one of its on_ methods")
             _waits_where_it_may(handler, methods.values())
         for projection in projections:
-            _partitioned(projection)
+            _suits(projection)
         _managed(contract, subscribers)
         self._decoders = _decoders(contract, upcasters, (*projections, *publishers, *subscribers))
         self.decoder = self._decoders[contract.package]
@@ -86,26 +88,13 @@ class Context:
         self._tailors: dict[str, Callable[..., Any]] = {}
         for service, deciding in by_service.items():
             self._tailors |= _tailors(deciding, [c for c in contract.commands.values() if c.service == service])
-        self._guards: dict[str, Callable[..., Any]] = {}
-        guarding = _by_service(gatekeepers, contract.command_services, "gatekeepers", needed=())
-        guards = {service: gatekeeper.ceqs_guards() for service, gatekeeper in guarding.items()}
-        for path, command in contract.commands.items():
-            if guard := guards.get(command.service, {}).get(command.method):
-                _is_async(guarding[command.service], guard, True)
-                self._guards[path] = guard
-        needing = {q.service for q in contract.queries.values() if not q.state_field}
+        self._guards = _guards(contract, gatekeepers)
+        needing = {q.service for q in contract.queries.values() if q.needs_code}
         answering = _by_service(queries, contract.query_services, "queries", needed=needing)
         for path, query in contract.queries.items():
-            if query.service in answering and (
-                not query.state_field or hasattr(answering[query.service], query.method)
-            ):
+            if query.service in answering and (query.needs_code or hasattr(answering[query.service], query.method)):
                 self._methods[path] = _method(answering[query.service], query)
-        for query in contract.queries.values():
-            if query.projection and query.projection not in self.projections:
-                raise Misconfigured(
-                    f"{query.name} reads the projection {query.projection!r}; pass a {query.projection}Projection "
-                    f"to the context {self.name!r} (projections=[...])"
-                )
+        _projected(contract, self.projections)
 
     @property
     def contract(self) -> Contract:
@@ -212,7 +201,7 @@ def _decoders(
 def _folding(fold: Fold) -> dict[str, Callable[..., Any]]:
     """Give the methods of a fold. It must hear every event that its state lists: what is listed moves the boundary."""
     heard = fold.ceqs_heard()
-    _hears_all(fold, fold.ceqs_state, heard)
+    _hears_all(fold, f"the state {fold.ceqs_state}", heard)
     return heard
 
 
@@ -220,16 +209,49 @@ def _managed(contract: Contract, subscribers: Iterable[Subscriber]) -> None:
     """Check that each process has its manager, which hears every event that the process lists."""
     managers = [subscriber for subscriber in subscribers if isinstance(subscriber, ProcessManager)]
     for manager in managers:
-        _hears_all(manager, manager.ceqs_process, manager.ceqs_heard())
+        _hears_all(manager, f"the process {manager.ceqs_process}", manager.ceqs_heard())
     for process in contract.processes:
         if process not in [manager.ceqs_process for manager in managers]:
             raise Misconfigured(f"{process} has no process manager; pass a {process}Process (subscribers=[...])")
 
 
-def _hears_all(handler: EventHandler, state: str, heard: Mapping[str, Callable[..., Any]]) -> None:
+def _guards(contract: Contract, gatekeepers: Sequence[Gatekeeper]) -> dict[str, Callable[..., Any]]:
+    """Give the gatekeepers' methods by the path of the command that each guards."""
+    guarding = _by_service(gatekeepers, contract.command_services, "gatekeepers", needed=())
+    methods = {service: gatekeeper.ceqs_guards() for service, gatekeeper in guarding.items()}
+    found: dict[str, Callable[..., Any]] = {}
+    for path, command in contract.commands.items():
+        if guard := methods.get(command.service, {}).get(command.method):
+            _is_async(guarding[command.service], guard, True)
+            found[path] = guard
+    return found
+
+
+def _projected(contract: Contract, projections: Collection[str]) -> None:
+    """Check that each keyed model has its projection, and so has each query that names one."""
+    for model in contract.models:
+        if model not in projections:
+            raise Misconfigured(f"the model {model} has no projection; pass a {model}Projection (projections=[...])")
+    for query in contract.queries.values():
+        if query.projection and query.projection not in projections:
+            raise Misconfigured(
+                f"{query.name} reads the projection {query.projection!r}; pass a {query.projection}Projection "
+                f"to the context {contract.context!r} (projections=[...])"
+            )
+
+
+def _suits(projection: Projection) -> None:
+    """Check a projection of tables for its partitions, a keyed one for what its model lists."""
+    if isinstance(projection, TableProjection):
+        _partitioned(projection)
+    elif isinstance(projection, KeyedProjection):
+        _hears_all(projection, f"the model {projection.ceqs_name()}", projection.ceqs_heard())
+
+
+def _hears_all(handler: EventHandler, of: str, heard: Mapping[str, Callable[..., Any]]) -> None:
     for name, event in handler.ceqs_hearable().items():
         if event.full_name not in heard:
-            raise Misconfigured(f"{type(handler).__name__} has no method {name}; the state {state} lists it")
+            raise Misconfigured(f"{type(handler).__name__} has no method {name}; {of} lists it")
 
 
 def _tailors(handler: CommandHandler, commands: Iterable[CommandRpc]) -> dict[str, Callable[..., Any]]:
@@ -255,7 +277,7 @@ def _tailors(handler: CommandHandler, commands: Iterable[CommandRpc]) -> dict[st
     return found
 
 
-def _partitioned(projection: Projection) -> None:
+def _partitioned(projection: TableProjection) -> None:
     """Refuse a partition key by which an event that is heard is not partitioned: rows would have two writers."""
     key = projection.partition_by
     for full_name in projection.ceqs_heard() if key else ():
@@ -272,7 +294,7 @@ def _waits_where_it_may(handler: EventHandler, methods: Iterable[Callable[..., A
     """Refuse what waits and is pure, or is pure and has to wait. Publishers and subscribers are free to choose."""
     if isinstance(handler, (Fold, Projection, ProcessManager)):
         for method in methods:
-            _is_async(handler, method, isinstance(handler, Projection))
+            _is_async(handler, method, isinstance(handler, TableProjection))
 
 
 def _is_async(handler: object, method: Callable[..., Any], expected: bool) -> None:

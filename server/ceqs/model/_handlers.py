@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from google.protobuf.message import Message
 
-from ceqs.contract import Contract, EventType, StateType, snake, tags_of
+from ceqs.contract import Contract, EventType, KeyedModel, StateType, snake, tags_of
 from ceqs.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -187,21 +187,45 @@ class PublicHearing(NamedHandler):
 
 
 class Projection(PrivateHearing):
-    """Writes a query model: `async (session, event, meta) -> None` per event, into the tables of `metadata`."""
+    """Keeps a query model in places of its own, one for each version."""
 
     ceqs_projection: ClassVar[str]
-    metadata: ClassVar[MetaData]
-    """The SQLAlchemy tables that the projection writes. They are created in a place of the projection's own."""
     version: ClassVar[int] = 1
     """Raise it when the tables or the handlers change: the new version fills a new place from the log."""
-    partition_by: ClassVar[str] = ""
-    """The tag key, such as `order`, to a value of which each row belongs: then several workers may fill the projection,
-    each with keys of its own. All events that it hears must be partitioned by it."""
 
     @classmethod
     def ceqs_name(cls) -> str:
         """Give the projection's name, as queries name it."""
         return cls.ceqs_projection
+
+
+class TableProjection(Projection):
+    """Writes a query model: `async (session, event, meta) -> None` per event, into the tables of `metadata`."""
+
+    metadata: ClassVar[MetaData]
+    """The SQLAlchemy tables that the projection writes. They are created in a place of the projection's own."""
+    partition_by: ClassVar[str] = ""
+    """The tag key, such as `order`, to a value of which each row belongs: then several workers may fill the projection,
+    each with keys of its own. All events that it hears must be partitioned by it."""
+
+
+class KeyedProjection(Projection):
+    """Folds a query model that needs no tables: `(model, event, meta) -> None` per event that the model lists.
+
+    The platform keeps one message under each value of the model's key. A method gets that of the event's key, with the
+    key's field filled and everything else unset before the first event, and changes it. One that it clears
+    (`model.Clear()`) is deleted; a later event of the key begins anew.
+    """
+
+    @classmethod
+    def ceqs_hearable(cls) -> Mapping[str, EventType]:
+        """Give the events that the model lists, by method name."""
+        return {event.handler: event for event in cls.ceqs_model().folds}
+
+    @classmethod
+    def ceqs_model(cls) -> KeyedModel:
+        """Give what the projection keeps."""
+        return cls.ceqs_contract.models[cls.ceqs_projection]
 
 
 class Publisher(PrivateHearing):

@@ -5,6 +5,7 @@ from ceqs.queries._gathering import Gathering, Part
 from ceqs.queries._hops import Around, Hearing, Hops
 from ceqs.queries._models import Checkpoint, ModelReader, PastReader
 from ceqs.queries._pages import Page, read_page
+from ceqs.queries._rows import Rows
 from ceqs.queries._states import Known, States
 from ceqs.queries._stop import Stop
 
@@ -22,6 +23,7 @@ __all__ = [
     "Part",
     "PastReader",
     "QueryCall",
+    "Rows",
     "States",
     "Stop",
     "patience",

@@ -9,19 +9,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from google.protobuf.message import Message
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from ceqs.client import Services
 from ceqs.contract import Moment, QueryRpc
 from ceqs.errors import Behind, Misconfigured, NotFound, Unimplemented
 from ceqs.log import Head, LogReader
 from ceqs.model import Asked, Asker, Boundary, Context, boundary_of
-from ceqs.queries._ages import Ages, Trailers, trailers_of
+from ceqs.projectors import key_of, read_rows
+from ceqs.queries._ages import Aged, Ages, Trailers, trailers_of
 from ceqs.queries._changes import Changes
 from ceqs.queries._gathering import Gathering
 from ceqs.queries._hops import Around, Hops
 from ceqs.queries._live import LiveQueries, Source
-from ceqs.queries._models import ModelReader, PastReader
+from ceqs.queries._lookups import Lookups
+from ceqs.queries._models import Checkpoint, ModelReader, PastReader
 from ceqs.queries._moments import position_of, recorded_at
+from ceqs.queries._rows import Rows, asked_tag, row_response
 from ceqs.queries._states import States
 from ceqs.queries._stop import Stop
 from ceqs.v1.answers_pb2 import Age
@@ -93,20 +97,24 @@ class Answers:
         self._hops = hops or Hops(context.name, log, Around())
         self._ages = Ages(log)
         self._changes = Changes(log)
+        keyed = context.contract.models.items()
+        self._lookups = {name: Lookups(model, models[name], self._aged) for name, model in keyed if name in models}
         self._live: LiveQueries[Answer] = LiveQueries(stop or Stop())
 
     async def answer(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
         """Answer once.
 
-        Raises NotFound where a query that needs no code asks for a state without events, Behind where the model does
-        not reach in time what the call asks for, OutOfRange where it asks for a moment still to come, and what the
-        handler raises.
+        Raises NotFound where a query that needs no code asks for a state without events or a row that is not there,
+        Behind where the model does not reach in time what the call asks for, OutOfRange where it asks for a moment
+        still to come, and what the handler raises.
         """
         answer = await self._evaluate(rpc, request, call)
-        if not answer.found and rpc.state is not None:
-            asked = boundary_of(rpc.state, rpc.tags, request).tags
-            raise NotFound(f"nothing is recorded of {', '.join(asked) or rpc.state.name}")
-        return answer
+        if answer.found:
+            return answer
+        if rpc.model is not None:
+            raise NotFound(f"nothing is recorded of {asked_tag(rpc, rpc.model, request)}")
+        asked = boundary_of(rpc.state, rpc.tags, request).tags if rpc.state else ()
+        raise NotFound(f"nothing is recorded of {', '.join(asked) or rpc.name}")
 
     async def watch(self, rpc: QueryRpc, request: Message, call: QueryCall) -> AsyncGenerator[Answer, None]:
         """Answer at once, and again whenever the answer has changed, until the stop is asked for.
@@ -198,14 +206,14 @@ class Answers:
             known = await self._states.load_as_of(boundary, position)
             time = await recorded_at(self._log, position)
         found = True
-        if not rpc.state_field or self._context.method(rpc):
+        if not rpc.row_field or self._context.method(rpc):
             own = type(known.state)()
             own.CopyFrom(known.state)
             response = await self._ask(rpc, request, own)
         else:
             response, found = rpc.response(), known.events > 0
             if found:
-                getattr(response, rpc.state_field).CopyFrom(known.state)
+                getattr(response, rpc.row_field).CopyFrom(known.state)
         aged = await self._ages.of(head, known.position, time)
         return Answer(response, known.position, aged.age, aged.trailers, found)
 
@@ -218,13 +226,21 @@ class Answers:
             # The model cannot be where the log is not yet: so nobody looks at it in vain.
             await self._log.wait(least - 1, patience(call.expires))
             await model.wait(least, patience(call.expires))
+        if rpc.model is not None and rpc.row_field and not self._context.method(rpc):
+            key = key_of(rpc.model, asked_tag(rpc, rpc.model, request))
+            look = await self._lookups[rpc.projection].look(key)
+            _require(rpc.projection, look.position, least)
+            row = look.rows.get(key)
+            return Answer(row_response(rpc, row), look.position, look.aged.age, look.aged.trailers, row is not None)
         async with model.session() as (session, checkpoint):
             _require(rpc.projection, checkpoint.position, least)
-            response = await self._ask(rpc, request, session)
-        # Read after the snapshot, the head is never behind the answer.
-        head, at = await self._log.head(), checkpoint
-        aged = await self._ages.of(head, at.position, at.recorded_at, parked=at.parked)
-        return Answer(response, checkpoint.position, aged.age, aged.trailers)
+            response, found = await self._read(rpc, request, session)
+        aged = await self._aged(checkpoint)
+        return Answer(response, checkpoint.position, aged.age, aged.trailers, found)
+
+    async def _aged(self, at: Checkpoint) -> Aged:
+        """Give the age of an answer from a snapshot. Read after it, the head is never behind the answer."""
+        return await self._ages.of(await self._log.head(), at.position, at.recorded_at, parked=at.parked)
 
     async def _from_past(self, rpc: QueryRpc, request: Message, call: QueryCall, moment: Moment) -> Answer:
         past = self._past.get(rpc.projection)
@@ -232,9 +248,22 @@ class Answers:
             raise Unimplemented(f"this server keeps no models of the past of {rpc.projection}: set scratch_url")
         position = await position_of(moment, self._log, await self._head(call))
         async with past.session(position, patience(call.expires)) as (session, checkpoint):
-            response = await self._ask(rpc, request, session)
-        aged = await self._ages.of(await self._log.head(), checkpoint.position, checkpoint.recorded_at)
-        return Answer(response, checkpoint.position, aged.age, aged.trailers)
+            response, found = await self._read(rpc, request, session)
+        aged = await self._aged(checkpoint)
+        return Answer(response, checkpoint.position, aged.age, aged.trailers, found)
+
+    async def _read(self, rpc: QueryRpc, request: Message, session: AsyncSession) -> tuple[Message, bool]:
+        """Give the response from a projection's tables, and whether anything is recorded of what is asked for."""
+        if rpc.model is None:
+            return await self._ask(rpc, request, session), True
+        rows = Rows[Message](rpc.model, session)
+        if self._context.method(rpc):
+            return await self._ask(rpc, request, rows), True
+        if rpc.list_field:
+            return rpc.response.FromString(await rows.listed(rpc, request)), True
+        key = key_of(rpc.model, asked_tag(rpc, rpc.model, request))
+        row = (await read_rows(await session.connection(), rpc.model, [key])).get(key)
+        return row_response(rpc, row), row is not None
 
     async def _head(self, call: QueryCall) -> Head:
         """Give the head, as soon as it is where the call wants it."""

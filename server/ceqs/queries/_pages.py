@@ -99,7 +99,11 @@ class _Key:
         return self.column.desc() if self.descending else self.column.asc()
 
     def after(self, value: Any) -> Any:
-        return self.column < value if self.descending else self.column > value
+        from sqlalchemy import literal
+
+        # As it is, SQLAlchemy compares no True with anything.
+        bound = literal(value, self.column.type)
+        return self.column < bound if self.descending else self.column > bound
 
     def holds(self, value: Any) -> bool:
         """Say whether a row may have the value in this column, as far as its type tells."""
@@ -117,7 +121,7 @@ def _primary_key(statement: Any, by: Sequence[Any]) -> list[Any]:
     import sqlalchemy as sa
 
     first = statement.column_descriptions[0]
-    entity = first["entity"]
+    entity = first.get("entity")
     if entity is None or first["expr"] is not entity:
         return []
     named = {getattr(_Key.of(column).column, "key", "") for column in by}

@@ -78,17 +78,17 @@ def test_commands_are_read_by_path_with_what_the_platform_fills(library: Any) ->
 
 def test_a_query_whose_only_own_field_is_the_state_needs_no_code(library: Any) -> None:
     queries = {query.name: query for query in library.contract.queries.values()}
-    assert (queries["GetBook"].state_field, queries["GetBook"].age_field, queries["GetBook"].streaming) == (
+    assert (queries["GetBook"].row_field, queries["GetBook"].age_field, queries["GetBook"].streaming) == (
         "book",
         "",
         False,
     )
-    assert (queries["WatchBook"].state_field, queries["WatchBook"].age_field, queries["WatchBook"].streaming) == (
+    assert (queries["WatchBook"].row_field, queries["WatchBook"].age_field, queries["WatchBook"].streaming) == (
         "book",
         "age",
         True,
     )
-    assert (queries["CountLoans"].state_field, queries["CountLoans"].state.name) == ("", "Loans")
+    assert (queries["CountLoans"].row_field, queries["CountLoans"].state.name) == ("", "Loans")
     assert (queries["ListShelf"].state, queries["ListShelf"].projection) == (None, "Shelf")
     assert library.contract.projections == ("Shelf",)
 
@@ -182,3 +182,27 @@ def _added(file: descriptor_pb2.FileDescriptorProto) -> Any:
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(file.SerializeToString())
     return pool.FindFileByName(file.name)
+
+
+def test_a_keyed_model_says_what_it_is_kept_and_found_by(shelves: Any) -> None:
+    contract = shelves.make_context().contract
+    book, reader = contract.models["Book"], contract.models["Reader"]
+    assert (book.key, book.key_field, [event.name for event in book.folds]) == (
+        "book",
+        "book_id",
+        ["BookLent", "BookReturned", "BooksBurnt"],
+    )
+    assert [(column.field, column.kind.value) for column in book.columns] == [
+        ("book_id", "text"),
+        ("status", "integer"),
+        ("reader", "text"),
+        ("lent_at", "time"),
+        ("popular", "boolean"),
+        ("times", "integer"),
+    ]
+    assert [column.kind.value for column in reader.columns] == ["natural", "natural"]
+    assert contract.projections == ("Book", "Reader")
+    queries = {query.name: query for query in contract.queries.values()}
+    assert (queries["GetBook"].row_field, queries["GetBook"].list_field) == ("book", "")
+    assert (queries["ListBooks"].row_field, queries["ListBooks"].list_field) == ("", "books")
+    assert [name for name, query in queries.items() if query.needs_code] == ["DescribeShelf"]

@@ -16,11 +16,11 @@ from ceqs.model import (
     Fold,
     Gatekeeper,
     PrivateHearing,
-    Projection,
     PublicHearing,
     Publisher,
     QueryHandler,
     Subscriber,
+    TableProjection,
     unheard,
 )
 
@@ -68,7 +68,7 @@ def kit(library: Any) -> Any:
 
         async def list_shelf(self, request: Any, session: Any) -> Any: ...
 
-    class ShelfBase(Projection):
+    class ShelfBase(TableProjection):
         ceqs_contract, ceqs_projection = contract, "Shelf"
 
         @unheard

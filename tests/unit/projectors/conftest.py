@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,23 +17,21 @@ import structlog
 from google.protobuf import descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from ceqs.codegen._image import build_image
 from ceqs.contract import bucket_of, messages, new_id, read_contract, tags_of
-from ceqs.embedded import PostgresServer
 from ceqs.log import Entry, Log, NewEvent, open_log
 from ceqs.model import (
     CommandHandler,
     Context,
     Fold,
     PrivateHearing,
-    Projection,
     PublicHearing,
     Publisher,
     QueryHandler,
     Rejected,
     Subscriber,
+    TableProjection,
 )
 from ceqs.projectors import ModelReader, Projector, ProjectorSettings, place_of, places_of
 from ceqs.projectors import _tail as tail
@@ -72,7 +69,7 @@ def readers(library: Any) -> Any:
     return SimpleNamespace(**classes, contract=read_contract(file))
 
 
-class Shelf(Projection):
+class Shelf(TableProjection):
     """Counts how often each book was acquired. `before` may fail, or wait."""
 
     ceqs_projection = "Shelf"
@@ -206,36 +203,6 @@ async def world(library: Any, readers: Any, tmp_path: Path) -> AsyncIterator[Wor
         await world.stop(name)
     for log in world.logs.values():
         await log.close()
-
-
-@pytest.fixture(scope="session")
-def database() -> Iterator[str]:
-    """A PostgreSQL."""
-    server = PostgresServer()
-    asyncio.run(server.start())
-    yield server.url
-    asyncio.run(server.stop())
-
-
-@pytest.fixture
-def postgres_url(database: str) -> str:
-    """A database of its own on PostgreSQL."""
-    url, name = sa.make_url(database), f"t{uuid.uuid4().hex[:12]}"
-
-    async def create() -> None:
-        engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT")
-        async with engine.connect() as connection:
-            await connection.execute(sa.text(f"CREATE DATABASE {name}"))
-        await engine.dispose()
-
-    asyncio.run(create())
-    return url.set(database=name).render_as_string(hide_password=False)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def models_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where places are, on either database."""
-    return f"sqlite:///{tmp_path}/models" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture

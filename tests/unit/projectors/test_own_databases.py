@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from ceqs.embedded import PostgresServer
-from ceqs.model import Context, Projection
+from ceqs.model import Context, TableProjection
 from ceqs.projectors import ModelReader, place_of
 from ceqs.testing import eventually
 
@@ -27,7 +27,7 @@ TITLE = sa.Table(
 def two_models(world: Any, library: Any, library_context: Any) -> Context:
     """The library with a second projection, `Titles`."""
 
-    class Titles(Projection):
+    class Titles(TableProjection):
         ceqs_contract = library.contract
         ceqs_projection = "Titles"
         metadata = TITLES

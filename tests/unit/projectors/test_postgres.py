@@ -106,7 +106,7 @@ async def test_a_database_that_restarts_is_waited_for(world: Any, served: Contex
 
 
 async def test_a_deadlock_or_a_lost_connection_parks_nothing_on_postgresql(
-    world: Any, served: Context, database: str, monkeypatch: pytest.MonkeyPatch
+    world: Any, served: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both are real: a rival holds the row that the handler wants, and wants the handler's; its connection is ended."""
     monkeypatch.setattr(worker, "TRIES", 2)

@@ -230,5 +230,5 @@ def test_a_process_without_its_manager_or_one_of_its_methods_is_refused(
         def on_thing_taken_in(self, event: Any, repair: Any, ctx: Reaction) -> Iterator[Any]:
             yield from ()
 
-    with pytest.raises(Misconfigured, match="Deaf has no method on_part_arrived; the state Repair lists it"):
+    with pytest.raises(Misconfigured, match="Deaf has no method on_part_arrived; the process Repair lists it"):
         workshop_context(Deaf())

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 import sqlalchemy.orm
 
 from ceqs.errors import Behind, Misconfigured
-from ceqs.model import Context, Projection
+from ceqs.model import Context, TableProjection
 from ceqs.projectors import ModelReader, place_of, places_of, read_status
 from ceqs.testing import eventually
 
@@ -168,7 +168,7 @@ async def test_an_event_type_of_the_own_context_that_this_build_does_not_know_pa
 
 
 async def test_one_paused_handler_holds_up_no_other(world: Any, library: Any, library_context: Any) -> None:
-    class Second(Projection):
+    class Second(TableProjection):
         ceqs_contract = library.contract
         ceqs_projection = "Second"
         metadata = sa.MetaData()
@@ -287,7 +287,7 @@ async def test_the_wrong_key_is_named_and_waited_for(world: Any, served: Context
 async def test_a_projection_may_not_take_the_platforms_table_names(
     world: Any, library: Any, library_context: Any
 ) -> None:
-    class Bad(Projection):
+    class Bad(TableProjection):
         ceqs_contract = library.contract
         ceqs_projection = "Bad"
         metadata = sa.MetaData()

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.errors import Misconfigured, Rejected
-from ceqs.model import CommandHandler, Context, Decision, Fold, Projection, QueryHandler
+from ceqs.model import CommandHandler, Context, Decision, Fold, QueryHandler, TableProjection
 from ceqs.testing import NOW, fixed_ids, given
 
 FIRST_ID = "00000000-0000-7000-8000-000000000001"
@@ -65,7 +65,7 @@ def lending(library: Any) -> Context:
             if not everything.closed:
                 yield library.LibraryClosed(branch_numbers=[everything.books])
 
-    class Shelf(Projection):
+    class Shelf(TableProjection):
         ceqs_contract, ceqs_projection = contract, "Shelf"
 
         async def on_book_acquired(self, session: Any, event: Any, meta: Any) -> None: ...

@@ -205,6 +205,36 @@ class EventOptions(_message.Message):
 Global___EventOptions: _TypeAlias = EventOptions  # noqa: Y015
 
 @_typing.final
+class ModelOptions(_message.Message):
+    """A keyed model: a projection that keeps one message for each value of a tag key, folded like a state. A query reads it by
+    naming it as its projection. Asked for one row, by a request with the key's tag, or for a page of them, it needs no code.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    FOLDS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The tag key. The model has a field with this tag, and so has every event that it folds."""
+    @_builtins.property
+    def folds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the private event types that the model folds."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        folds: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["folds", b"folds", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelOptions: _TypeAlias = ModelOptions  # noqa: Y015
+
+@_typing.final
 class FieldOptions(_message.Message):
     """What a field is to the platform."""
 
@@ -213,22 +243,26 @@ class FieldOptions(_message.Message):
     TAG_FIELD_NUMBER: _builtins.int
     COMMAND_ID_FIELD_NUMBER: _builtins.int
     PERSONAL_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     tag: _builtins.str
     """The tag key: the field's values say what the message is about. A repeated field gives several tags."""
     command_id: _builtins.bool
     """The field of a request that carries the command id (AIP-155)."""
     personal: _builtins.bool
     """The field holds personal data. It must not be a tag."""
+    index: _builtins.bool
+    """The field of a keyed model by which its rows are found and ordered: a request's field of the same name filters by it."""
     def __init__(
         self,
         *,
         tag: _builtins.str = ...,
         command_id: _builtins.bool = ...,
         personal: _builtins.bool = ...,
+        index: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "personal", b"personal", "tag", b"tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "index", b"index", "personal", b"personal", "tag", b"tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -267,7 +301,7 @@ class QueryOptions(_message.Message):
     state: _builtins.str
     """The name of the state that answers."""
     projection: _builtins.str
-    """The name of the projection that answers."""
+    """The name of the projection that answers; of the message where it is a keyed model."""
     def __init__(
         self,
         *,
@@ -285,6 +319,7 @@ Global___QueryOptions: _TypeAlias = QueryOptions  # noqa: Y015
 CONTEXT_FIELD_NUMBER: _builtins.int
 STATE_FIELD_NUMBER: _builtins.int
 EVENT_FIELD_NUMBER: _builtins.int
+MODEL_FIELD_NUMBER: _builtins.int
 FIELD_FIELD_NUMBER: _builtins.int
 COMMAND_FIELD_NUMBER: _builtins.int
 QUERY_FIELD_NUMBER: _builtins.int
@@ -294,8 +329,10 @@ state: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions,
 """Declares the message to be a state: a command model with a consistency boundary."""
 event: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, Global___EventOptions]
 """Declares the message to be an event."""
+model: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, Global___ModelOptions]
+"""Declares the message to be a keyed model: a query model that needs no tables. A state may be one as well."""
 field: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___FieldOptions]
-"""What a field of a request, an event or a state is to the platform."""
+"""What a field of a request, an event, a state or a keyed model is to the platform."""
 command: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___CommandOptions]
 """Declares the rpc to be a command."""
 query: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___QueryOptions]

@@ -25,7 +25,6 @@ from ceqs.model import (
     Fold,
     Gatekeeper,
     PrivateHearing,
-    Projection,
     PublicHearing,
     Publisher,
     QueryHandler,
@@ -33,6 +32,7 @@ from ceqs.model import (
     Reactions,
     Recorded,
     Subscriber,
+    TableProjection,
     Upcasters,
     unheard,
 )
@@ -171,7 +171,7 @@ class ClassGatekeeper(Gatekeeper):
         """Let Close pass, or raise Rejected."""
 
 
-class EventProjection(Projection):
+class EventProjection(TableProjection):
     """Writes the query model Event; override what it hears."""
 
     ceqs_contract = CONTRACT

@@ -25,7 +25,6 @@ from ceqs.model import (
     Fold,
     Gatekeeper,
     PrivateHearing,
-    Projection,
     PublicHearing,
     Publisher,
     QueryHandler,
@@ -33,6 +32,7 @@ from ceqs.model import (
     Reactions,
     Recorded,
     Subscriber,
+    TableProjection,
     Upcasters,
     unheard,
 )
@@ -265,7 +265,7 @@ class RegisterGatekeeper(Gatekeeper):
         """Let RegisterBook pass, or raise Rejected."""
 
 
-class BorrowedProjection(Projection):
+class BorrowedProjection(TableProjection):
     """Writes the query model Borrowed; override what it hears."""
 
     ceqs_contract = CONTRACT
@@ -288,7 +288,7 @@ class BorrowedProjection(Projection):
         """A member waits for a book."""
 
 
-class ReadersProjection(Projection):
+class ReadersProjection(TableProjection):
     """Writes the query model Readers; override what it hears."""
 
     ceqs_contract = CONTRACT

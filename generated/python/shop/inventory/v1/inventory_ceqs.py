@@ -31,7 +31,6 @@ from ceqs.model import (
     Gatekeeper,
     PrivateHearing,
     ProcessManager,
-    Projection,
     PublicHearing,
     Publisher,
     QueryHandler,
@@ -39,6 +38,7 @@ from ceqs.model import (
     Reactions,
     Recorded,
     Subscriber,
+    TableProjection,
     Upcasters,
     unheard,
 )
@@ -328,7 +328,7 @@ class InventoryGatekeeper(Gatekeeper):
         """Let AdjustStock pass, or raise Rejected."""
 
 
-class StockLevelsProjection(Projection):
+class StockLevelsProjection(TableProjection):
     """Writes the query model StockLevels; override what it hears."""
 
     ceqs_contract = CONTRACT

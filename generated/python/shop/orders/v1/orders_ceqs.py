@@ -30,7 +30,6 @@ from ceqs.model import (
     Fold,
     Gatekeeper,
     PrivateHearing,
-    Projection,
     PublicHearing,
     Publisher,
     QueryHandler,
@@ -38,6 +37,7 @@ from ceqs.model import (
     Reactions,
     Recorded,
     Subscriber,
+    TableProjection,
     Upcasters,
     unheard,
 )
@@ -449,7 +449,7 @@ class OrderGatekeeper(Gatekeeper):
         """Let ReviewOrder pass, or raise Rejected."""
 
 
-class SalesProjection(Projection):
+class SalesProjection(TableProjection):
     """Writes the query model Sales; override what it hears."""
 
     ceqs_contract = CONTRACT
@@ -492,7 +492,7 @@ class SalesProjection(Projection):
         """A product was taken out of the assortment."""
 
 
-class CustomerHistoryProjection(Projection):
+class CustomerHistoryProjection(TableProjection):
     """Writes the query model CustomerHistory; override what it hears."""
 
     ceqs_contract = CONTRACT

@@ -1,0 +1,55 @@
+"""Looking up rows of a keyed model: all that are asked for at a time are read together, as of one position."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from ceqs.contract import KeyedModel
+from ceqs.model import Key
+from ceqs.projectors import read_rows
+from ceqs.queries._ages import Aged
+from ceqs.queries._models import Checkpoint, ModelReader
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was found at one look at a model."""
+
+    rows: Mapping[Key, bytes]
+    """The messages that there are, by their keys."""
+    position: int
+    aged: Aged
+
+
+class Lookups:
+    """Looks at one keyed model for all who ask.
+
+    One look is under way at a time. Who asks meanwhile is part of the next: it begins after they have asked, so nothing
+    is older than it would be if each looked alone, and the more ask, the less each costs.
+    """
+
+    def __init__(self, model: KeyedModel, reader: ModelReader, age: Callable[[Checkpoint], Awaitable[Aged]]) -> None:
+        self._model = model
+        self._reader = reader
+        self._age = age
+        self._keys: set[Key] = set()
+        self._next: asyncio.Task[Look] | None = None
+        self._turn = asyncio.Lock()
+
+    async def look(self, key: Key) -> Look:
+        """Look for the row of a key. Raises Behind and Unavailable, as the reader does."""
+        self._keys.add(key)
+        if self._next is None:
+            self._next = asyncio.create_task(self._look())
+        # Others wait for the same.
+        return await asyncio.shield(self._next)
+
+    async def _look(self) -> Look:
+        async with self._turn:
+            keys, self._keys, self._next = self._keys, set(), None
+            async with self._reader.session() as (session, checkpoint):
+                rows = await read_rows(await session.connection(), self._model, keys)
+            # Aged after the snapshot, an answer never seems to be ahead of the log.
+            return Look(rows, checkpoint.position, await self._age(checkpoint))
