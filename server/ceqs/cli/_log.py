@@ -62,7 +62,8 @@ def remember(
     shorter one (`--shorten`) for the commands to come: each is kept for as long as was promised when it was recorded.
     Ids that the platform derives itself are kept for good.
 
-    Nothing is forgotten before `ceqs log purge`. On SQLite, stop the server first.
+    What nothing is promised to any more, servers forget within the hour (`purge_hours`, CEQS_PURGE_HOURS), or
+    `ceqs log purge` does at once. On SQLite, stop the server first.
 
     Examples:  `ceqs log remember orders`,  `ceqs log remember orders --days 30 --shorten`,
     `ceqs log remember orders --forever`
@@ -84,7 +85,8 @@ def purge(
     """Forget commands that the log no longer promises to remember (see `ceqs log remember`). Events stay.
 
     It goes through the server of the context where one runs, with the key (CEQS_KEY), and to the log itself otherwise,
-    in short steps between which commands go on. Run it once a day, say, or never: a log may grow.
+    in short steps between which commands go on. Servers do it by themselves, too, every hour unless `purge_hours`
+    (CEQS_PURGE_HOURS) says otherwise.
 
     Examples:  `ceqs log purge --dry-run`,  `ceqs log purge orders`
     """

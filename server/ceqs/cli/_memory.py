@@ -13,7 +13,7 @@ from ceqs.cli._settings import Settings
 from ceqs.errors import Misconfigured, Unavailable
 
 STEP = 60.0
-"""Seconds that a server has to look at a thousand commands."""
+"""Seconds that a server has for one step."""
 
 
 async def remember(

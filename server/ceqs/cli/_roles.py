@@ -16,7 +16,7 @@ from ceqs.cli._settings import Settings
 from ceqs.cli._signals import together
 from ceqs.client import Services
 from ceqs.errors import LogReplaced, LogUnavailable, Misconfigured
-from ceqs.log import LogReader, open_log, open_reader
+from ceqs.log import Log, LogReader, open_log, open_reader
 from ceqs.model import Context
 from ceqs.projectors import (
     ModelReader,
@@ -32,7 +32,7 @@ from ceqs.projectors import (
 )
 from ceqs.queries import Around, Hearing
 from ceqs.relay import Relay, StreamLimits
-from ceqs.server import EVERY_ROLE, Role, Served, Server, ServerSettings
+from ceqs.server import EVERY_ROLE, Role, Served, Server, ServerSettings, forget_lapsed
 
 Announce = Callable[[str, Mapping[str, Any]], None]
 """Takes a line for people and the same for programs."""
@@ -80,6 +80,7 @@ async def _serve(
         _process_log.warning("no key: private events are closed to everyone, projectors too; set CEQS_KEY")
     servers: list[Server] = []
     logs: list[LogReader] = []
+    written: list[Log] = []
     async with AsyncExitStack() as stack:
         for name, context in choose(contexts, names).items():
             log: LogReader = await (open_log(settings.log_url(name), name) if writing else _reader(settings, name))
@@ -93,7 +94,9 @@ async def _serve(
             listening = server_settings(settings, name, addresses[name], roles=roles, shared=shared)
             services = Services(addresses_of(settings, list(contexts), "queries"))
             stack.push_async_callback(services.close)
-            server = Server([Served(context, log, models, past, around, services)], listening)
+            served = Served(context, log, models, past, around, services)
+            written += [served.writable] if writing else []
+            server = Server([served], listening)
             servers.append(server)
             try:
                 await server.start()
@@ -105,7 +108,10 @@ async def _serve(
             what = name if roles == EVERY_ROLE else f"{name} ({', '.join(parts)})"
             announce(f"{what} is served at {server.address} by process {os.getpid()}", value)
         try:
-            await together(map(_until_replaced, logs))
+            every = settings.purge_hours * 3600
+            await together(
+                [*map(_until_replaced, logs), *(forget_lapsed(log, every) for log in written if every)],
+            )
         finally:
             await _stop(servers)
 

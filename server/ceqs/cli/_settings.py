@@ -61,6 +61,9 @@ class Settings:
     """On how many servers of a cluster each stream lies."""
     processes: Annotated[int, Range(least=1)] = 1
     """How many processes `ceqs serve` runs behind each address; more than one where the store is postgres."""
+    purge_hours: Annotated[float, Range(least=0)] = 1.0
+    """Hours from one pass to the next in which a server forgets commands that its log no longer promises to remember
+    (`ceqs log remember`); 0: only `ceqs log purge` does."""
     key: str = ""
     """The key for private events and administration. `ceqs dev` makes one."""
     tls_certificate: Path | None = None

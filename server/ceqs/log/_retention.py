@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 DAY = 86_400_000_000
 """In microseconds."""
 MAX_DAYS = 36_500
-PURGED = 1_000
-"""How many commands one transaction looks at."""
+PURGED = 250
+"""How many commands one transaction looks at: nobody waits long for the log's lock."""
 
 Days: TypeAlias = int | None
 """None is for ever."""

@@ -344,7 +344,7 @@ class Log(LogReader, Protocol):
         ...
 
     async def purge(self, after: str = "", *, dry_run: bool = False) -> Purged:
-        """Forget commands that nothing is promised to any more, among the next thousand after a command id.
+        """Forget commands that nothing is promised to any more, among the next few hundred after a command id.
 
         Ids that the platform derived are never forgotten. With `dry_run`, it only counts. Go on after `Purged.next`.
         """

@@ -7,6 +7,7 @@ A command's way, file by file: `_handlers` (the rpc) -> `_decode` (bytes to a ch
 from ceqs.server._calls import CommandCall
 from ceqs.server._commands import CommandExecutor, Executed
 from ceqs.server._decode import Decoder
+from ceqs.server._forgetting import forget_lapsed
 from ceqs.server._roles import EVERY_ROLE, Role
 from ceqs.server._served import Served
 from ceqs.server._server import Server
@@ -22,4 +23,5 @@ __all__ = [
     "Served",
     "Server",
     "ServerSettings",
+    "forget_lapsed",
 ]

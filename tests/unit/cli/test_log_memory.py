@@ -6,14 +6,17 @@ import asyncio
 import datetime as dt
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from ceqs.log import Entry, open_log
+from ceqs.testing import eventually
 
 Ceqs = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -49,10 +52,20 @@ def history(log_url: str) -> None:
 
 
 @pytest.fixture
-def serving(env: dict[str, str], tmp_path: Path, history: None) -> Iterator[None]:
+def hours() -> float:
+    """How long a server waits from one pass of forgetting to the next."""
+    return 0
+
+
+@pytest.fixture
+def serving(env: dict[str, str], tmp_path: Path, history: None, hours: float) -> Iterator[None]:
     command = [sys.executable, "-m", "ceqs.cli", "serve", "--output", "json"]
     with subprocess.Popen(
-        command, cwd=tmp_path, env={**os.environ, **env}, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env={**os.environ, **env, "CEQS_PURGE_HOURS": f"{hours}"},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as server:
         assert server.stdout is not None
         server.stdout.readline()
@@ -86,6 +99,17 @@ def test_what_has_lapsed_is_purged_through_the_server_by_whoever_has_the_key(ceq
     in_use = ceqs("log", "remember", "orders", "--days", "60", **env)
     assert in_use.returncode == 2
     assert "is being written by another process" in in_use.stderr
+
+
+@pytest.mark.usefixtures("serving")
+@pytest.mark.parametrize("hours", [0.0001])
+async def test_a_server_forgets_by_itself(log_url: str) -> None:
+    with closing(sqlite3.connect(log_url.removeprefix("sqlite:///"))) as database:
+
+        def remembered() -> list[str]:
+            return [row[0] for row in database.execute("SELECT command_id FROM commands")]
+
+        await eventually(lambda: remembered() == ["20 days ago"], 20)
 
 
 @pytest.mark.usefixtures("history")

@@ -54,6 +54,7 @@ OVERRIDES = {
     "stream_megabytes": ("64", 64),
     "stream_replicas": ("3", 3),
     "processes": ("3", 3),
+    "purge_hours": ("0.5", 0.5),
     "key": ("secret", "secret"),
     "tls_certificate": ("c.pem", Path("c.pem")),
     "tls_key": ("k.pem", Path("k.pem")),
