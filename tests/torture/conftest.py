@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,17 +13,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from ceqs.codegen import generate
-from ceqs.embedded import PostgresServer
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    server = PostgresServer()
-    asyncio.run(server.start())
-    yield server.url
-    asyncio.run(server.stop())
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,30 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[subprocess.Popen[str]]:
+    """Runs the command line without importing everything anew; see nursery.py."""
+    command = [sys.executable, str(Path(__file__).with_name("nursery.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        yield process
+        assert process.stdin
+        process.stdin.close()
+
+
 @pytest.fixture
-def ceqs(tmp_path: Path) -> Ceqs:
+def ceqs(nursery: subprocess.Popen[str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Ceqs:
     """Run the command line in a directory (default: tmp_path) and give what came of it."""
+    said = tmp_path_factory.mktemp("said")
 
     def run(*arguments: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ceqs.cli", *arguments]
-        return subprocess.run(
-            command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False
-        )
+        files = {name: str(said / name) for name in ("stdout", "stderr")}
+        asked = {"arguments": arguments, "cwd": str(cwd), "env": {**os.environ, **env}, **files}
+        assert nursery.stdin
+        assert nursery.stdout
+        nursery.stdin.write(json.dumps(asked) + "\n")
+        code = int(nursery.stdout.readline())
+        stdout, stderr = (Path(file).read_text() for file in files.values())
+        return subprocess.CompletedProcess(arguments, code, stdout, stderr)
 
     return run
 

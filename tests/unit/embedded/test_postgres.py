@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -87,11 +88,10 @@ async def test_an_unfit_directory_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_taken_port_is_named() -> None:
-    async with PostgresServer() as first:
-        port = int(first.url.rpartition(":")[2].partition("/")[0])
-        second = PostgresServer(port=port)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
         with pytest.raises(Misconfigured, match=rf"the port {port} is taken"):
-            await second.start()
+            await PostgresServer(port=port).start()
 
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
