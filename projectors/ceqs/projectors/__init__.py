@@ -2,6 +2,7 @@
 
 from ceqs.projectors._fill import fill
 from ceqs.projectors._operate import Standing, drop, hold, look_over, roll_back, start_rebuild
+from ceqs.projectors._outbox import ACCEPTED, Outcome
 from ceqs.projectors._parking import GivenUp, Parked, read_given_up, read_parked
 from ceqs.projectors._past import Past, PastLimits
 from ceqs.projectors._place import Place, place_of
@@ -9,17 +10,21 @@ from ceqs.projectors._places import Places, places_of, shape_of
 from ceqs.projectors._progress import Progress
 from ceqs.projectors._projector import Projector, ProjectorSettings
 from ceqs.projectors._reader import Checkpoint, ModelReader
+from ceqs.projectors._refused import Call, read_calls
 from ceqs.projectors._requests import Request, ask
 from ceqs.projectors._rows import MESSAGE, key_of, metadata_of, read_rows, stored, table_of
 from ceqs.projectors._status import HandlerStatus, read_status
 from ceqs.projectors._upstream import Upstream
 
 __all__ = [
+    "ACCEPTED",
     "MESSAGE",
+    "Call",
     "Checkpoint",
     "GivenUp",
     "HandlerStatus",
     "ModelReader",
+    "Outcome",
     "Parked",
     "Past",
     "PastLimits",
@@ -40,6 +45,7 @@ __all__ = [
     "metadata_of",
     "place_of",
     "places_of",
+    "read_calls",
     "read_given_up",
     "read_parked",
     "read_rows",

@@ -79,6 +79,7 @@ class Handler(ABC):
         self.name = handler.ceqs_name()
         self.contract = handler.ceqs_contract
         self.max_parked = handler.max_parked
+        self.max_unsent = handler.max_unsent
         self._decode = decoder.decode
         self._methods = handler.ceqs_heard()
 

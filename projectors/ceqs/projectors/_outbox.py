@@ -13,7 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from ceqs.projectors._tables import OUTBOX, OUTCOMES
 
-ACCEPTED, REJECTED, FAILED = "accepted", "rejected", "failed"
+ACCEPTED, REJECTED, FAILED, SKIPPED = "accepted", "rejected", "failed", "skipped"
+REFUSED = (REJECTED, FAILED)
+"""What an operator may have tried again."""
 _ENQUEUED = "ceqs_enqueued"
 
 
@@ -39,7 +41,7 @@ class Outcome:
     """What a call came to."""
 
     kind: str
-    """accepted, rejected or failed"""
+    """accepted, rejected or failed; skipped where an operator went on without it; empty while it waits"""
     reason: str = ""
     message: str = ""
 
@@ -58,12 +60,17 @@ class Outbox:
         self.outcomes: Counter[str] = Counter()
         """How many calls came to what: `accepted`, `rejected OUT_OF_STOCK`."""
 
+    @property
+    def refused(self) -> int:
+        """How many calls wait for an operator."""
+        return sum(count for name, count in self.outcomes.items() if name.partition(" ")[0] in REFUSED)
+
     async def calls(self, after: int, limit: int) -> Sequence[tuple[int, Outgoing]]:
         """Give the calls that are still to be made, in order, by the number of their row."""
         query = sa.select(OUTBOX).where(OUTBOX.c.outcome == "", OUTBOX.c.id > after).order_by(OUTBOX.c.id).limit(limit)
         async with self._begin() as connection:
             rows = (await connection.execute(query)).all()
-        return [(row.id, _outgoing(row)) for row in rows]
+        return [(row.id, outgoing_of(row)) for row in rows]
 
     async def settle(self, outcomes: Sequence[tuple[int, str, Outcome]]) -> None:
         """Record what calls came to, by row number and path: an accepted one is counted, any other is kept as well."""
@@ -106,7 +113,8 @@ async def tally(connection: AsyncConnection) -> tuple[int, Counter[str]]:
     waiting = (await connection.execute(unsent)).scalar_one()
     outcomes: Counter[str] = Counter()
     for row in (await connection.execute(sa.select(OUTCOMES))).all():
-        outcomes[Outcome(row.outcome, row.reason).name] += row.calls
+        if row.calls:
+            outcomes[Outcome(row.outcome, row.reason).name] += row.calls
     return waiting, outcomes
 
 
@@ -119,5 +127,6 @@ async def count_outcome(connection: AsyncConnection, path: str, outcome: Outcome
         await connection.execute(sa.insert(OUTCOMES).values(values))
 
 
-def _outgoing(row: sa.Row[Any]) -> Outgoing:
+def outgoing_of(row: sa.Row[Any]) -> Outgoing:
+    """Give the call of a row."""
     return Outgoing(**{field.name: getattr(row, field.name) for field in fields(Outgoing)})

@@ -139,7 +139,9 @@ class Lot:
         """Take note of what operators ask for. Give what that was."""
         others = sa.select(PARKED.c.position).where(~self._mine)
         async with self._store.begin() as connection:
-            requests = await asked(self._store.place, connection)
+            requests = [
+                (request_id, one) for request_id, one in await asked(self._store.place, connection) if not one.call
+            ]
             if requests:
                 beyond = set((await connection.execute(others)).scalars())
                 requests = [(request_id, one) for request_id, one in requests if one.position not in beyond]
@@ -195,12 +197,14 @@ def trace_of(error: BaseException) -> str:
 
 async def _read(place: Place, table: sa.Table) -> Sequence[sa.Row[Any]]:
     async with reading(place) as connection:
-        if connection is None or not await _exists(place, connection, table):
+        if connection is None or not await exists(place, connection, table):
             return []
         return (await connection.execute(sa.select(table).order_by(table.c.position))).all()
 
 
-async def _exists(place: Place, connection: AsyncConnection, table: sa.Table) -> bool:
+async def exists(place: Place, connection: AsyncConnection, table: sa.Table) -> bool:
+    """Say whether a place has a table yet."""
+
     def look(sync: sa.Connection) -> bool:
         return sa.inspect(sync).has_table(table.name, schema=place.schema or None)
 

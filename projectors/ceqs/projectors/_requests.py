@@ -22,10 +22,13 @@ from ceqs.projectors._tables import REQUESTS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """To try a parked event again, or to go on without it."""
+    """To try a parked event or a refused call again, or to go on without it."""
 
     verb: Literal["retry", "skip"]
-    position: int
+    position: int = 0
+    """Of the event."""
+    call: int = 0
+    """The number of the call, instead of an event."""
     actor: str
     why: str = ""
 
@@ -49,13 +52,15 @@ async def ask(place: Place, request: Request) -> str:
     return request_id
 
 
-async def asked(place: Place, connection: AsyncConnection) -> Sequence[tuple[str, Request]]:
-    """Give the requests that wait at a place, by id, in the order in which they were made."""
+async def asked(place: Place, connection: AsyncConnection, *, calls: bool = False) -> Sequence[tuple[str, Request]]:
+    """Give the requests that wait at a place, by id, in the order in which they were made: about events, or `calls`."""
     if place.path is not None:
         files = sorted(_directory(place.path).glob("*.json"))
-        return [(file.stem, Request(**json.loads(file.read_text(encoding="utf-8")))) for file in files]
-    rows = (await connection.execute(sa.select(REQUESTS).order_by(REQUESTS.c.id))).all()
-    return [(row.id, Request(**row.request)) for row in rows]
+        found = [(file.stem, Request(**json.loads(file.read_text(encoding="utf-8")))) for file in files]
+    else:
+        rows = (await connection.execute(sa.select(REQUESTS).order_by(REQUESTS.c.id))).all()
+        found = [(row.id, Request(**row.request)) for row in rows]
+    return [(request_id, request) for request_id, request in found if bool(request.call) is calls]
 
 
 async def done(place: Place, connection: AsyncConnection, request_id: str) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from ceqs.errors import Misconfigured
 from ceqs.projectors._files import lock_of
 from ceqs.projectors._lease import LEASE, Superseded, now, take
-from ceqs.projectors._outbox import Outbox, tally
+from ceqs.projectors._outbox import SKIPPED, Outbox, tally
 from ceqs.projectors._place import Place
 from ceqs.projectors._reader import Checkpoint, checkpoint_of
 from ceqs.projectors._retry import said
@@ -155,7 +155,8 @@ class Store:
 
     async def settled(self) -> int:
         """Give the position up to which nothing waits here: no parked event, no call that was not accepted."""
-        waiting = [sa.select(sa.func.min(table.c.position)) for table in (OUTBOX, PARKED)]
+        calls = sa.select(sa.func.min(OUTBOX.c.position)).where(OUTBOX.c.outcome != SKIPPED)
+        waiting = [calls, sa.select(sa.func.min(PARKED.c.position))]
         async with self.begin() as connection:
             first: list[int | None] = [(await connection.execute(query)).scalar_one() for query in waiting]
             return min([self.at.position, *(position - 1 for position in first if position is not None)])

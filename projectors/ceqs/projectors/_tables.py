@@ -45,6 +45,8 @@ OUTBOX = sa.Table(
     sa.Column("outcome", sa.String, nullable=False, index=True, comment="empty while the row waits to be sent"),
     sa.Column("reason", sa.String, nullable=False),
     sa.Column("message", sa.String, nullable=False),
+    sa.Column("actor", sa.String, nullable=False, default="", comment="who decided to go on without it"),
+    sa.Column("why", sa.String, nullable=False, default=""),
     sqlite_autoincrement=True,
 )
 """What waits to be sent, and what was sent and not accepted. An accepted row is deleted and counted."""

@@ -23,6 +23,7 @@ from ceqs.projectors._parking import Lot, Parked, trace_of
 from ceqs.projectors._place import Place
 from ceqs.projectors._published import Mark, Published
 from ceqs.projectors._reader import Checkpoint, checkpoint_at
+from ceqs.projectors._refused import heed_calls
 from ceqs.projectors._retry import backoff, said
 from ceqs.projectors._shares import WHOLE, Share
 from ceqs.projectors._status import CATCHING_UP, LIVE, PAUSED, STAND_BY, STOPPED, HandlerStatus
@@ -35,6 +36,8 @@ TRIES = 5
 """How often an event is tried, with a growing pause, before it is parked, or the handler counts as paused."""
 SLOWEST = 15.0
 """Seconds between two tries of a paused handler, at most."""
+LOOK = 0.05
+"""Seconds between two looks whether there is room for more calls."""
 ATTEND = 0.25
 """Seconds between two looks at what operators ask for, where events are parked."""
 
@@ -159,7 +162,7 @@ class Worker:
                 self._outlet = self._open(store, self._heard)
                 group.create_task(self._outlet.run())
             wake = self._outlet.wake if self._outlet else lambda: None
-            group.create_task(self._attend(self._lot, wake))
+            group.create_task(self._attend(store, self._lot, wake))
             most = SIDE_BY_SIDE if self.handler.looks_around else BATCH
             if not store.at.log_id and await self._tail.identify():
                 await store.adopt(self._tail.log_id)
@@ -167,6 +170,7 @@ class Worker:
                 async for batch in batches:
                     for first in range(0, len(batch), most):
                         began = time.monotonic()
+                        await self._room(store)
                         await self._apply(store, self._lot, batch[first : first + most])
                         wake()
                         if self.unhurried:
@@ -197,6 +201,22 @@ class Worker:
                 if (mark.log_id, mark.round) != (store.at.log_id, store.round) and store.at.log_id:
                     raise _BeginAgain(f"everything is to be published again, for the {mark.round - 1}. time")
                 noted, looked = position, time.monotonic()
+
+    async def _room(self, store: Store) -> None:
+        """Wait until no more calls are unsent than may be."""
+        most, waited = self.handler.max_unsent, False
+        while store.outbox.unsent >= most:
+            why = f"{store.outbox.unsent} calls are unsent, and no more than {most} may be"
+            if problem := self._outlet.problem if self._outlet else "":
+                why = f"{why}: {problem}"
+            if not waited:
+                waited, self._state = True, PAUSED
+                self._log.warning("paused", error=why)
+                await store.pause(why)
+            self._reason = why
+            await asyncio.sleep(LOOK)
+        if waited:
+            self._state, self._reason = LIVE, ""
 
     @property
     def _behind(self) -> bool:
@@ -294,11 +314,15 @@ class Worker:
                 await self._freed.wait()
         return False
 
-    async def _attend(self, lot: Lot, wake: Callable[[], None]) -> NoReturn:
+    async def _attend(self, store: Store, lot: Lot, wake: Callable[[], None]) -> NoReturn:
         """Do what operators ask for, and apply what waits behind nobody any more."""
         failures = 0
         while True:
             await asyncio.sleep(backoff(failures, most=SLOWEST) if failures else ATTEND)
+            if store.outbox.refused:
+                for request in await heed_calls(store):
+                    self._log.info(request.verb, call=request.call, actor=request.actor, why=request.why)
+                    wake()
             if not len(lot):
                 continue
             for request in await lot.heed():

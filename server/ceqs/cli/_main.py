@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 # Everything heavier is imported by the command that needs it: `ceqs --help` answers at once.
-from ceqs.cli import _log, _parked, _projection, _relay
+from ceqs.cli import _log, _outbox, _parked, _projection, _relay
 from ceqs.cli._output import Output, OutputOption, reporting, show
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ Contexts = Annotated[list[str] | None, typer.Argument(metavar="[CONTEXT]...", he
 app.add_typer(_relay.app)
 app.add_typer(_log.app)
 app.add_typer(_parked.app)
+app.add_typer(_outbox.app)
 app.add_typer(_projection.app)
 
 

@@ -6,39 +6,27 @@ import asyncio
 import getpass
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from google.protobuf.json_format import MessageToDict
 
-from ceqs.cli._contexts import called, load_contexts, the_one_called
+from ceqs.cli._handlers import Handler, handlers_called, places_of_handler, the_handler_called
 from ceqs.cli._output import Output, outline, show
 from ceqs.cli._settings import Settings
 from ceqs.errors import Misconfigured, NotFound, Unavailable, Unreadable
 from ceqs.model import EventDecoder
-from ceqs.projectors import Parked, Place, Request, ask, places_of, read_given_up, read_parked
+from ceqs.projectors import Parked, Place, Request, ask, read_given_up, read_parked
 from ceqs.v1.events_pb2 import RecordedEvent
 
 LOOK = 0.2
 """Seconds between two looks at what has become of a request."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Handler:
-    context: str
-    name: str
-    decoder: EventDecoder
-    """Reads the events that it hears."""
-
-    def __str__(self) -> str:
-        return f"{self.context}/{self.name}"
-
-
 async def list_parked(settings: Settings, names: Iterable[str], output: Output) -> None:
     """List the events that have failed, of handlers by name or of all."""
     found = False
-    for handler in _chosen(settings, names):
-        for place in await _places(settings, handler):
+    for handler in handlers_called(settings, names):
+        for place in await places_of_handler(settings, handler):
             rows = await read_parked(place)
             for row in filter(lambda row: row.error, rows):
                 waiting, found = len(_behind(row, rows)), True
@@ -54,8 +42,8 @@ async def list_parked(settings: Settings, names: Iterable[str], output: Output) 
 async def list_given_up(settings: Settings, names: Iterable[str], output: Output) -> None:
     """List the events that were skipped, of handlers by name or of all."""
     found = False
-    for handler in _chosen(settings, names):
-        for place in await _places(settings, handler):
+    for handler in handlers_called(settings, names):
+        for place in await places_of_handler(settings, handler):
             for one in await read_given_up(place):
                 found = True
                 text = (
@@ -70,7 +58,7 @@ async def list_given_up(settings: Settings, names: Iterable[str], output: Output
 
 async def show_parked(settings: Settings, name: str, position: int, output: Output) -> None:
     """Show one parked event, in each place that has it. Raises NotFound."""
-    handler = _one(settings, name)
+    handler = the_handler_called(settings, name)
     for place, rows in await _found(settings, handler, position):
         row = next(row for row in rows if row.position == position)
         value = _described(handler, place, row)
@@ -86,11 +74,11 @@ async def retry(
     settings: Settings, name: str, positions: Sequence[int], *, every: bool, wait: float, output: Output
 ) -> None:
     """Have events tried again. Raises Unavailable where one failed again, or nobody tries them."""
-    handler = _one(settings, name)
+    handler = the_handler_called(settings, name)
     if every == bool(positions):
         raise Misconfigured("say which: the positions of events that failed (see ceqs parked list), or --all")
     if every:
-        parked = [await read_parked(place) for place in await _places(settings, handler)]
+        parked = [await read_parked(place) for place in await places_of_handler(settings, handler)]
         positions = sorted({row.position for rows in parked for row in rows if row.error})
     await _request(settings, handler, "retry", positions, actor=getpass.getuser(), why="", wait=wait, output=output)
 
@@ -106,7 +94,7 @@ async def skip(
     output: Output,
 ) -> None:
     """Go on without events. Raises Unavailable where nobody does."""
-    handler = _one(settings, name)
+    handler = the_handler_called(settings, name)
     if not why.strip():
         raise Misconfigured("--why: say why, for those who will ask")
     actor = actor or getpass.getuser()
@@ -115,7 +103,7 @@ async def skip(
 
 async def _request(
     settings: Settings,
-    handler: _Handler,
+    handler: Handler,
     verb: Literal["retry", "skip"],
     positions: Sequence[int],
     *,
@@ -164,35 +152,9 @@ async def _outcome(place: Place, before: Parked, until: float) -> str:
         await asyncio.sleep(LOOK)
 
 
-def _chosen(settings: Settings, names: Iterable[str]) -> list[_Handler]:
-    known, names = _all(settings), list(names)
-    return [handler for name in names for handler in called(known, name, "handler")] if names else known
-
-
-def _one(settings: Settings, name: str) -> _Handler:
-    return the_one_called(_all(settings), name, "handler")
-
-
-def _all(settings: Settings) -> list[_Handler]:
-    return [
-        _Handler(context.name, name, context.decoder_of(one.ceqs_contract))
-        for context in load_contexts(settings).values()
-        for handlers in (context.projections, context.publishers, context.subscribers)
-        for name, one in handlers.items()
-    ]
-
-
-async def _places(settings: Settings, handler: _Handler) -> Sequence[Place]:
-    places = places_of(settings.models_url_of(handler.context, handler.name), handler.context, handler.name)
-    try:
-        return await places.existing()
-    finally:
-        await places.close()
-
-
-async def _found(settings: Settings, handler: _Handler, position: int) -> list[tuple[Place, Sequence[Parked]]]:
+async def _found(settings: Settings, handler: Handler, position: int) -> list[tuple[Place, Sequence[Parked]]]:
     found: list[tuple[Place, Sequence[Parked]]] = []
-    for place in await _places(settings, handler):
+    for place in await places_of_handler(settings, handler):
         rows = await read_parked(place)
         if any(row.position == position for row in rows):
             found.append((place, rows))
@@ -213,7 +175,7 @@ def _short(event: RecordedEvent) -> str:
     return event.type.rpartition(".")[2]
 
 
-def _event(handler: _Handler, place: Place, position: int, event: RecordedEvent) -> dict[str, Any]:
+def _event(handler: Handler, place: Place, position: int, event: RecordedEvent) -> dict[str, Any]:
     return {
         "context": handler.context,
         "handler": handler.name,
@@ -225,7 +187,7 @@ def _event(handler: _Handler, place: Place, position: int, event: RecordedEvent)
     }
 
 
-def _described(handler: _Handler, place: Place, row: Parked) -> dict[str, Any]:
+def _described(handler: Handler, place: Place, row: Parked) -> dict[str, Any]:
     own = {"key": row.key, "error": row.error, "tries": row.tries, "parked_at": row.parked_at.isoformat()}
     return _event(handler, place, row.position, row.event) | own
 

@@ -161,6 +161,8 @@ class NamedHandler(EventHandler):
     """Kebab case. Defaults to the class name; changing it starts the handler from nothing."""
     max_parked: ClassVar[int] = 1000
     """How many events may be parked, those included that wait behind one that failed; beyond, the handler pauses."""
+    max_unsent: ClassVar[int] = 10_000
+    """How many calls of its may wait to be sent; beyond, the handler pauses until there are fewer."""
 
     @classmethod
     def ceqs_name(cls) -> str:

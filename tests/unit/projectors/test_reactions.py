@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from ceqs.contract import new_id
 from ceqs.log import Entry, NewEvent
-from ceqs.model import Context, PrivateHearing, Publisher, Subscriber
+from ceqs.model import Context, PrivateHearing, PublicHearing, Publisher, Subscriber
 from ceqs.projectors import place_of, read_parked, read_status
 from ceqs.projectors._dispatcher import Dispatcher
 from ceqs.projectors._handlers import MAX_DEPTH
@@ -202,6 +202,82 @@ async def test_services_that_answer_each_other_without_end_are_stopped(
     assert "do two subscribers answer each other?" in endless.error
 
 
+async def test_two_services_that_answer_each_other_without_end_are_stopped_and_everything_else_goes_on(
+    world: Any, library_context: Any, readers_context: Any, offering: Publisher, noting: Subscriber
+) -> None:
+    """What is acquired is offered, noted, wished for, and acquired again."""
+
+    class Wish(Publisher):
+        ceqs_contract = world.readers.contract
+
+        def on_offer_noted(self, event: Any, ctx: Any) -> Iterator[Any]:
+            yield world.readers.BookWished(book_id=event.book_id)
+
+    class Grant(PublicHearing, Subscriber):
+        ceqs_contract = world.readers.contract
+
+        def on_book_wished(self, event: Any, ctx: Any) -> Iterator[Any]:
+            if event.book_id == "again":
+                yield world.library.AcquireBookRequest(book_id=event.book_id, title="t")
+
+    library = library_context(world.shelf, publishers=[offering], subscribers=[Grant()])
+    readers = readers_context(publishers=[Wish()], subscribers=[noting])
+    for context in (library, readers):
+        await world.start(context)
+    projectors = [world.project(context) for context in (library, readers)]
+    await world.acquire("again")
+    await eventually(lambda: sum(s.parked for p in projectors for s in p.status()) == 1, within=30)
+    (endless,) = await read_parked(place_of(world.models_url, "readers", "note-offers"))
+    assert f"is the outcome of {MAX_DEPTH} reactions in a row" in endless.error
+    assert "do two subscribers answer each other?" in endless.error
+    assert endless.event.causation_depth == MAX_DEPTH
+    assert len(await world.events("library", "BookAcquired")) == 1 + MAX_DEPTH // 2
+    await world.acquire("once")
+    await eventually(lambda: wished(world, "once"))
+
+
+async def wished(world: Any, book: str) -> bool:
+    events = await world.events("readers", "BookWished")
+    return book in [world.readers.BookWished.FromString(event.payload).book_id for event in events]
+
+
+async def test_what_was_sent_decides_also_where_other_code_is_deployed_before_that_is_recorded(
+    world: Any,
+    both: tuple[Context, Context],
+    library: Any,
+    readers: Any,
+    readers_context: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed after a command was done, and before it was checked off: the row is sent again, and no code is asked."""
+
+    class NoteOffers(PublicHearing, Subscriber):
+        ceqs_contract = library.contract
+
+        def on_book_offered(self, event: Any, ctx: Any) -> Iterator[Any]:
+            yield readers.NoteOfferRequest(book_id=f"{event.book_id} by other code")
+            yield readers.NoteOfferRequest(book_id=f"{event.book_id} once more")
+
+    async def never(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    world.project(both[0])
+    with monkeypatch.context() as patched:
+        patched.setattr("ceqs.projectors._outbox.Outbox.settle", never)
+        world.project(both[1])
+        await world.acquire("a", "b")
+        await eventually(lambda: all_noted(world, 2))
+        await world.halt()
+    changed = readers_context(subscribers=[NoteOffers()])
+    world.project(both[0])
+    projector = world.project(changed)
+    await eventually(lambda: projector.status()[0].outcomes == {"accepted": 2})
+    assert sorted(await noted(world)) == ["a", "b"]
+    await world.acquire("c")
+    await eventually(lambda: all_noted(world, 4))
+    assert sorted(await noted(world)) == ["a", "b", "c by other code", "c once more"]
+
+
 async def test_what_a_handler_yields_must_be_what_it_may_yield(
     world: Any, library: Any, readers: Any, library_context: Any
 ) -> None:
@@ -288,3 +364,29 @@ async def _enqueue(store: Store, calls: dict[str, str]) -> None:
     async with store.advance(dataclasses.replace(store.at, position=store.at.position + 1)) as session:
         outgoing = [Outgoing(request_id=i, path="/p", request=b"", keys=list(keys)) for i, keys in calls.items()]
         await enqueue(session, outgoing)
+
+
+async def test_too_many_unsent_calls_pause_a_handler_until_there_are_fewer(
+    world: Any, both: tuple[Context, Context], noting: Subscriber
+) -> None:
+    library, readers = both
+    type(noting).max_unsent = 2
+    world.project(library)
+    projector = world.project(readers)
+    await world.acquire("a")
+    await eventually(lambda: all_noted(world, 1))
+    await world.stop("readers")
+    for number in range(5):
+        await world.acquire(f"b{number}")
+        await eventually(lambda number=number: offered(world, number + 2))  # type: ignore[misc]
+    await eventually(lambda: "2 calls are unsent" in projector.status()[0].reason)
+    await eventually(lambda: "UNAVAILABLE" in projector.status()[0].reason)
+    assert (projector.status()[0].state, projector.status()[0].unsent) == ("paused", 2)
+    assert "2 calls are unsent" in (await read_status(world.models_url, readers))[0].reason
+    await world.start(readers)
+    await eventually(lambda: all_noted(world, 6))
+    await eventually(lambda: (projector.status()[0].state, projector.status()[0].reason) == ("live", ""))
+
+
+async def offered(world: Any, count: int) -> bool:
+    return len(await world.events("library", "BookOffered")) == count

@@ -1,0 +1,192 @@
+"""What `ceqs outbox` does: it reads places, and leaves requests for the projectors that write them."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import getpass
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from ceqs.cli._handlers import Handler, handlers_called, places_of_handler, the_handler_called
+from ceqs.cli._output import Output, outline, show
+from ceqs.cli._settings import Settings
+from ceqs.errors import Misconfigured, NotFound, Unavailable
+from ceqs.projectors import ACCEPTED, Call, Outcome, Place, Request, ask, read_calls
+from ceqs.v1.admin_pb2 import AppendPublicRequest
+
+LOOK = 0.2
+"""Seconds between two looks at what has become of a request."""
+
+
+class Which(enum.Enum):
+    """Which calls are listed."""
+
+    REFUSED = "nothing was refused"
+    WAITING = "nothing waits to be sent"
+    SKIPPED = "nothing was skipped"
+
+
+async def list_calls(settings: Settings, names: Iterable[str], which: Which, output: Output) -> None:
+    """List calls, of handlers by name or of all."""
+    found = False
+    for handler in handlers_called(settings, names):
+        for place in await places_of_handler(settings, handler):
+            for call in await read_calls(place):
+                if _which(call) is which:
+                    found = True
+                    show(output, f"{handler} {place.label}  {_line(call)}", _described(handler, place, call))
+    if not found and output is Output.TEXT:
+        show(output, which.value, {})
+
+
+async def show_call(settings: Settings, name: str, number: int, output: Output) -> None:
+    """Show one call, in each place that has it. Raises NotFound."""
+    handler = the_handler_called(settings, name)
+    for place, call in await _found(settings, handler, number):
+        value = _described(handler, place, call) | {"request": _decoded(handler, call)}
+        show(output, outline(value), value)
+
+
+async def retry(
+    settings: Settings, name: str, numbers: Sequence[int], *, every: bool, wait: float, output: Output
+) -> None:
+    """Have calls made again. Raises Unavailable where one is refused again, or nobody makes them."""
+    handler = the_handler_called(settings, name)
+    if every == bool(numbers):
+        raise Misconfigured("say which: the numbers of what was refused (see ceqs outbox list), or --all")
+    if every:
+        calls = [await read_calls(place) for place in await places_of_handler(settings, handler)]
+        numbers = sorted({call.number for some in calls for call in some if call.refused})
+    await _request(settings, handler, "retry", numbers, actor=getpass.getuser(), why="", wait=wait, output=output)
+
+
+async def skip(
+    settings: Settings,
+    name: str,
+    numbers: Sequence[int],
+    *,
+    why: str,
+    actor: str | None,
+    wait: float,
+    output: Output,
+) -> None:
+    """Go on without calls. Raises Unavailable where nobody does."""
+    handler = the_handler_called(settings, name)
+    if not why.strip():
+        raise Misconfigured("--why: say why, for those who will ask")
+    actor = actor or getpass.getuser()
+    await _request(settings, handler, "skip", numbers, actor=actor, why=why, wait=wait, output=output)
+
+
+async def _request(
+    settings: Settings,
+    handler: Handler,
+    verb: Literal["retry", "skip"],
+    numbers: Sequence[int],
+    *,
+    actor: str,
+    why: str,
+    wait: float,
+    output: Output,
+) -> None:
+    wanted = [found for number in numbers for found in await _found(settings, handler, number)]
+    for _, call in wanted:
+        if not call.refused:
+            state = "was skipped" if call.outcome.kind else "waits to be sent"
+            raise Misconfigured(f"{call.number} was not refused: it {state}")
+    for place, call in wanted:
+        await ask(place, Request(verb=verb, call=call.number, actor=actor, why=why))
+    until, refused = time.monotonic() + wait, 0
+    for place, call in wanted:
+        now = await _outcome(place, call, until)
+        refused += now.refused
+        message = f": {now.outcome.message}" if now.refused else ""
+        text = f"{handler} {place.label}: {_short(call)} {call.number} {now.outcome.name}{message}"
+        show(output, text, _described(handler, place, now))
+    if refused:
+        raise Unavailable(f"{refused} of {len(wanted)} were refused again: see ceqs outbox show")
+
+
+async def _outcome(place: Place, before: Call, until: float) -> Call:
+    """Wait until a request has been seen to. Give what became of the call."""
+    mine = before.outgoing.request_id
+    while True:
+        now = next((call for call in await read_calls(place) if call.outgoing.request_id == mine), None)
+        if now is None:
+            return replace(before, outcome=Outcome(ACCEPTED))
+        if now.outcome.kind and (now.number, now.outcome.kind) != (before.number, before.outcome.kind):
+            return now
+        if time.monotonic() > until:
+            raise Unavailable(
+                f"no projector has seen to it yet; the request waits at {place} until one runs (ceqs project)"
+            )
+        await asyncio.sleep(LOOK)
+
+
+async def _found(settings: Settings, handler: Handler, number: int) -> list[tuple[Place, Call]]:
+    found = [
+        (place, call)
+        for place in await places_of_handler(settings, handler)
+        for call in await read_calls(place)
+        if call.number == number
+    ]
+    if not found:
+        raise NotFound(f"{handler} has nothing under the number {number}: see ceqs outbox list {handler}")
+    return found
+
+
+def _which(call: Call) -> Which:
+    return Which.REFUSED if call.refused else Which.SKIPPED if call.outcome.kind else Which.WAITING
+
+
+def _short(call: Call) -> str:
+    return call.outgoing.path.rpartition("/")[2]
+
+
+def _line(call: Call) -> str:
+    out = call.outgoing
+    what = f"{call.number:>6} {_short(call):<24} {', '.join(out.keys):<20} after {out.position:>6}"
+    if not call.outcome.kind:
+        return what
+    message = f": {call.outcome.message}" if call.outcome.message else ""
+    by = f"  (by {call.actor}: {call.why})" if call.actor else ""
+    return f"{what}  {call.outcome.name}{message}{by}"
+
+
+def _described(handler: Handler, place: Place, call: Call) -> dict[str, Any]:
+    out = call.outgoing
+    value: dict[str, Any] = {
+        "context": handler.context,
+        "handler": handler.name,
+        "place": place.label,
+        "number": call.number,
+        "rpc": out.path,
+        "id": out.request_id,
+        "keys": list(out.keys),
+        "position": out.position,
+        "causation_id": out.causation_id,
+        "outcome": call.outcome.name or "waits",
+    }
+    value |= {"message": call.outcome.message} if call.outcome.message else {}
+    return value | ({"actor": call.actor, "why": call.why} if call.actor else {})
+
+
+def _decoded(handler: Handler, call: Call) -> Any:
+    command = handler.contract.commands.get(call.outgoing.path)
+    if command:
+        return _as_dict(command.request.FromString(call.outgoing.request))
+    events = AppendPublicRequest.FromString(call.outgoing.request).events
+    known = [(event.type, handler.contract.events.get(event.type), event.payload) for event in events]
+    return [
+        {"type": name} | (_as_dict(kind.message.FromString(payload)) if kind else {}) for name, kind, payload in known
+    ]
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    return MessageToDict(message, preserving_proto_field_name=True)
