@@ -237,8 +237,10 @@ async def test_what_repeats_itself_by_timers_is_no_endless_loop_unless_it_does_s
         ceqs_contract = library.contract
 
         def on_book_acquired(self, event: Any, ctx: Reaction) -> Iterator[Any]:
-            again = library.AcquireBookRequest(book_id=event.book_id, title="again")
-            ctx.schedule(again, key="again", after=WEEK if event.book_id == "a" else dt.timedelta())
+            again = library.AcquireBookRequest(book_id=event.book_id, title=f"{event.title}t")
+            # Events are recorded by the real clock, so each has to wait for longer than the one before it.
+            later = (2 * len(event.title) - 1) * WEEK
+            ctx.schedule(again, key="again", after=later if event.book_id == "a" else dt.timedelta())
             yield from ()
 
     context = library_context(world.shelf, subscribers=[Repeat()])
