@@ -56,9 +56,10 @@ run: $(READY) ## The demo, left running: prints what to try; Ctrl-C ends it
 bench: $(READY) ## Measure commands, queries and reads, each beside its floor
 	$(BIN)/python -m tests.bench $(ARGS)
 
-torture: $(READY) ## Kill and ruin everything under load, again and again, and check every promise: CYCLES=1000 STORE=sqlite ARGS='--seed 7'
+torture: $(READY) ## Kill and ruin everything, read what was written, under load, again and again: CYCLES=1000 STORE=sqlite ARGS='--seed 7'
 	$(BIN)/python -m tests.torture --cycles $(CYCLES) $(if $(STORE),--store $(STORE)) $(ARGS)
 	$(BIN)/python -m tests.torture.chaos --cycles $$(( $(CYCLES) / 2 )) $(if $(STORE),--store $(STORE)) $(ARGS)
+	$(BIN)/python -m tests.torture.written --rounds $$(( $(CYCLES) * 100 )) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 clean: ## Delete .venv, caches and what `ceqs dev` wrote here
 	rm -rf .venv .ceqs dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

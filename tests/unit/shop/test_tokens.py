@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.torture.written import Account, read_what_was_written
 
 from ceqs.cli import _roles
 from ceqs.cli._settings import Settings
@@ -20,10 +20,9 @@ from shop.inventory.v1.inventory_client import InventoryClient
 from shop.inventory.v1.queries_pb2 import GetStockRequest, GetStockTotalsRequest
 from shop.orders.v1.commands_pb2 import PlaceOrderRequest
 from shop.orders.v1.orders_client import OrdersClient
-from shop.orders.v1.queries_pb2 import GetOrderRequest, GetProductRequest, GetSalesRequest
 from shop.orders.v1.types_pb2 import Line
 
-ROUNDS = 10
+ROUNDS = 200
 
 
 class Shop:
@@ -72,44 +71,15 @@ async def shop(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Shop]:
     await shop.inventory.close()
 
 
-async def test_whoever_writes_reads_it_at_once_from_every_model_of_both_services(shop: Shop) -> None:
-    stop = asyncio.Event()
-
-    async def others() -> None:
-        dice, number = random.Random(1), 0
-        while not stop.is_set():
-            number += 1
-            await shop.orders.with_token("").place_order(
-                PlaceOrderRequest(
-                    order_id=f"other-{number}",
-                    country="Eire",
-                    lines=[Line(product_code=f"P{dice.randint(1, 9)}", quantity=1, unit_price_micros=1)],
-                )
-            )
-            await asyncio.sleep(0.1)
-
-    received = await shop.inventory.receive_stock(ReceiveStockRequest(product_code="22423", quantity=ROUNDS))
-    assert received.on_hand == ROUNDS
-    load = asyncio.create_task(others())
-    for sold in range(1, ROUNDS + 1):
-        await shop.order(str(sold), "22423")
-        order = await shop.orders.get_order(GetOrderRequest(order_id=str(sold)))
-        assert order.message.order.order_id == str(sold)
-        sales = await shop.orders.get_sales(GetSalesRequest(top=1))
-        assert next(c.sums.orders for c in sales.message.countries if c.country == "France") == sold
-        inventory = shop.inventory.with_token(shop.orders.token)
-        stock, totals = await asyncio.gather(
-            inventory.get_stock(GetStockRequest(product_code="22423")),
-            inventory.get_stock_totals(GetStockTotalsRequest()),
-        )
-        assert stock.message.stock.on_hand == ROUNDS - sold
-        assert totals.message.moved >= sold
-    # And back again: that none is left, orders has heard from inventory.
-    orders = shop.orders.with_token(shop.inventory.with_token(stock.age.token).token)
-    product = await orders.get_product(GetProductRequest(product_code="22423"))
-    assert product.message.product.depleted
-    stop.set()
-    await load
+async def test_whoever_writes_reads_it_at_once_from_every_model_of_both_services_while_others_write(shop: Shop) -> None:
+    """`make torture` goes through ten thousand rounds."""
+    account = Account()
+    addresses = shop.settings.addresses
+    await read_what_was_written(addresses["orders"], addresses["inventory"], account, rounds=ROUNDS, clients=16)
+    assert (account.stale, account.failures) == ([], [])
+    assert account.rounds == ROUNDS
+    kinds = "list", "projection", "projection, across", "state", "state, across", "state, there and back"
+    assert set(account.reads) == set(kinds)
 
 
 async def test_a_query_that_cannot_have_what_its_token_says_names_who_is_behind(shop: Shop) -> None:
