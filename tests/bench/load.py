@@ -27,6 +27,7 @@ from bench.v1.bench_pb2 import (  # type: ignore[import-not-found]
     ReadMeterRequest,
     ReadOftenRequest,
 )
+from tests.bench.asking import earlier, followed, lived
 from tests.bench.measures import Failed
 from tests.bench.projecting import catch_up, inserted, projected, visible
 from tests.bench.relaying import published, relayed
@@ -361,6 +362,7 @@ LOADS: dict[str, Callable[..., Figures]] = {
     for load in (
         *(closed, found, once, fill, paced, overload, watched, streamed, h2load, read, ready),
         *(projected, inserted, visible),
+        *(lived, followed, earlier),
         *(relayed, published),
     )
 }

@@ -14,8 +14,9 @@ GENERATORS = {
     BATCHES: "none: what is measured is the relay itself, and at the floor nats-py with ready messages",
     GRPC: "grpc.aio on raw bytes, one process; many commands or events to a message",
 }
-Target = Literal["floor", "meters", "cold"]
-"""Bare gRPC; the meters; the meters by a server that keeps one state only, so that it loads nearly every one."""
+Target = Literal["floor", "meters", "cold", "ageless"]
+"""Bare gRPC; the meters; the meters by a server that keeps one state only, so that it loads nearly every one; and by a
+server whose answers do not say how old they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,12 @@ class Scale:
     events: int
     history: int
     """How many events an old meter has."""
+    moment: int
+    """How many events a state has that is asked for as of a moment."""
 
 
-FULL = Scale(runs=3, seconds=2, boundaries=10_000, events=100_000, history=10_000)
-QUICK = Scale(runs=1, seconds=0.3, boundaries=100, events=2_000, history=500)
+FULL = Scale(runs=3, seconds=2, boundaries=10_000, events=100_000, history=10_000, moment=1_000)
+QUICK = Scale(runs=1, seconds=0.3, boundaries=100, events=2_000, history=500, moment=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,10 @@ class Load:
     name: str
     figure: str = ""
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def same(self, other: Load) -> bool:
+        """Whether it is the same load, of which another figure may count."""
+        return (self.target, self.name, self.options) == (other.target, other.name, other.options)
 
 
 class Failed(Exception):
@@ -88,8 +95,7 @@ class Measure:
 
     def like(self, other: Measure | None) -> bool:
         """Whether it is another figure of the same loads."""
-        mine = [(load.target, load.name, load.options) for load in (self.floor, self.value)]
-        return other is not None and mine == [(o.target, o.name, o.options) for o in (other.floor, other.value)]
+        return other is not None and self.floor.same(other.floor) and self.value.same(other.value)
 
 
 def measures(scale: Scale, seconds: float) -> list[Measure]:
@@ -222,6 +228,36 @@ def measures(scale: Scale, seconds: float) -> list[Measure]:
             (known("read"),),
         ),
     ]
+    asked_for = {"rpc": "get", "clients": 64, **every}
+    found += [
+        Measure(
+            "the same beside answers without their age",
+            "queries/s",
+            closed("meters", "get", 64, "rate"),
+            closed("ageless", "get", 64, "rate"),
+            Goal(at_least=0.95),
+            (
+                *(known("read"), known("get")),
+                *(Load("ageless", "once", options={**asked_for, "rpc": rpc}) for rpc in ("read", "get")),
+            ),
+        ),
+        Measure(
+            f"a state as of {scale.moment:,} events, 1 client, p50",
+            "s",
+            Load("meters", "earlier", "all", {"prefix": "as-of-{time}", "events": scale.moment, "seconds": seconds}),
+            closed("floor", "echo", 1, "p50"),
+            Goal(value_at_most=0.010),
+            generator=GRPC,
+        ),
+        Measure(
+            "live query of a state, beyond the command's reply, p50",
+            "s",
+            Load("meters", "lived", "live", {"seconds": seconds}),
+            closed("floor", "echo", 1, "p50"),
+            Goal(value_at_most=0.005),
+            generator=GRPC,
+        ),
+    ]
     found += _of_projections(scale, seconds, filled("meters", "filler", 8, scale.events // 8))
     if shutil.which(H2LOAD):
         by_h2load = Load("floor", "h2load", "rate", {"clients": 64, "seconds": seconds})
@@ -243,6 +279,17 @@ def _of_projections(scale: Scale, seconds: float, history: Load) -> list[Measure
             "s",
             Load("meters", "visible", figure, {"rate": 500, "seconds": seconds, **where}),
             Load("floor", "paced", figure, {**rate, "rpc": "echo"}),
+            Goal(value_at_most=most),
+            generator=GRPC,
+        )
+
+    def beyond(what: str, figure: str, most: float) -> Measure:
+        where = {"models": "{models}", "log_url": "{log}", "log": "meters", "seconds": seconds}
+        return Measure(
+            f"{what}, beyond the projector, p50",
+            "s",
+            Load("meters", "followed", figure, where),
+            Load("meters", "followed", "seen", where),
             Goal(value_at_most=most),
             generator=GRPC,
         )
@@ -288,4 +335,6 @@ def _of_projections(scale: Scale, seconds: float, history: Load) -> list[Measure
         ),
         seen("p50", 0.010),
         seen("p99", 0.060),
+        beyond("an answer that waits for a token", "awaited", 0.002),
+        beyond("live query of a projection", "live", 0.005),
     ]

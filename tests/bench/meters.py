@@ -18,7 +18,7 @@ from bench.v1.bench_ceqs import (
     OldMeterFoldBase,
     ReadingsProjection,
 )
-from bench.v1.bench_pb2 import CountReadingsResponse, MeterRead
+from bench.v1.bench_pb2 import CountReadingsResponse, MeterRead, WatchReadingsResponse
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 from ceqs.errors import Rejected
@@ -92,7 +92,7 @@ class ReadingRow(Base):
     __tablename__ = "readings"
 
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    meter_id: Mapped[str]
+    meter_id: Mapped[str] = mapped_column(index=True)
     shows: Mapped[int]
     used: Mapped[int]
     reader: Mapped[str]
@@ -125,8 +125,16 @@ class Queries(BenchQueries):
 
     async def count_readings(self, request, session):
         """Count those of a meter."""
-        counted = sa.select(sa.func.count()).where(READINGS.c.meter_id == request.meter_id)
-        return CountReadingsResponse(readings=(await session.execute(counted)).scalar_one())
+        return CountReadingsResponse(readings=await _count(request, session))
+
+    async def watch_readings(self, request, session):
+        """Count those of a meter."""
+        return WatchReadingsResponse(readings=await _count(request, session))
+
+
+async def _count(request, session):
+    counted = sa.select(sa.func.count()).where(READINGS.c.meter_id == request.meter_id)
+    return (await session.execute(counted)).scalar_one()
 
 
 meters = BenchContext(

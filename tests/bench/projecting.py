@@ -115,8 +115,8 @@ async def _visible(address: str, url: str, log_url: str, log: str, rate: float, 
         models = await stack.enter_async_context(_models(url))
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="ceqs-bench-nats-"))
         nats = await stack.enter_async_context(NatsServer(Path(directory)))
-        await stack.enter_async_context(_role("relay", log_url, log, nats.url))
-        await stack.enter_async_context(_role("project", address, models, nats.url, str(version)))
+        await stack.enter_async_context(role("relay", log_url, log, nats.url))
+        await stack.enter_async_context(role("project", address, models, nats.url, str(version)))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         read: Any = channel.unary_unary("/bench.v1.BenchCommandsService/ReadMeter")
         reader = ModelReader(place_of(models, "bench", "Readings", version))
@@ -174,7 +174,8 @@ async def _models(url: str) -> AsyncGenerator[str]:
 
 
 @asynccontextmanager
-async def _role(*arguments: str) -> AsyncGenerator[None]:
+async def role(*arguments: str) -> AsyncGenerator[None]:
+    """Run a role of tests/bench/target.py beside the load."""
     command = [sys.executable, "-m", "tests.bench.target", *arguments]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     try:

@@ -27,8 +27,8 @@ from ceqs.embedded import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 STORES = ("sqlite", "postgres")
-STATES = {"meters": 100_000, "cold": 1}
-"""How many states the servers keep: all, and as good as none."""
+STATES = {"meters": 100_000, "cold": 1, "ageless": 100_000}
+"""How many states the servers keep: all, or as good as none."""
 KEPT_UP = 0.95
 """The part of a fixed rate that counts as having kept up with it."""
 
@@ -120,7 +120,9 @@ class _Runs:
         """Let floor and measure run once."""
         found: dict[str, dict[str, float]] = {}
         for side, load in (("floor", measure.floor), ("value", measure.value)):
-            found[side] = await self._load(load)
+            # What comes beyond something else is measured together with it.
+            together = side == "value" and load.same(measure.floor)
+            found[side] = found["floor"] if together else await self._load(load)
             self._progress.advance(task)
         return found
 
@@ -128,7 +130,7 @@ class _Runs:
         options: dict[str, Any] = {"address": self._addresses[load.target], **load.options}
         if "like" in options:
             options["like"] = self._addresses[options["like"]]
-        for name in options.keys() & {"prefix", "url", "log_url"}:
+        for name in options.keys() & {"prefix", "url", "log_url", "models"}:
             options[name] = options[name].format(time=time.time_ns(), **self._urls)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._process, _run, load.name, options)
@@ -199,7 +201,8 @@ async def _targets(
         addresses: dict[str, str] = {}
         for name in names:
             url, models = _urls(server, directory, name)
-            target = _target(environment, "meters", url, name, str(STATES[name]), models)
+            kind = "ageless" if name == "ageless" else "meters"
+            target = _target(environment, kind, url, name, str(STATES[name]), models)
             addresses[name] = await stack.enter_async_context(target)
         log, models = _urls(server, directory, "meters")
         yield addresses, {"log": log, "models": models}

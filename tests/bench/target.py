@@ -2,6 +2,7 @@
 
 python -m tests.bench.target floor
 python -m tests.bench.target meters LOG_URL LOG_NAME STATES MODELS_URL
+python -m tests.bench.target ageless LOG_URL LOG_NAME STATES MODELS_URL
 python -m tests.bench.target relay LOG_URL LOG_NAME NATS_URL
 python -m tests.bench.target project ADDRESS MODELS_URL NATS_URL VERSION
 """
@@ -19,8 +20,10 @@ import uvloop
 
 from ceqs.log import open_log, open_reader
 from ceqs.projectors import ModelReader, Projector, ProjectorSettings, place_of
+from ceqs.queries._ages import Aged, Ages
 from ceqs.relay import Relay
 from ceqs.server import Served, Server, ServerSettings
+from ceqs.v1.answers_pb2 import Age
 
 
 async def floor(stop: asyncio.Event) -> None:
@@ -64,6 +67,16 @@ async def meters(stop: asyncio.Event, url: str, name: str, states: int, models_u
     await log.close()
 
 
+def forget_ages() -> None:
+    """Let no answer say how old it is."""
+
+    async def none(*_: object, **__: object) -> Aged:
+        return nothing
+
+    nothing = Aged(Age(), ())
+    Ages.of = none  # type: ignore[method-assign]
+
+
 async def relay(stop: asyncio.Event, url: str, name: str, nats_url: str) -> None:
     """Carry the log to JetStream."""
     from tests.bench.meters import meters as context
@@ -97,7 +110,9 @@ async def main() -> None:
     match sys.argv[1:]:
         case ["floor"]:
             await floor(stop)
-        case ["meters", url, name, states, models_url]:
+        case ["meters" | "ageless" as kind, url, name, states, models_url]:
+            if kind == "ageless":
+                forget_ages()
             await meters(stop, url, name, int(states), models_url)
         case ["relay", url, name, nats_url]:
             await relay(stop, url, name, nats_url)

@@ -179,8 +179,8 @@ async def read_what_was_written(
     *,
     rounds: int,
     clients: int,
-    progress: Callable[[], None],
     seed: int = 1,
+    progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Go through so many rounds, several clients at once, while others write."""
     began = time.monotonic()

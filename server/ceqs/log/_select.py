@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from ceqs.log._span import Row, to_batch, to_slice
 from ceqs.log._types import Span
@@ -21,6 +21,10 @@ class Form(NamedTuple, Generic[T]):
 
 class Reads(Protocol):
     """Reads a log's tables; see LogReader."""
+
+    async def head(self) -> Sequence[Any]:
+        """Give the row of HEAD; see SqlReader.head."""
+        ...
 
     async def read(self, span: Span, form: Form[T]) -> T:
         """Read events."""

@@ -29,6 +29,11 @@ class PostgresReads:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
+    async def head(self) -> Sequence[Any]:
+        """Give the row of HEAD."""
+        async with self._driver() as driver:
+            return tuple(cast("Any", await driver.fetchrow(HEAD.text)))
+
     async def read(self, span: Span, form: Form[T]) -> T:
         """Read events; see LogReader."""
         async with self._driver() as driver:

@@ -12,8 +12,9 @@ from dataclasses import replace
 from functools import cache
 from itertools import chain, groupby
 from operator import itemgetter
+from typing import Any
 
-from ceqs.log._ledger import SQLITE
+from ceqs.log._ledger import HEAD, SQLITE
 from ceqs.log._select import GENERATION, Form, T, number_of, order_of, position_before
 from ceqs.log._span import Row, is_filter, up_to
 from ceqs.log._types import Span
@@ -32,6 +33,11 @@ class SqliteReads:
 
     def __init__(self, uri: str) -> None:
         self._connection = sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
+
+    async def head(self) -> Sequence[Any]:
+        """Give the row of HEAD."""
+        row: tuple[Any, ...] = self._connection.execute(HEAD.text).fetchone()
+        return row
 
     async def read(self, span: Span, form: Form[T]) -> T:
         """Read events; see LogReader."""

@@ -20,8 +20,8 @@ from ceqs.errors import LogReplaced, LogUnavailable
 from ceqs.log._follower import Follower
 from ceqs.log._histories import Found, Histories, shareable
 from ceqs.log._identity import refuse_another
-from ceqs.log._ledger import HEAD, to_head
-from ceqs.log._schema import meta, promises, taggings
+from ceqs.log._ledger import to_head
+from ceqs.log._schema import promises, taggings
 from ceqs.log._select import BATCH, SLICE, Reads
 from ceqs.log._shared import Shared
 from ceqs.log._tagging import Rules, Tagging, rules_of
@@ -157,8 +157,7 @@ class SqlReader:
 
     async def _read_heads(self, asked: Sequence[None]) -> Sequence[Head]:
         with self._reading():
-            async with self._engine.connect() as connection:
-                head = to_head((await connection.execute(HEAD)).one())
+            head = to_head(await self._reads.head())
         if not self._in_place():
             raise LogReplaced(f"the log of {self._name} has been replaced by another file")
         return [refuse_another(self._name, self._log_id, head)] * len(asked)
@@ -192,9 +191,9 @@ class SqlReader:
 
     async def _look(self) -> None:
         with self._reading():
-            async with self._engine.connect() as connection:
-                revision = (await connection.execute(select(meta.c.tagging))).scalar_one()
-                if not self._tagging.fits(revision):
+            *_, revision = await self._reads.head()
+            if not self._tagging.fits(revision):
+                async with self._engine.connect() as connection:
                     self._tagging.judge(revision, await _rules(connection))
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -203,8 +204,8 @@ class Answers:
             time = head.recorded_at
         else:
             position = await position_of(moment, self._log, head) if moment is not None else together or 0
-            known = await self._states.load_as_of(boundary, position)
-            time = await recorded_at(self._log, position)
+            loading = self._states.load_as_of(boundary, position), recorded_at(self._log, position)
+            known, time = await asyncio.gather(*loading)
         found = True
         if not rpc.row_field or self._context.method(rpc):
             own = type(known.state)()

@@ -175,7 +175,7 @@ class States:
             known = self.fold(boundary, known, [decode(stored.envelope) for stored in part.events])
             known = replace(known, position=max(known.position, part.through))
             # A slice that ends with a matching event may have been cut there.
-            if not part.events or part.through > part.events[-1].position:
+            if not part.events or part.through > part.events[-1].position or part.through == until:
                 return known
             part = await self._log.read(after=known.position, query=boundary.query, until=until)
 
