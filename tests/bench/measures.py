@@ -242,7 +242,7 @@ def measures(scale: Scale, seconds: float) -> list[Measure]:
             ),
         ),
         Measure(
-            f"a state as of {scale.moment:,} events, 1 client, p50",
+            f"a state as of {scale.moment:,} events, p50",
             "s",
             Load("meters", "earlier", "all", {"prefix": "as-of-{time}", "events": scale.moment, "seconds": seconds}),
             closed("floor", "echo", 1, "p50"),
@@ -250,7 +250,7 @@ def measures(scale: Scale, seconds: float) -> list[Measure]:
             generator=GRPC,
         ),
         Measure(
-            "live query of a state, beyond the command's reply, p50",
+            "live state, beyond the command's reply, p50",
             "s",
             Load("meters", "lived", "live", {"seconds": seconds}),
             closed("floor", "echo", 1, "p50"),
@@ -335,6 +335,6 @@ def _of_projections(scale: Scale, seconds: float, history: Load) -> list[Measure
         ),
         seen("p50", 0.010),
         seen("p99", 0.060),
-        beyond("an answer that waits for a token", "awaited", 0.002),
-        beyond("live query of a projection", "live", 0.005),
+        beyond("waiting for a token", "awaited", 0.002),
+        beyond("live projection", "live", 0.005),
     ]

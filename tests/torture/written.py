@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -245,7 +245,7 @@ def table_of(accounts: list[Account]) -> Table:
     for account in accounts:
         table.add_column(account.store, justify="right")
     percentiles = [statistics.quantiles(a.times, n=100) if len(a.times) > 1 else [0.0] * 99 for a in accounts]
-    rows: list[tuple[str, list[object]]] = [
+    rows: list[tuple[str, Sequence[object]]] = [
         ("rounds", [a.rounds for a in accounts]),
         ("seconds", [a.seconds for a in accounts]),
         ("commands of others meanwhile", [a.others for a in accounts]),
