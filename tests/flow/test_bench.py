@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -15,6 +17,7 @@ def bench(results: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
+@pytest.mark.timeout(300)  # on two busy cores; on two idle ones it takes a fifth
 def test_every_measure_stands_beside_its_floor(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     done = bench(results, "--store", "sqlite")
