@@ -101,7 +101,7 @@ class Measure:
 def measures(scale: Scale, seconds: float) -> list[Measure]:
     """Give all measures."""
     every = {"prefix": "meter", "meters": scale.boundaries}
-    log = {"log_url": "{log}", "log": "meters"}
+    log = {"log_url": "{log}", "log": "bench"}
 
     def closed(target: Target, rpc: str, clients: int, figure: str, **options: Any) -> Load:
         return Load(target, "closed", figure, {"rpc": rpc, "clients": clients, "seconds": seconds, **every, **options})
@@ -272,7 +272,7 @@ def _of_projections(scale: Scale, seconds: float, history: Load) -> list[Measure
         return Load("meters", load, "rate", {"events": events, "url": "{models}"})
 
     def seen(figure: str, most: float) -> Measure:
-        where = {"url": "{models}", "log_url": "{log}", "log": "meters"}
+        where = {"url": "{models}", "log_url": "{log}", "log": "bench"}
         rate = {"rate": 500, "seconds": seconds, "rpc": "read", "prefix": "meter", "meters": scale.boundaries}
         return Measure(
             f"seen in a projection at 500 commands/s, {figure}",
@@ -284,7 +284,7 @@ def _of_projections(scale: Scale, seconds: float, history: Load) -> list[Measure
         )
 
     def beyond(what: str, figure: str, most: float) -> Measure:
-        where = {"models": "{models}", "log_url": "{log}", "log": "meters", "seconds": seconds}
+        where = {"models": "{models}", "log_url": "{log}", "log": "bench", "seconds": seconds}
         return Measure(
             f"{what}, beyond the projector, p50",
             "s",
@@ -295,7 +295,7 @@ def _of_projections(scale: Scale, seconds: float, history: Load) -> list[Measure
         )
 
     fewer = scale.events // 10
-    carried = {"log_url": "{log}", "log": "meters", "events": scale.events}
+    carried = {"log_url": "{log}", "log": "bench", "events": scale.events}
     return [
         Measure(
             f"relay, sustained, {scale.events:,} events",

@@ -28,12 +28,15 @@ from tests.bench.meters import READINGS, meters, projecting
 from ceqs.embedded import NatsServer
 from ceqs.log import open_reader
 from ceqs.projectors import ModelReader, Place, Projector, ProjectorSettings, fill, place_of
+from ceqs.streams import connected, find_stream
 
 ROOT = Path(__file__).parents[2]
 BATCH = 500
 """How many rows the floor inserts in one transaction: as many as a projector applies events."""
 PATIENCE = 120.0
 
+STANDS_AT = sa.text("SELECT position FROM ceqs_checkpoint")
+"""Asks a place where it is, with as little as it takes: whoever measures has the same two cores."""
 TABLE: Any = READINGS
 clock = time.perf_counter
 Figures = dict[str, float]
@@ -119,8 +122,10 @@ async def _visible(address: str, url: str, log_url: str, log: str, rate: float, 
         await stack.enter_async_context(role("project", address, models, nats.url, str(version)))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         read: Any = channel.unary_unary("/bench.v1.BenchCommandsService/ReadMeter")
-        reader = ModelReader(place_of(models, "bench", "Readings", version))
+        place = place_of(models, "bench", "Readings", version)
+        reader, engine = ModelReader(place), place.reading_engine()
         stack.push_async_callback(reader.close)
+        stack.push_async_callback(engine.dispose)
 
         async def send(number: int) -> int:
             request = ReadMeterRequest(meter_id=f"seen-{number % 1000}", used=7, reader="a reader of many meters")
@@ -130,6 +135,9 @@ async def _visible(address: str, url: str, log_url: str, log: str, rate: float, 
         for _ in range(3):
             if not await reader.wait(await send(0), PATIENCE):
                 raise Failed(f"the projection was not there within {PATIENCE} s")
+        async with connected(nats.url, name="bench") as client:
+            if await find_stream(client.jetstream(), meters.name, public=False) is None:
+                raise Failed("there is no stream of the log: what the projection sees has not come by JetStream")
         accepted: dict[int, float] = {}
         seen: dict[int, float] = {}
         last = await send(0)
@@ -137,11 +145,11 @@ async def _visible(address: str, url: str, log_url: str, log: str, rate: float, 
         async def watch() -> None:
             at = last
             while True:
-                async with reader.session() as (_, checkpoint):
-                    now = clock()
-                    seen.update(dict.fromkeys(range(at + 1, checkpoint.position + 1), now))
-                    at = max(at, checkpoint.position)
-                await asyncio.sleep(0.001)
+                async with engine.connect() as connection:
+                    position = (await connection.execute(STANDS_AT)).scalar_one()
+                seen.update(dict.fromkeys(range(at + 1, position + 1), clock()))
+                at = max(at, position)
+                await asyncio.sleep(0.002)
 
         async def one(number: int) -> None:
             accepted[await send(number)] = clock()

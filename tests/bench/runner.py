@@ -27,6 +27,8 @@ from ceqs.embedded import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 STORES = ("sqlite", "postgres")
+LOGS = {"meters": "bench", "cold": "cold", "ageless": "ageless"}
+"""What the servers' logs are called: the one whose streams are followed, as its context is."""
 STATES = {"meters": 100_000, "cold": 1, "ageless": 100_000}
 """How many states the servers keep: all, or as good as none."""
 KEPT_UP = 0.95
@@ -202,7 +204,7 @@ async def _targets(
         for name in names:
             url, models = _urls(server, directory, name)
             kind = "ageless" if name == "ageless" else "meters"
-            target = _target(environment, kind, url, name, str(STATES[name]), models)
+            target = _target(environment, kind, url, LOGS[name], str(STATES[name]), models)
             addresses[name] = await stack.enter_async_context(target)
         log, models = _urls(server, directory, "meters")
         yield addresses, {"log": log, "models": models}

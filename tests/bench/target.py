@@ -10,6 +10,7 @@ python -m tests.bench.target project ADDRESS MODELS_URL NATS_URL VERSION
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
@@ -105,6 +106,8 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
 
 async def main() -> None:
     """Serve until SIGTERM."""
+    if sys.argv[1] != "floor":
+        gc.set_threshold(50_000, 20, 100)  # as `ceqs serve` does
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     match sys.argv[1:]:

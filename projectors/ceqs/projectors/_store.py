@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, NoReturn, Self
@@ -28,6 +28,16 @@ from ceqs.projectors._timers import Timers, count_timers
 STAND_BY = 0.25
 """Seconds between two tries to take the place over."""
 _REACHED = "ceqs_reached"
+_MOVED: dict[str, Any] = {
+    "position": sa.bindparam("to"),
+    "log_id": sa.bindparam("to_log"),
+    "event_id": sa.bindparam("to_event"),
+    "recorded_at": sa.bindparam("to_time"),
+    "skipped": CHECKPOINT.c.skipped + sa.bindparam("more"),
+    "ahead": sa.bindparam("rest"),
+    "paused": "",
+}
+"""What a move of the checkpoint changes."""
 _process_log = structlog.get_logger("ceqs.projectors")
 
 
@@ -56,6 +66,7 @@ class Store:
         self._token = 0
         self._renewed = 0.0
         self._engine = place.writing_engine(lease)
+        self._moved = self._changed(**_MOVED)
         self._turn = asyncio.Lock()
         self.outbox = Outbox(self.begin)
         self.timers = Timers(self.begin)
@@ -98,8 +109,8 @@ class Store:
         Raises Superseded where the checkpoint is not where this process left it.
         """
         ahead = [part for part in self._ahead if part[2] > to.position]
-        values = {"paused": "", "ahead": ahead} if self._ahead else {"paused": ""}
-        async with self.amend(skipped=CHECKPOINT.c.skipped + skipped, **values, **_position(to)) as session:
+        reached = {"to": to.position, "to_log": to.log_id, "to_event": to.event_id, "to_time": to.recorded_at}
+        async with self._changing(self._moved, {**reached, "more": skipped, "rest": ahead}) as session:
             yield session
             session.info[_REACHED] = to
         self.skipped += skipped
@@ -122,15 +133,22 @@ class Store:
 
         Raises Superseded where the checkpoint is not where this process left it.
         """
+        async with self._changing(self._changed(**values), {}) as session:
+            yield session
+
+    def _changed(self, **values: Any) -> sa.Update:
+        """Give the statement that changes the checkpoint's row while it is where this process left it."""
+        here = (CHECKPOINT.c[name] == sa.bindparam(f"from_{name}") for name in ("token", "position", "log_id"))
+        later = now(self.place) + self._lease
+        return sa.update(CHECKPOINT).where(self.mine, *here).values(expires_at=later, **values)
+
+    @asynccontextmanager
+    async def _changing(self, change: sa.Update, values: Mapping[str, Any]) -> AsyncGenerator[AsyncSession]:
         async with self._turn, HandlerSession(self._engine, expire_on_commit=False) as session:
             async with session.begin():
-                here = (CHECKPOINT.c.position == self.at.position, CHECKPOINT.c.log_id == self.at.log_id)
+                at = {"from_token": self._token, "from_position": self.at.position, "from_log_id": self.at.log_id}
                 # First of all: whoever moves the checkpoint has the place to itself until the end of the transaction.
-                moved = await (await session.connection()).execute(
-                    sa.update(CHECKPOINT)
-                    .where(self.mine, CHECKPOINT.c.token == self._token, *here)
-                    .values(expires_at=now(self.place) + self._lease, **values)
-                )
+                moved = await (await session.connection()).execute(change, {**at, **values})
                 if moved.rowcount != 1:
                     raise self._superseded()
                 yield session
@@ -267,10 +285,6 @@ class Store:
         """The checkpoint's row."""
         ours = (CHECKPOINT.c.first == self.share.first, CHECKPOINT.c.last == self.share.last)
         return sa.and_(CHECKPOINT.c.source == self._source, *ours)
-
-
-def _position(at: Checkpoint) -> dict[str, Any]:
-    return {"log_id": at.log_id, "position": at.position, "event_id": at.event_id, "recorded_at": at.recorded_at}
 
 
 def _check(metadata: sa.MetaData | None) -> None:

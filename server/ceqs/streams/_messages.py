@@ -20,6 +20,7 @@ Headers without a value are left out.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -48,6 +49,7 @@ _NUMBERS = {
     "ce-schemaversion": "schema_version",
     "ce-codec": "codec",
 }
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _PLAIN = re.compile(r"[!#$&-~]*")
 _ESCAPED = re.compile(rb"[^!#$&-~]+")
 
@@ -97,7 +99,9 @@ def from_message(subject: str, headers: Mapping[str, str] | None, data: bytes, s
         for header, field in _NUMBERS.items():
             setattr(event, field, int(headers.get(header, 0)))
         if time := headers.get("ce-time"):
-            event.recorded_at.FromJsonString(time)
+            since = dt.datetime.fromisoformat(time) - _EPOCH
+            event.recorded_at.seconds = since.days * 86_400 + since.seconds
+            event.recorded_at.nanos = since.microseconds * 1_000
         event.bucket = int(subject.rpartition(".")[2])
         position = event.public_position if subject.split(".")[2:3] == ["public"] else event.position
         if position != sequence:

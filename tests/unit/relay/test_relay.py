@@ -19,7 +19,8 @@ from ceqs.errors import Misconfigured
 from ceqs.log import Entry, Log, NewEvent
 from ceqs.model import EventDecoder
 from ceqs.relay import _lane, differences
-from ceqs.streams import connected, find_stream, stream_name
+from ceqs.relay._batch import FEW, Overtaken, publish_batch
+from ceqs.streams import StreamMessage, connected, find_stream, stream_name
 from ceqs.testing import eventually
 
 Start = Callable[..., Any]
@@ -59,18 +60,39 @@ async def test_a_backlog_goes_in_atomic_batches_within_the_limits(
     library: Any, log: Log, append: Append, relay: Start, nats_server: NatsServer, streams: Streams
 ) -> None:
     await append(log, 1200)
-    await append(log, 8, size=400_000, public_every=100)
+    await append(log, 19, size=400_000, public_every=100)
     running = relay(log, nats_server.url)
     await eventually(running.caught_up(log), within=20)
     async with connected(nats_server.url) as client:
         js = client.jetstream()
         batches: dict[str, list[int]] = {}
-        for sequence in range(1, 1209):
+        for sequence in range(1, 1201):
             headers = (await js.get_msg("CEQS_library_1", sequence)).headers or {}
             assert "Nats-Msg-Id" not in headers
             batches.setdefault(headers["Nats-Batch-Id"], []).append(int(headers["Nats-Batch-Sequence"]))
     assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in batches.values())
     assert [len(numbers) for numbers in batches.values()][:2] == [500, 500]
+    assert await streams.differing(log) == []
+
+
+async def test_a_few_go_one_by_one_each_after_the_one_before(
+    library: Any, log: Log, append: Append, relay: Start, nats_server: NatsServer, streams: Streams
+) -> None:
+    running = relay(log, nats_server.url)
+    await eventually(running.caught_up(log))
+    await append(log, FEW)
+    await eventually(running.caught_up(log))
+    async with connected(nats_server.url) as client:
+        js = client.jetstream()
+        for sequence in range(1, FEW + 1):
+            headers = (await js.get_msg("CEQS_library_1", sequence)).headers or {}
+            assert "Nats-Batch-Id" not in headers
+            assert headers["Nats-Expected-Last-Sequence"] == str(sequence - 1)
+        late = [StreamMessage("ceqs.library.log.BookLent.0", {}, b"never") for _ in range(3)]
+        for after in (FEW - 3, FEW + 1):  # another relay was faster, or the stream has lost its tail
+            with pytest.raises(Overtaken):
+                await publish_batch(client, late, after=after, within=5)
+        assert (await js.stream_info("CEQS_library_1")).state.last_seq == FEW
     assert await streams.differing(log) == []
 
 
