@@ -19,7 +19,8 @@ from ceqs.log._retention import NOW_POSTGRES, NOW_SQLITE
 from ceqs.log._schema import commands, events, states, tags
 from ceqs.log._tagging import Tagging, read_rules
 from ceqs.log._times import from_micros
-from ceqs.log._types import Condition, Head
+from ceqs.log._together import carries_all, together
+from ceqs.log._types import BEYOND, Condition, Head
 from ceqs.model import QueryItem
 
 _HEAD = """
@@ -133,23 +134,42 @@ FROM commands WHERE command_id IN (SELECT value FROM {each})
 """
 
 # For each item of each condition: is there, after its position, an event of one of its types that carries all its tags?
-# CASE keeps both questions correlated walks along an index: the first along events_by_type, the second along the tags.
+# CASE keeps the questions correlated walks along an index: along events_by_type, along a tag, along several together.
 _MOVED = """
 SELECT DISTINCT c.key FROM {items} AS c
 WHERE CASE WHEN c.tag IS NULL
 THEN EXISTS (
     SELECT 1 FROM {types} AS y CROSS JOIN events AS e
     WHERE e.type = y.value AND e.position > c.after)
-ELSE EXISTS (
+WHEN c.others IS NULL
+THEN EXISTS (
     SELECT 1 FROM tags AS t
     WHERE t.generation = :generation AND t.tag = c.tag AND t.position > c.after
-    AND (c.types IS NULL OR t.type IN (SELECT y.value FROM {types} AS y))
-    AND NOT EXISTS (
-        SELECT 1 FROM {others} AS o WHERE NOT EXISTS (
-            SELECT 1 FROM tags AS u
-            WHERE u.generation = t.generation AND u.tag = o.value AND u.position = t.position)))
+    AND (c.types IS NULL OR t.type IN (SELECT y.value FROM {types} AS y)))
+ELSE EXISTS (
+    WITH RECURSIVE {walk}
+    SELECT 1 FROM walk AS w WHERE w.position IS NOT NULL
+    AND (c.types IS NULL OR (
+        SELECT t.type FROM tags AS t
+        WHERE t.generation = :generation AND t.tag = c.tag AND t.position = w.position)
+        IN (SELECT y.value FROM {types} AS y))
+    AND {carries_all})
 END
 """
+
+
+def _moved(*, items: str, types: str, others: str, further: str) -> str:
+    walk = together(
+        generation=":generation",
+        lead="c.tag",
+        others=others,
+        start="c.after",
+        stop=f"{BEYOND}",
+        further=further,
+    )
+    carries = carries_all(generation=":generation", others=others, position="w.position")
+    return _MOVED.format(items=items, types=types, walk=walk, carries_all=carries)
+
 
 _FORGET = "DELETE FROM commands WHERE command_id IN (SELECT value FROM {each})"
 
@@ -159,7 +179,7 @@ _EACH_POSTGRES = "jsonb_array_elements_text(CAST(:ids AS jsonb)) AS i(value)"
 SQLITE = Dialect(
     name="sqlite",
     commands=_COMMANDS.format(each=_EACH_SQLITE),
-    moved=_MOVED.format(
+    moved=_moved(
         items="""(
     SELECT json_extract(value, '$.key') AS key, json_extract(value, '$.after') AS after,
         json_extract(value, '$.tag') AS tag, json_extract(value, '$.types') AS types,
@@ -167,6 +187,7 @@ SQLITE = Dialect(
     FROM json_each(:items))""",
         types="json_each(c.types)",
         others="json_each(c.others)",
+        further="max",
     ),
     forget=_FORGET.format(each=_EACH_SQLITE),
     now=f"SELECT {NOW_SQLITE}",
@@ -177,12 +198,13 @@ SQLITE = Dialect(
 POSTGRES = Dialect(
     name="postgresql",
     commands=_COMMANDS.format(each=_EACH_POSTGRES),
-    moved=_MOVED.format(
+    moved=_moved(
         items="""(
     SELECT * FROM jsonb_to_recordset(CAST(:items AS jsonb))
         AS i(key integer, after bigint, tag text, types jsonb, others jsonb))""",
         types="(SELECT jsonb_array_elements_text(c.types) AS value)",
         others="(SELECT jsonb_array_elements_text(c.others) AS value)",
+        further="greatest",
     ),
     forget=_FORGET.format(each=_EACH_POSTGRES),
     now=f"SELECT {NOW_POSTGRES}",
@@ -264,5 +286,5 @@ def _items(key: int, condition: Condition) -> Iterable[str]:
 def _said(item: QueryItem) -> str:
     """Give what an item asks for as members of a JSON object."""
     ordered = sorted(item.tags)
-    said = {"tag": ordered[0] if ordered else None, "others": ordered[1:], "types": sorted(item.types) or None}
+    said = {"tag": ordered[0] if ordered else None, "others": ordered[1:] or None, "types": sorted(item.types) or None}
     return json.dumps(said)[1:-1]

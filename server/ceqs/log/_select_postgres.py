@@ -15,6 +15,7 @@ from ceqs.log._ledger import HEAD, to_head
 from ceqs.log._select import GENERATION, Form, T, number_of, order_of, position_before
 from ceqs.log._span import FRAME, is_filter, up_to
 from ceqs.log._sql_reader import FAILURES
+from ceqs.log._together import carries_all, together
 from ceqs.log._types import MAX_SLICE_BYTES, Span
 
 TAGGED = f"""
@@ -79,7 +80,7 @@ def _items(span: Span) -> str:
     for item in span.query.items:
         if item.tags:
             lead, *others = sorted(item.tags)
-            items.append({"tag": lead, "types": sorted(item.types) or None, "others": others})
+            items.append({"tag": lead, "types": sorted(item.types) or None, "others": others or None})
         else:
             items.extend({"type": one} for one in item.types)
     return json.dumps(items)
@@ -103,12 +104,24 @@ def filtered(columns: str, number: str, order: str, *, public: bool) -> str:
     Each walk gives its first matches; together they hold the first of them all.
     """
     is_public = """
-AND EXISTS (SELECT 1 FROM events AS x WHERE x.position = {0}.position AND x.public_position IS NOT NULL)
+AND (SELECT x.public_position FROM events AS x WHERE x.position = {0}.position) IS NOT NULL
 """
     after, until = "$1", "$2"
     if public:
         at = "coalesce((SELECT position FROM events WHERE public_position = {0}), {0})"
         after, until = at.format("$1::bigint"), at.format("$2::bigint")
+    others = "(SELECT jsonb_array_elements_text(i.others) AS value)"
+    backwards = order == "DESC"
+    # It is in order by itself: sorted, it would be walked to its end.
+    walk = together(
+        generation=GENERATION,
+        lead="i.tag",
+        others=others,
+        start=f"{until} + 1" if backwards else after,
+        stop=after if backwards else until,
+        further="least" if backwards else "greatest",
+        backwards=backwards,
+    )
     return _capped(
         columns,
         number,
@@ -122,13 +135,20 @@ SELECT p.* FROM (
         {is_public.format("y") if public else ""} ORDER BY y.position {order} LIMIT $3)
         UNION ALL
         (SELECT t.position FROM tags AS t
-        WHERE t.generation = {GENERATION} AND t.tag = i.tag AND t.position > {after} AND t.position <= {until}
+        WHERE i.others IS NULL
+        AND t.generation = {GENERATION} AND t.tag = i.tag AND t.position > {after} AND t.position <= {until}
         AND (i.types IS NULL OR t.type IN (SELECT jsonb_array_elements_text(i.types)))
-        AND NOT EXISTS (
-            SELECT 1 FROM jsonb_array_elements_text(i.others) AS o(tag) WHERE NOT EXISTS (
-                SELECT 1 FROM tags AS u
-                WHERE u.generation = t.generation AND u.tag = o.tag AND u.position = t.position))
         {is_public.format("t") if public else ""} ORDER BY t.position {order} LIMIT $3)
+        UNION ALL
+        (WITH RECURSIVE {walk}
+        SELECT w.position FROM walk AS w
+        WHERE i.others IS NOT NULL AND w.position > {after} AND w.position <= {until}
+        AND (i.types IS NULL OR (
+            SELECT t.type FROM tags AS t
+            WHERE t.generation = {GENERATION} AND t.tag = i.tag AND t.position = w.position)
+            IN (SELECT jsonb_array_elements_text(i.types)))
+        AND {carries_all(generation=GENERATION, others=others, position="w.position")}
+        {is_public.format("w") if public else ""} LIMIT $3)
     ) AS m ORDER BY m.position {order} LIMIT $3
 ) AS f CROSS JOIN LATERAL (SELECT * FROM events AS e WHERE e.position = f.position) AS p
 """,  # noqa: S608  # columns and directions

@@ -17,6 +17,7 @@ from typing import Any
 from ceqs.log._ledger import HEAD, SQLITE
 from ceqs.log._select import GENERATION, Form, T, number_of, order_of, position_before
 from ceqs.log._span import Row, is_filter, up_to
+from ceqs.log._together import carries_all, together
 from ceqs.log._types import Span
 
 WINDOW = 50_000
@@ -141,16 +142,36 @@ WHERE e.type = :type AND e.position > :after AND e.position <= :until
 @cache
 def by_tag(columns: str, number: str, order: str, *, types: bool, others: bool, public: bool) -> str:
     """Give the statement that walks along the events that carry one tag, and leaves out those that do not match."""
-    of_types = "AND t.type IN (SELECT value FROM json_each(:types))"
-    carry_others = """
-AND NOT EXISTS (
-    SELECT 1 FROM json_each(:others) AS o WHERE NOT EXISTS (
-        SELECT 1 FROM tags AS u WHERE u.generation = t.generation AND u.tag = o.value AND u.position = t.position))
-"""  # as above
+    is_public = "AND e.public_position IS NOT NULL" if public else ""
+    if others:
+        return by_tags(columns.format(number=number), order, types=types) + is_public
     return f"""
 SELECT {columns.format(number=number)} FROM tags AS t CROSS JOIN events AS e
 WHERE t.generation = {GENERATION} AND t.tag = :tag AND t.position > :after AND t.position <= :until
 AND e.position = t.position
-{of_types if types else ""} {carry_others if others else ""} {"AND e.public_position IS NOT NULL" if public else ""}
+{"AND t.type IN (SELECT value FROM json_each(:types))" if types else ""} {is_public}
 ORDER BY t.position {order}
+"""  # noqa: S608  # as above
+
+
+def by_tags(columns: str, order: str, *, types: bool) -> str:
+    """Give the statement that walks along the events that carry several tags. The walk is in order by itself."""
+    backwards = order == "DESC"
+    start, stop = (":until + 1", ":after") if backwards else (":after", ":until")
+    others, further = "json_each(:others)", "min" if backwards else "max"
+    walk = together(
+        generation=GENERATION,
+        lead=":tag",
+        others=others,
+        start=start,
+        stop=stop,
+        further=further,
+        backwards=backwards,
+    )
+    return f"""
+WITH RECURSIVE {walk}
+SELECT {columns} FROM walk CROSS JOIN events AS e
+WHERE walk.position > :after AND walk.position <= :until AND e.position = walk.position
+{"AND e.type IN (SELECT value FROM json_each(:types))" if types else ""}
+AND {carries_all(generation=GENERATION, others=others, position="walk.position")}
 """  # noqa: S608  # as above
