@@ -177,6 +177,8 @@ class States:
             # A slice that ends with a matching event may have been cut there.
             if not part.events or part.through > part.events[-1].position or part.through == until:
                 return known
+            # A log may read without waiting for anything: others have their turn, and who is given up on ends here.
+            await asyncio.sleep(0)
             part = await self._log.read(after=known.position, query=boundary.query, until=until)
 
 
