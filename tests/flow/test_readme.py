@@ -23,11 +23,12 @@ def test_the_readme_names_targets_that_exist() -> None:
 
 def test_what_the_readme_quotes_stands_in_code_that_runs() -> None:
     sources = [path for path in (ROOT / "tests/unit/campus").rglob("campus*") if path.suffix in {".py", ".proto"}]
-    campus = "".join(path.read_text() for path in sources)
+    sources.append(ROOT / "tests/unit/shop/test_invoices.py")
+    code = "".join(path.read_text() for path in sources)
     quoted = re.findall(r"^```(?:proto|python)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert quoted
     for block in quoted:
-        assert block in campus
+        assert block in code
 
 
 @pytest.mark.timeout(180)
