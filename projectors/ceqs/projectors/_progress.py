@@ -14,7 +14,7 @@ from ceqs.errors import Behind, Unavailable
 from ceqs.projectors._place import Place, dispose
 from ceqs.projectors._retry import said
 from ceqs.projectors._tables import CHECKPOINT, OUTBOX
-from ceqs.projectors._waiting import Waiting
+from ceqs.projectors._waiting import Waiting, written
 
 _UNSENT = OUTBOX.c.outcome == ""
 _LOOK = sa.select(
@@ -34,7 +34,7 @@ class Progress:
         self._place = place
         self._engine: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
-        self._waiting = Waiting(self._look, self.name)
+        self._waiting = Waiting(self._look, self.name, lambda: written(place))
         self._unsettled: deque[tuple[int, int]] = deque()
         """Positions, and the last call that waited when the place stood there."""
 

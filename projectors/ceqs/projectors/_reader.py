@@ -21,7 +21,7 @@ from ceqs.projectors._places import Places, shape_of
 from ceqs.projectors._retry import said
 from ceqs.projectors._schemas import serving_label
 from ceqs.projectors._tables import CHECKPOINT, aware
-from ceqs.projectors._waiting import FASTEST, Waiting
+from ceqs.projectors._waiting import FASTEST, Waiting, written
 from ceqs.v1.events_pb2 import RecordedEvent
 
 
@@ -90,7 +90,7 @@ class ModelReader:
         self._where = where
         self._shape = shape_of(metadata) if metadata is not None else None
         self._open: _Open | None = None
-        self._waiting = Waiting(self._look, str(where))
+        self._waiting = Waiting(self._look, str(where), lambda: written(self._open.place if self._open else None))
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[tuple[AsyncSession, Checkpoint]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from ceqs.errors import Behind, Unavailable
 from ceqs.projectors import Checkpoint, Progress, place_of
 from ceqs.projectors._outbox import ACCEPTED, REJECTED, Outcome, Outgoing, enqueue
 from ceqs.projectors._store import Store
-from ceqs.projectors._waiting import Waiting
+from ceqs.projectors._waiting import Waiting, written
+from ceqs.testing import eventually
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -78,6 +81,53 @@ async def test_many_wait_at_the_cost_of_one(monkeypatch: pytest.MonkeyPatch) -> 
     waiting.advance(7)
     assert await late
     await waiting.close()
+
+
+async def test_a_place_is_looked_at_when_it_was_written_and_now_and_then_besides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ceqs.projectors._waiting.SLOWEST", 30.0)
+    stands = writings = looks = 0
+
+    async def look() -> int:
+        nonlocal looks
+        looks += 1
+        return stands
+
+    waiting = Waiting(look, "a place", lambda: writings)
+    coming = asyncio.ensure_future(waiting.reach(2, 20))
+    await asyncio.sleep(0.05)
+    assert looks == 1, "nothing was written since"
+    stands = writings = 1
+    await eventually(lambda: looks == 2)
+    stands = writings = 2
+    assert await coming
+    assert looks == 3
+    await asyncio.sleep(0.01)
+    monkeypatch.setattr("ceqs.projectors._waiting.SLOWEST", 0.02)
+    coming = asyncio.ensure_future(waiting.reach(3, 20))
+    await eventually(lambda: looks == 4)
+    stands = 3
+    assert await coming, "what the file does not tell is seen a little later"
+    await waiting.close()
+
+
+async def test_that_a_place_was_written_is_told_by_its_file(tmp_path: Path) -> None:
+    place = place_of(f"sqlite:///{tmp_path}", "readers", "NoteOffers")
+    assert written(None) is written(place) is None
+    assert place.path is not None
+    place.path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(place.path)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("CREATE TABLE rows (n INTEGER)")
+        before = written(place)
+        assert before is not None
+        assert written(place) == before
+        writer.execute("INSERT INTO rows VALUES (1)")
+        writer.commit()
+        assert written(place) != before
+    postgres = place_of("postgresql://localhost/none", "readers", "NoteOffers")
+    assert written(postgres) is None
 
 
 async def test_whoever_waits_is_told_what_looking_has_met() -> None:
