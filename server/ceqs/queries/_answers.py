@@ -25,7 +25,7 @@ from ceqs.queries._hops import Around, Hops
 from ceqs.queries._live import LiveQueries, Source
 from ceqs.queries._lookups import Lookups
 from ceqs.queries._models import Checkpoint, ModelReader, PastReader
-from ceqs.queries._moments import position_of, recorded_at
+from ceqs.queries._moments import position_of, recorded_at, time_of
 from ceqs.queries._rows import Rows, asked_tag, row_response
 from ceqs.queries._states import States
 from ceqs.queries._stop import Stop
@@ -181,7 +181,8 @@ class Answers:
 
     async def _gathered(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
         head = await self._head(call)
-        gathering = Gathering(self.asker(replace(call, together=head.position)), call, self._services)
+        moment = None if call.as_of is None else await time_of(call.as_of, self._log, head)
+        gathering = Gathering(self.asker(replace(call, together=head.position)), call, self._services, moment)
         try:
             response = await self._ask(rpc, request, gathering)
         finally:

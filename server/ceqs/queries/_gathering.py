@@ -8,6 +8,7 @@ return GetOverviewResponse(orders=(await orders).orders, stock=...)        both 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import time
 from collections.abc import Awaitable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 from google.protobuf.message import Message
 
 from ceqs.contract import decode_token, encode_token
-from ceqs.errors import CeqsError, Misconfigured, Unavailable, Unimplemented
+from ceqs.errors import CeqsError, Misconfigured, Unavailable
 from ceqs.model import Asker
 from ceqs.v1.answers_pb2 import Age, PartAge
 
@@ -58,31 +59,33 @@ class Gathering(Generic[A]):
     """What an aggregator asks by, all at once; the platform writes down how old each part is.
 
     Parts that the context's own states answer are all of one moment; a projection answers as far as it is. Whatever the
-    caller has written is in every part, here and in other services, or the part is missing.
+    caller has written is in every part, here and in other services, or the part is missing. As of a moment, all parts
+    are of that `moment`, in other services by their clocks.
     """
 
-    def __init__(self, ask: A, call: QueryCall, services: Services | None = None) -> None:
+    def __init__(
+        self, ask: A, call: QueryCall, services: Services | None = None, moment: dt.datetime | None = None
+    ) -> None:
         self.ask = ask
         """Asks queries of its own context."""
         self.ages: dict[str, PartAge] = {}
         """How old each part is, by name."""
         self._call = call
         self._services = services
+        self._moment = moment
         self._tasks: list[asyncio.Task[Any]] = []
         self._asked: list[Awaitable[Any]] = []
 
     def service(self, client: type[C]) -> C:
-        """Give a client of another service, found by the address in the settings, that knows what the caller wrote.
+        """Give a client of another service, found by the address in the settings.
 
-        Raises Unimplemented as of a moment of the past, which services have not in common.
+        It knows what the caller wrote, or asks as of the moment that the caller asks of.
         """
-        if self._call.as_of is not None:
-            raise Unimplemented(
-                "as of a moment, an aggregator asks its own context only; leave other services optional"
-            )
         if self._services is None:
             raise Misconfigured(f"nobody knows here where {client.ceqs_context} is")
         found = self._services.client(client)
+        if self._moment is not None:
+            return found.with_moment(self._moment)
         return found.with_token(encode_token(self._call.at_least)) if self._call.at_least else found
 
     def part(self, name: str, asked: Awaitable[Answered[R]], *, within: float | None = None) -> Part[R]:

@@ -11,6 +11,8 @@ from ceqs.v1.events_pb2 import RecordedEvent
 
 _TICK = dt.timedelta(microseconds=1)
 """The log counts time in microseconds."""
+_BEGINNING = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+"""Before anything was recorded anywhere."""
 
 
 async def position_of(moment: Moment, log: LogReader, head: Head) -> int:
@@ -30,6 +32,13 @@ async def position_of(moment: Moment, log: LogReader, head: Head) -> int:
     if position > head.position:
         raise _to_come(f"the log of {log.name} ends at {head.position}, before {position}", log, head)
     return position
+
+
+async def time_of(moment: Moment, log: LogReader, head: Head) -> dt.datetime:
+    """Give the time that a moment stands for, to be told to others. Raises as `position_of` does."""
+    if isinstance(moment, dt.datetime):
+        return moment
+    return await recorded_at(log, await position_of(moment, log, head)) or _BEGINNING
 
 
 async def recorded_at(log: LogReader, position: int) -> dt.datetime | None:

@@ -57,6 +57,11 @@ async def test_a_query_may_ask_for_the_past(wrote: Any, server: Any, library: An
     answers = [one async for one in wrote.watch_book(_of(library), as_of=OTHER)]
     assert len(answers) == 1
     assert server.calls[-1].metadata["ceqs-as-of"] == OTHER
+    past = wrote.with_moment(OTHER)
+    await past.get_book(library.GetBookRequest())
+    await past.get_book(library.GetBookRequest(), as_of=TOKEN)
+    await wrote.get_book(library.GetBookRequest())
+    assert [call.metadata.get("ceqs-as-of") for call in server.calls[-3:]] == [OTHER, TOKEN, None]
 
 
 async def test_no_answer_is_older_than_the_last_one_to_the_same_query(client: Any, server: Any, library: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from ceqs.client import Services
 from ceqs.contract import Moment, decode_token, encode_token
-from ceqs.errors import Behind, Misconfigured, Rejected, Unavailable, Unimplemented
+from ceqs.errors import Behind, Misconfigured, Rejected, Unavailable
 from ceqs.log import Log
 from ceqs.model import Asked
 from ceqs.queries import Answers, QueryCall, States
@@ -181,12 +181,6 @@ async def test_as_of_a_moment_the_own_parts_are_of_that_moment(asking: Any, gath
     as_of: Moment = decode_token(first.receipt.token)
     assert (await gather(by, QueryCall(as_of=as_of))).response.motto == "5"
 
-    async def elsewhere(request: Any, ctx: Any) -> Any:
-        ctx.service(bank.BankClient)
-
-    with pytest.raises(Unimplemented, match="asks its own context only"):
-        await gather(elsewhere, QueryCall(as_of=as_of))
-
 
 async def test_two_parts_of_one_name_are_refused(asking: Any, gather: Any) -> None:
     async def nothing() -> Asked[Any]:
@@ -228,6 +222,31 @@ async def test_other_services_are_asked_for_what_the_caller_wrote(
     answer = await gather(by, QueryCall(at_least={asking.log.log_id: 1}))
     assert answer.response.motto == "5"
     assert answer.response.parts["there"].age.token
+    await services.close()
+
+
+async def test_as_of_a_moment_other_services_are_asked_as_of_its_time(asking: Any, gather: Any, other: Server) -> None:
+    bank = asking.bank
+    services = Services({"bank": other.address})
+    asking.answers = Answers(
+        asking.context, asking.log, States(asking.context, asking.log), {"Total": asking.model}, services=services
+    )
+    before = dt.datetime.now(dt.UTC)
+    await asyncio.sleep(0.002)
+    first = await asking.record(bank.MoneyDeposited(account_id="a", amount=5))
+    await asyncio.sleep(0.002)
+    between = dt.datetime.now(dt.UTC)
+    await asking.record(bank.MoneyDeposited(account_id="a", amount=5))
+
+    async def by(request: Any, ctx: Any) -> Any:
+        asked = ctx.optional("there", ctx.service(bank.BankClient).get_account(bank.GetAccountRequest(account_id="a")))
+        found = await asked
+        return bank.GetMottoResponse(motto=str(found.account.balance) if found else "nothing")
+
+    token: Moment = decode_token(first.receipt.token)
+    for moment, motto in ((token, "5"), (between, "5"), (before, "nothing"), (None, "10")):
+        answer = await gather(by, QueryCall(as_of=moment))
+        assert answer.response.motto == motto
     await services.close()
 
 

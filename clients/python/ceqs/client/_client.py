@@ -71,6 +71,7 @@ class ContextClient:
         """What this client's own commands have written: its queries wait for it."""
         self._seen: dict[str, str] = {}
         """What the last answer of each query included: no later answer is older, whichever model it comes from."""
+        self._moment: str | dt.datetime | None = None
         self._base = metadata_of({"ceqs-key": key, "ceqs-actor": actor})
 
     async def close(self) -> None:
@@ -98,6 +99,12 @@ class ContextClient:
         other = copy.copy(self)
         other._opened = {}
         other.token = merge_tokens(self.token, token)
+        return other
+
+    def with_moment(self, as_of: str | dt.datetime) -> Self:
+        """Give a client on the same channel whose queries are answered as of a moment, unless they say another."""
+        other = self.with_token("")
+        other._moment = as_of
         return other
 
     def events(
@@ -190,6 +197,7 @@ class ContextClient:
         By default, the answer includes the client's own commands, and is no older than the last one to the same query.
         `as_of` is a moment of the past: a token, or a time with a zone.
         """
+        as_of = as_of or self._moment
         sent = self._base + metadata_of(
             {
                 "ceqs-at-least": self._least(path) if at_least is None else at_least,
@@ -221,6 +229,7 @@ class ContextClient:
 
         Asks again after an outage, for nothing older than was seen, and gives what has changed meanwhile.
         """
+        as_of = as_of or self._moment
         past = None if as_of is None else encode_moment(as_of)
         seen = self._least(path) if at_least is None else at_least
         patience, last = self._patience(timeout), None
