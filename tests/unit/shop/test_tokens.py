@@ -22,7 +22,7 @@ from shop.orders.v1.commands_pb2 import PlaceOrderRequest
 from shop.orders.v1.orders_client import OrdersClient
 from shop.orders.v1.types_pb2 import Line
 
-ROUNDS = 200
+ROUNDS = 100
 
 
 class Shop:
@@ -71,6 +71,7 @@ async def shop(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Shop]:
     await shop.inventory.close()
 
 
+@pytest.mark.timeout(300)  # on two busy cores; on two idle ones it takes a tenth
 async def test_whoever_writes_reads_it_at_once_from_every_model_of_both_services_while_others_write(shop: Shop) -> None:
     """`make torture` goes through ten thousand rounds."""
     account = Account()
