@@ -3,9 +3,9 @@
 The demo's workload runs through both services, sent whole by several clients at once, so that every command comes more
 than once. Meanwhile processes are killed (SIGKILL) and paused (SIGSTOP, beyond their leases too), the nats-server loses
 its disk, the database crashes, and readers are sent again, late and in another order, what they were sent before. In
-the end the books are balanced to the penny, each stream is compared with its log, message for message, each projection
-with a fold of its log, row for row, and nothing waits, is parked or was refused. Exit code 1 where any promise was
-broken.
+the end the books are balanced to the penny, each stream is compared with its log, message for message, each model with
+a fold of its log, row for row; every timer has fired once, and nothing waits, is parked or was refused. Exit code 1
+where any promise was broken.
 
 `chaos` (acts, account) -> `ruins` (what is done to the shop) -> shop.demo (the shop, its workload, its books)
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime as dt
 import json
 import random
 import shutil
@@ -23,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,16 @@ from shop.demo.generator import write_csv
 from shop.demo.replay import Outcome, replay
 from shop.demo.rows import Row, read_rows
 from shop.demo.verification import verify
+from shop.orders.v1.events_pb2 import OrderCancelled, OrderConfirmed, OrderPaid
 
 ROWS = 25
 """How many rows are replayed for each act."""
 AFRESH = 99
 """The generation of the places that are filled to compare with."""
+UNPAID = 5
+"""How many orders nobody pays: the timers by which they expire fall due while the shop is being ruined."""
+TIMERS = "ceqs:orders/expire-orders:timer:"
+"""How the ids of commands begin that come of timers."""
 SETTLED = 150.0
 """Seconds after which models that go back and forth, or fail in turns, will not settle any more."""
 TOLD = 20
@@ -72,6 +78,8 @@ class Account:
     restarts: dict[str, int] = field(default_factory=dict[str, int])
     outcomes: Counter[str] = field(default_factory=Counter[str])
     """Of commands, as each client was told."""
+    timers: int = 0
+    """That fired."""
     events: int = 0
     messages: int = 0
     """That streams were compared with."""
@@ -96,6 +104,8 @@ class Chaos:
         write_csv(path, rows=self._account.rows, seed=self._account.seed)
         lines = list(read_rows(path))
         documents = documents_of(line for line in lines if isinstance(line, Row))
+        unpaid = documents.trials[0]
+        documents.trials.extend(replace(unpaid, number=f"{unpaid.number}-{n}") for n in range(2, UNPAID + 1))
         sending = [
             asyncio.create_task(replay(documents, self._shop.orders, self._shop.inventory, lambda: None))
             for _ in range(self._clients)
@@ -156,6 +166,7 @@ class Chaos:
         account.violations += [f"books: {c.name}: {c.told}" for c in verify(books, told[0], answers) if not c.holds]
         if any(outcomes != told[0] for outcomes in told):
             account.violations.append("done once: a command had another outcome when it was sent by another client")
+        await self._check_timers()
         for name, context in CONTEXTS.items():
             reader = await open_reader(shop.log_url(name), name)
             try:
@@ -168,6 +179,26 @@ class Chaos:
                 if status.parked or status.unsent:
                     what = f"{status.parked} events are parked, {status.unsent} calls unsent"
                     account.violations.append(f"nothing waits: {name}/{status.name}: {what}")
+
+    async def _check_timers(self) -> None:
+        """Check that each order that was not paid in time was cancelled by its timer, once and not too soon."""
+        due, paid, fired = dict[str, dt.datetime](), set[str](), dict[str, list[dt.datetime]]()
+        async for event in self._shop.orders.events(scope="private", live=False):
+            match event.message:
+                case OrderConfirmed(order_id=order) as confirmed if confirmed.HasField("expires_at"):
+                    due[order] = confirmed.expires_at.ToDatetime(dt.UTC)
+                case OrderPaid(order_id=order):
+                    paid.add(order)
+                case OrderCancelled(order_id=order) if event.command_id.startswith(f"{TIMERS}{order}:"):
+                    fired.setdefault(order, []).append(event.recorded_at)
+                case _:
+                    pass
+        self._account.timers = sum(map(len, fired.values()))
+        for order in sorted({*due, *fired}):
+            times, expected = fired.get(order, []), int(order in due and order not in paid)
+            if len(times) != expected or any(time < due[order] for time in times):
+                what = f"order {order}, due {due.get(order)}, paid: {order in paid}, expired at {times}"
+                self._account.violations.append(f"every timer fired once: {what}")
 
     async def _compare_streams(self, reader: LogReader, context: Context) -> None:
         url, found = self._shop.nats_url, ["not compared"]
@@ -263,6 +294,7 @@ def table_of(accounts: list[Account]) -> Table:
             (f"commands: {name}", [a.outcomes[name] for a in accounts])
             for name in sorted({name for a in accounts for name in a.outcomes})
         ),
+        ("timers fired", [a.timers for a in accounts]),
         ("events in the logs", [a.events for a in accounts]),
         ("messages compared", [a.messages for a in accounts]),
         ("rows of models compared", [a.model_rows for a in accounts]),

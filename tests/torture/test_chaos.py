@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.torture.chaos import UNPAID
 
 ROOT = Path(__file__).parents[2]
 ACTS = 12
@@ -29,6 +30,7 @@ def test_every_service_ends_where_the_logs_say_whatever_is_killed_paused_wiped_a
     acts = account["acts"]
     assert sum(acts.values()) == ACTS
     assert {name.partition(":")[0] for name in acts} == {"killed", "paused", "streams wiped", "database crashed"}
+    assert account["timers"] == UNPAID
     assert account["repeated"] > 0
     assert account["reordered"] > 0
     assert account["outcomes"]["accepted"] > 100, "each command by two clients"
