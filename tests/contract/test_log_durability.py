@@ -8,6 +8,7 @@ import sys
 import uuid
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -98,6 +99,34 @@ async def test_what_was_acknowledged_survives_kill_9_and_no_command_happens_twic
             assert (again.receipt.position, again.repeated) == (known_position, True)
         assert (await log.head()).position == head.position
         await log.close()
+
+
+async def test_a_commit_is_on_disk_and_no_lock_outlives_its_owner_however_the_database_is_set(
+    url: str, name: str
+) -> None:
+    """What neither a killed process nor a killed database shows: it takes a power cut, or a machine that vanishes."""
+    on_sqlite = url.startswith("sqlite")
+    setting = "ALTER DATABASE postgres {} synchronous_commit"
+    if not on_sqlite:
+        other = await asyncpg.connect(url)
+        await other.execute(setting.format("SET") + " = off")
+    log = await open_log(url, name)
+    asked = (
+        ["PRAGMA synchronous", "PRAGMA journal_mode"]
+        if on_sqlite
+        else ["SHOW synchronous_commit", "SHOW idle_in_transaction_session_timeout"]
+    )
+
+    def ask(connection: Any, dialect: Any) -> list[Any]:
+        return [dialect.rows(connection, statement, {})[0][0] for statement in asked]
+
+    try:
+        assert await log._store.work(ask) == ([2, "wal"] if on_sqlite else ["on", "15s"])  # type: ignore[attr-defined]
+    finally:
+        await log.close()
+        if not on_sqlite:
+            await other.execute(setting.format("RESET"))
+            await other.close()
 
 
 async def test_a_reader_waits_for_no_log(url: str, name: str) -> None:
