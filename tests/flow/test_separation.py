@@ -144,6 +144,36 @@ shelf = ShelfContext(commands=Commands(), folds=[Fold()], projections=[Loans()],
 )
 
 
+FROM_KEYED_MODEL = (
+    FROM_STATE.rpartition("\n\n\n")[0]
+    + """
+
+
+from shelf.v1.shelf_ceqs import BookProjection
+
+
+class Books(BookProjection):
+    def on_book_lent(self, book, event, meta):
+        book.times += 1
+
+
+shelf = ShelfContext(commands=Commands(), folds=[Fold()], projections=[Books()])
+"""
+)
+OPTION = '(ceqs.v1.query).state = "Book"'
+TO_TABLES = {OPTION: '(ceqs.v1.query).projection = "Loans"'}
+TO_KEYED_MODEL = {
+    OPTION: '(ceqs.v1.query).projection = "Book"',
+    "message Book {\n": """message Book {
+  option (ceqs.v1.model) = {
+    key: "book"
+    folds: ["BookLent"]
+  };
+""",
+}
+"""What is said otherwise in the contract."""
+
+
 class Build:
     """A build of the shelf, whose processes share address and data with those of the other."""
 
@@ -182,14 +212,22 @@ class Build:
             await process.wait()
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "code"),
+    [("Loans", TO_TABLES, FROM_PROJECTION), ("Book", TO_KEYED_MODEL, FROM_KEYED_MODEL)],
+    ids=["tables", "keyed model"],
+)
 async def test_an_old_client_sees_neither_an_error_nor_an_older_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, changes: dict[str, str], code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"127.0.0.1:{listening.getsockname()[1]}"
-    moved = CONTRACT.replace('(ceqs.v1.query).state = "Book"', '(ceqs.v1.query).projection = "Loans"')
+    moved = CONTRACT
+    for said, instead in changes.items():
+        assert said in moved
+        moved = moved.replace(said, instead)
     old = Build(tmp_path, "old", CONTRACT, FROM_STATE, address)
-    new = Build(tmp_path, "new", moved, FROM_PROJECTION, address)
+    new = Build(tmp_path, "new", moved, code, address)
     monkeypatch.syspath_prepend(str(old.generated))
     messages: Any = importlib.import_module("shelf.v1.shelf_pb2")
     client: Any = importlib.import_module("shelf.v1.shelf_client").ShelfClient(address, timeout=60)
@@ -225,16 +263,16 @@ async def test_an_old_client_sees_neither_an_error_nor_an_older_answer(
             asking = [asyncio.create_task(lend()), asyncio.create_task(ask())]
             await asked_again()
             projector = await projectors.enter_async_context(new.running("project"))
-            loans = ModelReader(places_of(f"sqlite:///{tmp_path}/data/models", "shelf", "Loans"))
-            assert await loans.wait(300, 60)
-            await loans.close()
+            reader = ModelReader(places_of(f"sqlite:///{tmp_path}/data/models", "shelf", name))
+            assert await reader.wait(300, 60)
+            await reader.close()
             # At the worst moment, the new model is behind what the client has seen.
             projector.send_signal(signal.SIGSTOP)
             await asked_again()
         async with new.running("serve"):
             before = lent
             await eventually(lambda: lent > before + 5 or asking[0].done(), 60)
-            with pytest.raises(Behind, match="Loans stands at position"):
+            with pytest.raises(Behind, match=f"{name} stands at position"):
                 await client.get_book(messages.GetBookRequest(book_id="1"), timeout=1)
             projector.send_signal(signal.SIGCONT)
             await asked_again(50)

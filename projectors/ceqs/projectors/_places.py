@@ -60,10 +60,15 @@ class Places(ABC):
         self.context = context
         self.name = name
         self._models_url = models_url
+        self._places: dict[tuple[int, int], Place] = {}
 
     def at(self, version: int, generation: int = 1) -> Place:
         """Give a place, which need not exist."""
-        return place_of(self._models_url, self.context, self.name, version, generation)
+        place = self._places.get((version, generation))
+        if place is None:  # each query looks at the pointer, and what it names
+            place = place_of(self._models_url, self.context, self.name, version, generation)
+            self._places[version, generation] = place
+        return place
 
     def labelled(self, label: str) -> Place | None:
         """Give the place of a label, which need not exist; None for what is no label."""

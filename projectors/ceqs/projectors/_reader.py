@@ -70,6 +70,8 @@ class _Open:
     """The label of the place that served when this one was chosen."""
     engine: AsyncEngine
     lock: FileReading | None
+    checkpoint: sa.Select[Any]
+    """Reads the checkpoint, and which place serves by now."""
     sessions: int = 0
 
     async def close(self) -> None:
@@ -159,7 +161,11 @@ class ModelReader:
 
     def _opened(self, place: Place, serving: str) -> _Open:
         lock = None if place.schema else FileReading(place)
-        return _Open(place=place, serving=serving, engine=place.reading_engine(), lock=lock)
+        now: sa.ColumnElement[str] = sa.literal(serving)
+        if place.schema and isinstance(self._where, Places):
+            now = serving_label(place.context, place.name).scalar_subquery()
+        checkpoint = least_advanced(now.label("serving"))
+        return _Open(place=place, serving=serving, engine=place.reading_engine(), lock=lock, checkpoint=checkpoint)
 
     async def _leave(self, current: _Open) -> None:
         """Read this place no more; what is being read of it is read to its end."""
@@ -190,11 +196,8 @@ class ModelReader:
     async def _checkpoint(self, current: _Open, connection: AsyncConnection) -> Checkpoint | None:
         """Give the checkpoint; None where this is no longer the place to read."""
         place = current.place
-        serving: sa.ColumnElement[str] = sa.literal(current.serving)
-        if place.schema and isinstance(self._where, Places):
-            serving = serving_label(place.context, place.name).scalar_subquery()
         try:
-            row = (await connection.execute(least_advanced(serving.label("serving")))).one_or_none()
+            row = (await connection.execute(current.checkpoint)).one_or_none()
         except DBAPIError as error:
             if await self._moved(current):
                 await self._leave(current)

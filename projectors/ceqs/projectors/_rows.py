@@ -66,19 +66,25 @@ def stored(kind: ColumnKind, value: Any) -> Any:
 
 async def read_rows(connection: AsyncConnection, model: KeyedModel, keys: Collection[Key]) -> Mapping[Key, bytes]:
     """Give the messages that there are of these keys, as bytes."""
-    table, kind = table_of(model), model.columns[0].kind
+    kind, wanted = model.columns[0].kind, _wanted(model, connection.dialect.name)
     by_value = {stored(kind, key): key for key in keys}
-    column = table.c[model.key_field]
     found: dict[Key, bytes] = {}
     for some in _portions(list(by_value)):
-        if connection.dialect.name == "postgresql":
-            # One statement for any number of them.
-            one_of = column == sa.any_(sa.cast(some, postgresql.ARRAY(column.type)))
-        else:
-            one_of = column == some[0] if len(some) == 1 else column.in_(some)
-        for value, message in await connection.execute(sa.select(column, table.c[MESSAGE]).where(one_of)):
+        for value, message in await connection.execute(wanted, {"keys": some}):
             found[by_value[value]] = message
     return found
+
+
+@cache
+def _wanted(model: KeyedModel, dialect: str) -> sa.Select[Any, bytes]:
+    """Give the statement that reads the rows of `keys`; on PostgreSQL it is one for any number of them."""
+    table = table_of(model)
+    key = table.c[model.key_field]
+    if dialect == "postgresql":
+        one_of = key == sa.any_(sa.bindparam("keys", type_=postgresql.ARRAY(key.type)))
+    else:
+        one_of = key.in_(sa.bindparam("keys", expanding=True))
+    return sa.select(key, table.c[MESSAGE]).where(one_of)
 
 
 async def write_rows(connection: AsyncConnection, model: KeyedModel, rows: Mapping[Key, Message | None]) -> None:

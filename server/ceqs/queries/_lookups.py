@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,11 @@ from ceqs.model import Key
 from ceqs.projectors import read_rows
 from ceqs.queries._ages import Aged
 from ceqs.queries._models import Checkpoint, ModelReader
+
+FEW = 1
+"""Lookups of one look that are not yet a load."""
+TICK, LONGEST = 0.001, 0.005
+"""Seconds, under load, between two looks at whether more have come, and that a look waits at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +33,24 @@ class Lookups:
     """Looks at one keyed model for all who ask.
 
     One look is under way at a time. Who asks meanwhile is part of the next: it begins after they have asked, so nothing
-    is older than it would be if each looked alone, and the more ask, the less each costs.
+    is older than it would be if each looked alone, and the more ask, the less each costs. Under load, a look waits for
+    as long as every tick brings several more.
     """
 
     def __init__(self, model: KeyedModel, reader: ModelReader, age: Callable[[Checkpoint], Awaitable[Aged]]) -> None:
         self._model = model
         self._reader = reader
         self._age = age
-        self._keys: set[Key] = set()
+        self._keys: list[Key] = []
+        """What is asked for next."""
+        self._before = 0
+        """How many the last look was for."""
         self._next: asyncio.Task[Look] | None = None
         self._turn = asyncio.Lock()
 
     async def look(self, key: Key) -> Look:
         """Look for the row of a key. Raises Behind and Unavailable, as the reader does."""
-        self._keys.add(key)
+        self._keys.append(key)
         if self._next is None:
             self._next = asyncio.create_task(self._look())
         # Others wait for the same.
@@ -48,8 +58,17 @@ class Lookups:
 
     async def _look(self) -> Look:
         async with self._turn:
-            keys, self._keys, self._next = self._keys, set(), None
+            await self._linger()
+            keys, self._keys, self._next = self._keys, [], None
+            self._before = len(keys)
             async with self._reader.session() as (session, checkpoint):
-                rows = await read_rows(await session.connection(), self._model, keys)
+                rows = await read_rows(await session.connection(), self._model, set(keys))
             # Aged after the snapshot, an answer never seems to be ahead of the log.
             return Look(rows, checkpoint.position, await self._age(checkpoint))
+
+    async def _linger(self) -> None:
+        more, end = self._before > FEW, time.monotonic() + LONGEST
+        while more and time.monotonic() < end:
+            waiting = len(self._keys)
+            await asyncio.sleep(TICK)
+            more = len(self._keys) > waiting + 1

@@ -21,6 +21,7 @@ from ceqs.errors import Invalid, Rejected
 from ceqs.model import Boundary, Context, Decided, Decision, NamedHandler, decide
 from ceqs.server import Decoder
 from ceqs.testing._answering import Answering
+from ceqs.testing._keeping import kept
 from ceqs.testing._reacting import Heard, compare, hear, lines_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def given(context: Context, *events: Message, now: Timestamp = NOW, ids: Iterabl
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What has happened. Go on with `when` for a command, with `hears` for an event."""
+    """What has happened. Go on with `when` for a command, `hears` for an event, `keeps` for what a model has of it."""
 
     context: Context
     events: tuple[Message, ...]
@@ -85,6 +86,15 @@ class Given:
         managers have heard all that was given. Their errors are raised.
         """
         return hear(self.context, self.events, event, self.now, by, Answering(self.context, tuple(answers)))
+
+    def keeps(self, model: type[Message], *rows: Message) -> Given:
+        """Check that a keyed model has exactly these rows, in the order of their keys; errors are raised.
+
+        `given(library, BookLent(book_id="1")).keeps(Book, Book(book_id="1", times=1))`
+        """
+        __tracebackhide__ = True
+        compare("rows", rows, kept(self.context, self.events, model, self.now))
+        return self
 
     def _state(self, boundary: Boundary) -> Message:
         folder = self.context.folders[boundary.state.name]

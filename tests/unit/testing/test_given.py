@@ -222,3 +222,19 @@ def test_fixed_ids_are_uuids_of_version_seven() -> None:
     ids = fixed_ids()
     assert next(ids) == FIRST_ID
     assert uuid.UUID(next(ids)).version == 7
+
+
+def test_a_keyed_model_keeps_what_was_folded_into_it(shelves: Any) -> None:
+    lent, burnt = shelves.BookLent, shelves.BooksBurnt
+    context, two = shelves.make_context(), [lent(book_id=book, reader="Ada", reader_no=7) for book in "21"]
+    book = shelves.Book(status=1, reader="Ada", times=1, lent_at=lent().lent_at)
+    first, second = (type(book)(book_id=key) for key in "12")
+    for one in (first, second):
+        one.MergeFrom(book)
+    given(context, *two).keeps(shelves.Book, first, second).keeps(shelves.Reader, shelves.Reader(reader_no=7, books=2))
+    given(context, *two, burnt(book_ids=["1", "3"])).keeps(shelves.Book, second)
+    given(context).keeps(shelves.Book)
+    with pytest.raises(AssertionError, match="other rows than expected"):
+        given(context, *two).keeps(shelves.Book, second, first)
+    with pytest.raises(Misconfigured, match="BookLent is no keyed model of the context 'shelves'"):
+        given(context).keeps(lent)

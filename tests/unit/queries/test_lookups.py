@@ -1,0 +1,60 @@
+"""Rows that are asked for at a time are looked up together, and none of them from before it was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ceqs.errors import Unavailable
+from ceqs.queries._lookups import Look, Lookups
+from ceqs.testing import eventually
+
+
+class Gated:
+    """A reader whose sessions, once they have their snapshot, wait for a gate; or fail."""
+
+    def __init__(self, reader: Any) -> None:
+        self.reader, self.gate, self.sessions = reader, asyncio.Event(), 0
+        self.failing = False
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Any]:
+        self.sessions += 1
+        if self.failing:
+            raise Unavailable("the database is down")
+        async with self.reader.session() as found:
+            await self.gate.wait()
+            yield found
+
+
+async def test_who_asks_while_others_look_is_part_of_the_next_look(stacks: Any) -> None:
+    model, gated = stacks.context.contract.models["Book"], Gated(stacks.readers["Book"])
+
+    async def aged(_: Any) -> Any:
+        return None
+
+    def seen(look: Look) -> tuple[int, int]:
+        return look.position, stacks.shelves.Book.FromString(look.rows["1"]).times
+
+    lookups = Lookups(model, gated, aged)  # type: ignore[arg-type]  # nobody waits for a position here
+    await stacks.record(stacks.lent("1"))
+    await stacks.fill()
+    first = asyncio.create_task(lookups.look("1"))
+    await eventually(lambda: gated.sessions == 1, 10)
+    await stacks.record(stacks.lent("1"), stacks.lent("2"))
+    await stacks.fill()
+    rest = [asyncio.create_task(lookups.look(book)) for book in "12" * 30]
+    await asyncio.sleep(0)
+    rest[0].cancel()
+    gated.gate.set()
+    assert seen(await first) == (1, 1)
+    assert {seen(look) for look in await asyncio.gather(*rest[1:])} == {(3, 2)}
+    assert gated.sessions == 2
+
+    gated.failing = True
+    failed = await asyncio.gather(*(lookups.look("1") for _ in range(5)), return_exceptions=True)
+    assert [type(one) for one in failed] == [Unavailable] * 5
+    gated.failing = False
+    assert seen(await lookups.look("1")) == (3, 2)
