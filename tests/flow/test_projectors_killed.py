@@ -23,12 +23,14 @@ from ceqs.embedded import NatsServer, PostgresServer
 from ceqs.log import Entry, Log, NewEvent, open_log
 from ceqs.model import Context
 from ceqs.projectors import ModelReader, look_over, places_of, read_status
+from ceqs.queries import Rows
 from ceqs.relay import Relay
 from ceqs.server import Served, Server, ServerSettings
 from ceqs.testing import eventually
 from ceqs.v1.events_pb2 import RecordedEvent
 from shop.inventory.context import inventory
 from shop.inventory.v1.events_pb2 import StockMoved, StockReceived
+from shop.inventory.v1.queries_pb2 import StockLevel
 from shop.orders.context import orders
 from shop.orders.v1.events_pb2 import OrderConfirmed, OrderPlaced
 from shop.orders.v1.public_events_pb2 import OrderAccepted
@@ -124,7 +126,7 @@ class Shop:
                 by_name[n].position == heads["orders"].position for n in ("Sales", "CustomerHistory", "publish-orders")
             )
             and by_name["expire-orders"].timers == self.placed
-            and by_name["StockLevels"].position == heads["inventory"].position
+            and by_name["StockLevel"].position == heads["inventory"].position
             and not any(status.unsent for status in statuses)
         )
 
@@ -148,9 +150,10 @@ class Shop:
             (f"o{n}", PRODUCTS[k % 12]) for n in range(self.placed) for k in (n, n + 5)
         )
         assert sum(event.quantity for _, event in moved) == quantity
-        reader = ModelReader(places_of(self.models_url, "inventory", "StockLevels"))
+        reader = ModelReader(places_of(self.models_url, "inventory", "StockLevel"))
         async with reader.session() as (session, _):
-            assert (await session.execute(sa.text("SELECT sum(moved) FROM stock"))).scalar_one() == quantity
+            levels = await Rows[StockLevel](inventory.contract.models["StockLevel"], session).where()
+            assert sum(level.moved for level in levels) == quantity
         await reader.close()
 
 

@@ -151,7 +151,7 @@ class Reader:
         inventory = self._inventory.with_token(self._orders.token)
         stock, levels = await asyncio.gather(
             inventory.get_stock(GetStockRequest(product_code=self.product)),
-            inventory.list_stock(ListStockRequest(product_codes=[self.product])),
+            inventory.list_stock(ListStockRequest(product_code=[self.product])),
         )
         sold = self._sold - self._single
         self._account.told("state, across", stock.message.stock.on_hand, self._received - sold)

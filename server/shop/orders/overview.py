@@ -52,7 +52,7 @@ _CANCELLED = OrderStatus.ORDER_STATUS_CANCELLED
 
 
 async def _stock(ctx: Gathering[OrdersAsker], codes: Iterable[str]) -> Answer[ListStockResponse]:
-    return await ctx.service(InventoryClient).list_stock(ListStockRequest(product_codes=codes, page_size=MOST))
+    return await ctx.service(InventoryClient).list_stock(ListStockRequest(product_code=codes, page_size=MOST))
 
 
 def _open(order: Order, on_hand: dict[str, int]) -> OpenOrder:

@@ -100,7 +100,8 @@ def asked(rpc: QueryRpc, dice: random.Random) -> Message:
         "top": 3,
     }
     named = rpc.request.DESCRIPTOR.fields_by_name
-    return rpc.request(**{name: value for name, value in values.items() if name in named})
+    given = {name: value for name, value in values.items() if name in named}
+    return rpc.request(**{name: [value] if named[name].is_repeated else value for name, value in given.items()})
 
 
 async def answered(answers: Answers, rpc: QueryRpc, request: Message, call: QueryCall) -> Message | None:

@@ -1,17 +1,20 @@
-"""The projection of inventory, filled by its handlers and read by its queries, on a real database."""
+"""The keyed model of inventory, folded by its methods, and what its queries make of it on a real database."""
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from ceqs.model import Recorded
-from shop.inventory.queries import Queries
-from shop.inventory.stock_levels import StockLevels
+from ceqs.contract import new_id
+from ceqs.log import Entry, NewEvent, open_log
+from ceqs.projectors import ModelReader, fill, place_of
+from ceqs.queries import Answers, QueryCall, States
+from ceqs.testing import given
+from shop.inventory.context import inventory
 from shop.inventory.v1.events_pb2 import StockAdjusted, StockMoved, StockReceived, StockReturned
 from shop.inventory.v1.queries_pb2 import (
     GetStockTotalsRequest,
@@ -20,9 +23,6 @@ from shop.inventory.v1.queries_pb2 import (
     StockLevel,
 )
 
-META = Recorded(
-    event_id="1", type="", position=1, public_position=0, recorded_at=dt.datetime(2010, 12, 1, tzinfo=dt.UTC)
-)
 EVENTS = (
     StockReceived(product_code="A", description="A LANTERN", quantity=10),
     StockReceived(product_code="B", quantity=5),
@@ -32,54 +32,79 @@ EVENTS = (
     StockAdjusted(product_code="A", quantity=2, unit_value_micros=250_000),
     StockAdjusted(product_code="B", quantity=-1, unit_value_micros=1_000_000),
 )
+Ask = Callable[[Message], Awaitable[Any]]
+
+
+def test_every_movement_counts_where_it_belongs() -> None:
+    lanterns = StockLevel(
+        product_code="A",
+        description="A LANTERN",
+        received=10,
+        moved=4,
+        returned=4,
+        adjusted=2,
+        on_hand=12,
+        adjustments=1,
+        adjusted_micros=500_000,
+    )
+    nothing = StockLevel(
+        product_code="B",
+        received=5,
+        moved=4,
+        adjusted=-1,
+        depleted=True,
+        adjustments=1,
+        adjusted_micros=-1_000_000,
+    )
+    given(inventory, *EVENTS).keeps(StockLevel, lanterns, nothing)
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[AsyncSession]:
-    engine = create_async_engine("sqlite+aiosqlite://")
-    async with engine.begin() as connection:
-        await connection.run_sync(StockLevels.metadata.create_all)
-    async with AsyncSession(engine) as session:
-        yield session
-    await engine.dispose()
+async def asking(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Ask]]]:
+    """Give what asks the queries of inventory after events."""
+    log, place = await open_log("memory:", "inventory"), place_of(f"sqlite:///{tmp_path}", "inventory", "StockLevel")
+    reader = ModelReader(place)
+    answers = Answers(inventory, log, States(inventory, log), {"StockLevel": reader})
+    rpcs = {rpc.request: rpc for rpc in inventory.contract.queries.values()}
+
+    async def after(*events: Message) -> Ask:
+        for event in events:
+            new = NewEvent(id=new_id(), type=event.DESCRIPTOR.full_name, payload=event.SerializeToString())
+            await log.append(Entry(command_id=new.id, events=(new,)))
+        await fill(place, inventory.projections["StockLevel"], inventory.decoder, log, len(events))
+
+        async def ask(request: Message) -> Any:
+            return (await answers.answer(rpcs[type(request)], request, QueryCall())).response
+
+        return ask
+
+    yield after
+    await reader.close()
+    await log.close()
 
 
-async def project(session: AsyncSession, *events: Message) -> None:
-    heard = StockLevels().ceqs_heard()
-    for event in events:
-        await heard[event.DESCRIPTOR.full_name](session, event, META)
-        await session.commit()
-
-
-async def test_every_movement_counts_where_it_belongs(session: AsyncSession) -> None:
-    await project(session, *EVENTS)
-    answer = await Queries().list_stock(ListStockRequest(), session)
-    assert list(answer.levels) == [
-        StockLevel(product_code="A", description="A LANTERN", received=10, moved=4, returned=4, adjusted=2, on_hand=12),
-        StockLevel(product_code="B", received=5, moved=4, adjusted=-1),
-    ]
-
-
-async def test_the_stock_list_comes_in_pages(session: AsyncSession) -> None:
-    await project(session, *EVENTS)
-    first = await Queries().list_stock(ListStockRequest(page_size=1), session)
-    last = await Queries().list_stock(ListStockRequest(page_size=1, page_token=first.next_page_token), session)
+async def test_the_stock_list_comes_in_pages(asking: Any) -> None:
+    ask = await asking(*EVENTS)
+    first = await ask(ListStockRequest(page_size=1))
+    last = await ask(ListStockRequest(page_size=1, page_token=first.next_page_token))
     assert [level.product_code for level in (*first.levels, *last.levels)] == ["A", "B"]
     assert last.next_page_token == ""
 
 
-@pytest.mark.parametrize(("depleted", "codes"), [(None, ["A", "B"]), (True, ["B"]), (False, ["A"])])
-async def test_the_stock_list_may_be_of_what_is_left_or_of_what_is_not(
-    session: AsyncSession, depleted: bool | None, codes: list[str]
-) -> None:
-    await project(session, *EVENTS)
-    answer = await Queries().list_stock(ListStockRequest(depleted=depleted), session)
-    assert [level.product_code for level in answer.levels] == codes
+async def test_the_stock_list_may_be_of_what_is_left_or_of_what_is_not(asking: Any) -> None:
+    ask = await asking(*EVENTS)
+    for request, codes in (
+        (ListStockRequest(), ["A", "B"]),
+        (ListStockRequest(depleted=True), ["B"]),
+        (ListStockRequest(depleted=False), ["A"]),
+        (ListStockRequest(product_code=["B", "C"]), ["B"]),
+    ):
+        assert [level.product_code for level in (await ask(request)).levels] == codes
 
 
-async def test_the_totals_sum_up_all_products(session: AsyncSession) -> None:
-    await project(session, *EVENTS)
-    assert await Queries().get_stock_totals(GetStockTotalsRequest(), session) == GetStockTotalsResponse(
+async def test_the_totals_sum_up_all_products(asking: Any) -> None:
+    ask = await asking(*EVENTS)
+    assert await ask(GetStockTotalsRequest()) == GetStockTotalsResponse(
         products=2,
         depleted=1,
         received=15,
@@ -92,5 +117,6 @@ async def test_the_totals_sum_up_all_products(session: AsyncSession) -> None:
     )
 
 
-async def test_an_empty_warehouse_sums_up_to_nothing(session: AsyncSession) -> None:
-    assert await Queries().get_stock_totals(GetStockTotalsRequest(), session) == GetStockTotalsResponse()
+async def test_an_empty_warehouse_sums_up_to_nothing(asking: Any) -> None:
+    ask = await asking()
+    assert await ask(GetStockTotalsRequest()) == GetStockTotalsResponse()

@@ -95,7 +95,7 @@ async def test_a_query_that_cannot_have_what_its_token_says_names_who_is_behind(
     with pytest.raises(Behind, match="publish-orders of the context orders has passed position"):
         await inventory.get_stock(GetStockRequest(product_code="22423"), timeout=2)
     moved = await shop.inventory.move_stock(MoveStockRequest(product_code="22423", order_id="x", quantity=1))
-    with pytest.raises(Behind, match=rf"StockLevels stands at position \d+, \d+ before {moved.receipt.position}"):
+    with pytest.raises(Behind, match=rf"StockLevel stands at position \d+, \d+ before {moved.receipt.position}"):
         await shop.inventory.get_stock_totals(GetStockTotalsRequest(), timeout=3)
     shop.start("project")
     stock = await inventory.get_stock(GetStockRequest(product_code="22423"))

@@ -29,6 +29,7 @@ from ceqs.model import (
     Decision,
     Fold,
     Gatekeeper,
+    KeyedProjection,
     PrivateHearing,
     ProcessManager,
     PublicHearing,
@@ -38,7 +39,6 @@ from ceqs.model import (
     Reactions,
     Recorded,
     Subscriber,
-    TableProjection,
     Upcasters,
     unheard,
 )
@@ -75,11 +75,12 @@ from shop.inventory.v1.queries_pb2 import (
     GetStockTotalsResponse,
     ListStockRequest,
     ListStockResponse,
+    StockLevel,
 )
 from shop.inventory.v1.states_pb2 import Fulfilment, Reservation, Stock
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from ceqs.queries import Rows
 
 __all__ = [
     "CONTRACT",
@@ -98,7 +99,7 @@ __all__ = [
     "InventorySubscriber",
     "ReservationFoldBase",
     "StockFoldBase",
-    "StockLevelsProjection",
+    "StockLevelProjection",
 ]
 
 CONTRACT = read_contract(
@@ -328,63 +329,30 @@ class InventoryGatekeeper(Gatekeeper):
         """Let AdjustStock pass, or raise Rejected."""
 
 
-class StockLevelsProjection(TableProjection):
-    """Writes the query model StockLevels; override what it hears."""
+class StockLevelProjection(KeyedProjection, ABC):
+    """Folds the query model StockLevel.
+
+    What came, went and is left of a product, in units.
+    """
 
     ceqs_contract = CONTRACT
-    ceqs_projection = "StockLevels"
+    ceqs_projection = "StockLevel"
 
-    @unheard
-    async def on_stock_received(self, session: AsyncSession, event: StockReceived, meta: Recorded) -> None:
+    @abstractmethod
+    def on_stock_received(self, stock_level: StockLevel, event: StockReceived, meta: Recorded) -> None:
         """Stock came in. The first receipt makes the product known."""
 
-    @unheard
-    async def on_stock_moved(self, session: AsyncSession, event: StockMoved, meta: Recorded) -> None:
+    @abstractmethod
+    def on_stock_moved(self, stock_level: StockLevel, event: StockMoved, meta: Recorded) -> None:
         """An order took stock."""
 
-    @unheard
-    async def on_stock_refused(self, session: AsyncSession, event: StockRefused, meta: Recorded) -> None:
-        """There was not enough stock for an order."""
-
-    @unheard
-    async def on_stock_returned(self, session: AsyncSession, event: StockReturned, meta: Recorded) -> None:
+    @abstractmethod
+    def on_stock_returned(self, stock_level: StockLevel, event: StockReturned, meta: Recorded) -> None:
         """A withdrawn order gave its stock back."""
 
-    @unheard
-    async def on_order_reservation_begun(
-        self, session: AsyncSession, event: OrderReservationBegun, meta: Recorded
-    ) -> None:
-        """The stock of an order is to be reserved."""
-
-    @unheard
-    async def on_order_reservation_completed(
-        self, session: AsyncSession, event: OrderReservationCompleted, meta: Recorded
-    ) -> None:
-        """All that an order takes is reserved."""
-
-    @unheard
-    async def on_order_reservation_failed(
-        self, session: AsyncSession, event: OrderReservationFailed, meta: Recorded
-    ) -> None:
-        """An order cannot have all that it takes, and so gets nothing."""
-
-    @unheard
-    async def on_order_reservation_released(
-        self, session: AsyncSession, event: OrderReservationReleased, meta: Recorded
-    ) -> None:
-        """An order takes nothing any more."""
-
-    @unheard
-    async def on_stock_adjusted(self, session: AsyncSession, event: StockAdjusted, meta: Recorded) -> None:
+    @abstractmethod
+    def on_stock_adjusted(self, stock_level: StockLevel, event: StockAdjusted, meta: Recorded) -> None:
         """The books were brought into line with the shelf."""
-
-    @unheard
-    async def on_product_depleted(self, session: AsyncSession, event: ProductDepleted, meta: Recorded) -> None:
-        """The last unit of a product left the warehouse."""
-
-    @unheard
-    async def on_product_replenished(self, session: AsyncSession, event: ProductReplenished, meta: Recorded) -> None:
-        """A depleted product is in stock again."""
 
 
 class InventoryQueries(QueryHandler, ABC):
@@ -393,11 +361,7 @@ class InventoryQueries(QueryHandler, ABC):
     ceqs_service = "shop.inventory.v1.InventoryQueriesService"
 
     @abstractmethod
-    async def list_stock(self, request: ListStockRequest, session: AsyncSession) -> ListStockResponse:
-        """Gives the stock of products, in the order of their codes."""
-
-    @abstractmethod
-    async def get_stock_totals(self, request: GetStockTotalsRequest, session: AsyncSession) -> GetStockTotalsResponse:
+    async def get_stock_totals(self, request: GetStockTotalsRequest, rows: Rows[StockLevel]) -> GetStockTotalsResponse:
         """Sums up the warehouse."""
 
 
@@ -618,7 +582,7 @@ class InventoryContext(Context):
         commands: InventoryCommands,
         folds: Sequence[AnyFold],
         gatekeepers: Sequence[InventoryGatekeeper] = (),
-        projections: Sequence[StockLevelsProjection],
+        projections: Sequence[StockLevelProjection],
         publishers: Sequence[InventoryPublisher] = (),
         subscribers: Sequence[Subscriber],
         upcasters: Sequence[Upcasters] = (),

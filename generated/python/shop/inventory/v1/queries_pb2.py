@@ -27,7 +27,7 @@ from ceqs.v1 import options_pb2 as ceqs_dot_v1_dot_options__pb2
 from shop.inventory.v1 import states_pb2 as shop_dot_inventory_dot_v1_dot_states__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/inventory/v1/queries.proto\x12\x11shop.inventory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1eshop/inventory/v1/states.proto\"=\n\x0fGetStockRequest\x12*\n\x0cproduct_code\x18\x01 \x01(\tB\x14\xbaH\x04r\x02\x10\x01\xb2\xf0\"\t\n\x07product\";\n\x10GetStockResponse\x12\'\n\x05stock\x18\x01 \x01(\x0b\x32\x18.shop.inventory.v1.Stock\"\x95\x01\n\x10ListStockRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12\x15\n\x08\x64\x65pleted\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12 \n\rproduct_codes\x18\x04 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x42\x0b\n\t_depleted\"\x8d\x01\n\nStockLevel\x12\x14\n\x0cproduct_code\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08received\x18\x03 \x01(\x03\x12\r\n\x05moved\x18\x04 \x01(\x03\x12\x10\n\x08returned\x18\x05 \x01(\x03\x12\x10\n\x08\x61\x64justed\x18\x06 \x01(\x03\x12\x0f\n\x07on_hand\x18\x07 \x01(\x03\"[\n\x11ListStockResponse\x12-\n\x06levels\x18\x01 \x03(\x0b\x32\x1d.shop.inventory.v1.StockLevel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x17\n\x15GetStockTotalsRequest\"\xc0\x01\n\x16GetStockTotalsResponse\x12\x10\n\x08products\x18\x01 \x01(\x03\x12\x10\n\x08\x64\x65pleted\x18\x02 \x01(\x03\x12\x10\n\x08received\x18\x03 \x01(\x03\x12\r\n\x05moved\x18\x04 \x01(\x03\x12\x10\n\x08returned\x18\x05 \x01(\x03\x12\x13\n\x0b\x61\x64justments\x18\x06 \x01(\x03\x12\x10\n\x08\x61\x64justed\x18\x07 \x01(\x03\x12\x17\n\x0f\x61\x64justed_micros\x18\x08 \x01(\x03\x12\x0f\n\x07on_hand\x18\t \x01(\x03\x32\xe0\x02\n\x17InventoryQueriesService\x12`\n\x08GetStock\x12\".shop.inventory.v1.GetStockRequest\x1a#.shop.inventory.v1.GetStockResponse\"\x0b\x8a\xf1\"\x07\n\x05Stock\x12i\n\tListStock\x12#.shop.inventory.v1.ListStockRequest\x1a$.shop.inventory.v1.ListStockResponse\"\x11\x8a\xf1\"\r\x12\x0bStockLevels\x12x\n\x0eGetStockTotals\x12(.shop.inventory.v1.GetStockTotalsRequest\x1a).shop.inventory.v1.GetStockTotalsResponse\"\x11\x8a\xf1\"\r\x12\x0bStockLevelsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/inventory/v1/queries.proto\x12\x11shop.inventory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x15\x63\x65qs/v1/options.proto\x1a\x1eshop/inventory/v1/states.proto\"=\n\x0fGetStockRequest\x12*\n\x0cproduct_code\x18\x01 \x01(\tB\x14\xbaH\x04r\x02\x10\x01\xb2\xf0\"\t\n\x07product\";\n\x10GetStockResponse\x12\'\n\x05stock\x18\x01 \x01(\x0b\x32\x18.shop.inventory.v1.Stock\"\x94\x01\n\x10ListStockRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12\x15\n\x08\x64\x65pleted\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1f\n\x0cproduct_code\x18\x04 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x42\x0b\n\t_depleted\"\xac\x02\n\nStockLevel\x12#\n\x0cproduct_code\x18\x01 \x01(\tB\r\xb2\xf0\"\t\n\x07product\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08received\x18\x03 \x01(\x03\x12\r\n\x05moved\x18\x04 \x01(\x03\x12\x10\n\x08returned\x18\x05 \x01(\x03\x12\x10\n\x08\x61\x64justed\x18\x06 \x01(\x03\x12\x0f\n\x07on_hand\x18\x07 \x01(\x03\x12\x18\n\x08\x64\x65pleted\x18\x08 \x01(\x08\x42\x06\xb2\xf0\"\x02 \x01\x12\x13\n\x0b\x61\x64justments\x18\t \x01(\x03\x12\x17\n\x0f\x61\x64justed_micros\x18\n \x01(\x03:F\xf2\xef\"B\n\x07product\x12\rStockReceived\x12\nStockMoved\x12\rStockReturned\x12\rStockAdjusted\"[\n\x11ListStockResponse\x12-\n\x06levels\x18\x01 \x03(\x0b\x32\x1d.shop.inventory.v1.StockLevel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x17\n\x15GetStockTotalsRequest\"\xc0\x01\n\x16GetStockTotalsResponse\x12\x10\n\x08products\x18\x01 \x01(\x03\x12\x10\n\x08\x64\x65pleted\x18\x02 \x01(\x03\x12\x10\n\x08received\x18\x03 \x01(\x03\x12\r\n\x05moved\x18\x04 \x01(\x03\x12\x10\n\x08returned\x18\x05 \x01(\x03\x12\x13\n\x0b\x61\x64justments\x18\x06 \x01(\x03\x12\x10\n\x08\x61\x64justed\x18\x07 \x01(\x03\x12\x17\n\x0f\x61\x64justed_micros\x18\x08 \x01(\x03\x12\x0f\n\x07on_hand\x18\t \x01(\x03\x32\xde\x02\n\x17InventoryQueriesService\x12`\n\x08GetStock\x12\".shop.inventory.v1.GetStockRequest\x1a#.shop.inventory.v1.GetStockResponse\"\x0b\x8a\xf1\"\x07\n\x05Stock\x12h\n\tListStock\x12#.shop.inventory.v1.ListStockRequest\x1a$.shop.inventory.v1.ListStockResponse\"\x10\x8a\xf1\"\x0c\x12\nStockLevel\x12w\n\x0eGetStockTotals\x12(.shop.inventory.v1.GetStockTotalsRequest\x1a).shop.inventory.v1.GetStockTotalsResponse\"\x10\x8a\xf1\"\x0c\x12\nStockLevelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,28 +40,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSTOCKREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTSTOCKREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTSTOCKREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\350\007'
-  _globals['_LISTSTOCKREQUEST'].fields_by_name['product_codes']._loaded_options = None
-  _globals['_LISTSTOCKREQUEST'].fields_by_name['product_codes']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_LISTSTOCKREQUEST'].fields_by_name['product_code']._loaded_options = None
+  _globals['_LISTSTOCKREQUEST'].fields_by_name['product_code']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_STOCKLEVEL'].fields_by_name['product_code']._loaded_options = None
+  _globals['_STOCKLEVEL'].fields_by_name['product_code']._serialized_options = b'\262\360\"\t\n\007product'
+  _globals['_STOCKLEVEL'].fields_by_name['depleted']._loaded_options = None
+  _globals['_STOCKLEVEL'].fields_by_name['depleted']._serialized_options = b'\262\360\"\002 \001'
+  _globals['_STOCKLEVEL']._loaded_options = None
+  _globals['_STOCKLEVEL']._serialized_options = b'\362\357\"B\n\007product\022\rStockReceived\022\nStockMoved\022\rStockReturned\022\rStockAdjusted'
   _globals['_INVENTORYQUERIESSERVICE'].methods_by_name['GetStock']._loaded_options = None
   _globals['_INVENTORYQUERIESSERVICE'].methods_by_name['GetStock']._serialized_options = b'\212\361\"\007\n\005Stock'
   _globals['_INVENTORYQUERIESSERVICE'].methods_by_name['ListStock']._loaded_options = None
-  _globals['_INVENTORYQUERIESSERVICE'].methods_by_name['ListStock']._serialized_options = b'\212\361\"\r\022\013StockLevels'
+  _globals['_INVENTORYQUERIESSERVICE'].methods_by_name['ListStock']._serialized_options = b'\212\361\"\014\022\nStockLevel'
   _globals['_INVENTORYQUERIESSERVICE'].methods_by_name['GetStockTotals']._loaded_options = None
-  _globals['_INVENTORYQUERIESSERVICE'].methods_by_name['GetStockTotals']._serialized_options = b'\212\361\"\r\022\013StockLevels'
+  _globals['_INVENTORYQUERIESSERVICE'].methods_by_name['GetStockTotals']._serialized_options = b'\212\361\"\014\022\nStockLevel'
   _globals['_GETSTOCKREQUEST']._serialized_start=138
   _globals['_GETSTOCKREQUEST']._serialized_end=199
   _globals['_GETSTOCKRESPONSE']._serialized_start=201
   _globals['_GETSTOCKRESPONSE']._serialized_end=260
   _globals['_LISTSTOCKREQUEST']._serialized_start=263
-  _globals['_LISTSTOCKREQUEST']._serialized_end=412
-  _globals['_STOCKLEVEL']._serialized_start=415
-  _globals['_STOCKLEVEL']._serialized_end=556
-  _globals['_LISTSTOCKRESPONSE']._serialized_start=558
-  _globals['_LISTSTOCKRESPONSE']._serialized_end=649
-  _globals['_GETSTOCKTOTALSREQUEST']._serialized_start=651
-  _globals['_GETSTOCKTOTALSREQUEST']._serialized_end=674
-  _globals['_GETSTOCKTOTALSRESPONSE']._serialized_start=677
-  _globals['_GETSTOCKTOTALSRESPONSE']._serialized_end=869
-  _globals['_INVENTORYQUERIESSERVICE']._serialized_start=872
-  _globals['_INVENTORYQUERIESSERVICE']._serialized_end=1224
+  _globals['_LISTSTOCKREQUEST']._serialized_end=411
+  _globals['_STOCKLEVEL']._serialized_start=414
+  _globals['_STOCKLEVEL']._serialized_end=714
+  _globals['_LISTSTOCKRESPONSE']._serialized_start=716
+  _globals['_LISTSTOCKRESPONSE']._serialized_end=807
+  _globals['_GETSTOCKTOTALSREQUEST']._serialized_start=809
+  _globals['_GETSTOCKTOTALSREQUEST']._serialized_end=832
+  _globals['_GETSTOCKTOTALSRESPONSE']._serialized_start=835
+  _globals['_GETSTOCKTOTALSRESPONSE']._serialized_end=1027
+  _globals['_INVENTORYQUERIESSERVICE']._serialized_start=1030
+  _globals['_INVENTORYQUERIESSERVICE']._serialized_end=1380
 # @@protoc_insertion_point(module_scope)

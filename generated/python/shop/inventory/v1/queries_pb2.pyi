@@ -74,7 +74,7 @@ class ListStockRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DEPLETED_FIELD_NUMBER: _builtins.int
-    PRODUCT_CODES_FIELD_NUMBER: _builtins.int
+    PRODUCT_CODE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many products to give, at most 1,000; 0 means 100."""
     page_token: _builtins.str
@@ -82,7 +82,7 @@ class ListStockRequest(_message.Message):
     depleted: _builtins.bool
     """Only products without a unit left, or only those with some; unset gives both."""
     @_builtins.property
-    def product_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def product_code(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these products; all where none is named."""
 
     def __init__(
@@ -91,11 +91,11 @@ class ListStockRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         depleted: _builtins.bool | None = ...,
-        product_codes: _abc.Iterable[_builtins.str] | None = ...,
+        product_code: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_depleted", b"_depleted", "depleted", b"depleted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_depleted", b"_depleted", "depleted", b"depleted", "page_size", b"page_size", "page_token", b"page_token", "product_codes", b"product_codes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_depleted", b"_depleted", "depleted", b"depleted", "page_size", b"page_size", "page_token", b"page_token", "product_code", b"product_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__depleted: _TypeAlias = _typing.Literal["depleted"]  # noqa: Y015
     _WhichOneofArgType__depleted: _TypeAlias = _typing.Literal["_depleted", b"_depleted"]  # noqa: Y015
@@ -116,6 +116,9 @@ class StockLevel(_message.Message):
     RETURNED_FIELD_NUMBER: _builtins.int
     ADJUSTED_FIELD_NUMBER: _builtins.int
     ON_HAND_FIELD_NUMBER: _builtins.int
+    DEPLETED_FIELD_NUMBER: _builtins.int
+    ADJUSTMENTS_FIELD_NUMBER: _builtins.int
+    ADJUSTED_MICROS_FIELD_NUMBER: _builtins.int
     product_code: _builtins.str
     """The product's code."""
     description: _builtins.str
@@ -130,6 +133,12 @@ class StockLevel(_message.Message):
     """Adjusted: found less missing."""
     on_hand: _builtins.int
     """Left: received - moved + returned + adjusted."""
+    depleted: _builtins.bool
+    """Nothing is left."""
+    adjustments: _builtins.int
+    """How many adjustments were made."""
+    adjusted_micros: _builtins.int
+    """The value of the adjustments in millionths of a pound: found less missing."""
     def __init__(
         self,
         *,
@@ -140,10 +149,13 @@ class StockLevel(_message.Message):
         returned: _builtins.int = ...,
         adjusted: _builtins.int = ...,
         on_hand: _builtins.int = ...,
+        depleted: _builtins.bool = ...,
+        adjustments: _builtins.int = ...,
+        adjusted_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjusted", b"adjusted", "description", b"description", "moved", b"moved", "on_hand", b"on_hand", "product_code", b"product_code", "received", b"received", "returned", b"returned"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjusted", b"adjusted", "adjusted_micros", b"adjusted_micros", "adjustments", b"adjustments", "depleted", b"depleted", "description", b"description", "moved", b"moved", "on_hand", b"on_hand", "product_code", b"product_code", "received", b"received", "returned", b"returned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
