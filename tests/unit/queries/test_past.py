@@ -55,6 +55,21 @@ async def test_a_state_is_answered_as_of_any_position(asking: Any, log: Log) -> 
         assert answer.age.lag_events == 60 - position
 
 
+async def test_a_history_is_read_once_up_to_the_moment(asking: Any, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    await deposits(asking, 3)
+    reads: list[dict[str, Any]] = []
+    read = log.read
+
+    async def counted(**options: Any) -> Any:
+        reads.append(options)
+        return await read(**options)
+
+    monkeypatch.setattr(log, "read", counted)
+    answer = await asking.ask("GetBalance", at(log, 2), account_id="a")
+    assert answer.response.balance == 2
+    assert len([one for one in reads if "query" in one]) == 1
+
+
 async def test_the_past_leaves_the_present_as_it_is(asking: Any, log: Log) -> None:
     await deposits(asking, 3)
     await asking.ask("GetBalance", at(log, 2), account_id="a")
