@@ -94,15 +94,19 @@ async def _followed(address: str, models: str, log_url: str, log: str, seconds: 
                         return clock()
                 await asyncio.sleep(LOOK)
 
+        turn = itertools.cycle((True, False))
         async for receipt, at in asked.commands(seconds):
-            there, answered, heard = await asyncio.gather(
-                visible(receipt.position), asked.answered(receipt), live.sees(receipt)
-            )
+            # In turns, so that they do not wait for each other.
+            if next(turn):
+                there, answered = await asyncio.gather(visible(receipt.position), asked.answered(receipt))
+                awaited.append(max(0.0, answered - there))
+                await live.sees(receipt)
+                began = clock()
+                plain.append(await asked.answered(receipt) - began)
+            else:
+                there, heard = await asyncio.gather(visible(receipt.position), live.sees(receipt))
+                told.append(max(0.0, heard - there))
             seen.append(there - at)
-            awaited.append(max(0.0, answered - there))
-            told.append(max(0.0, heard - there))
-            began = clock()
-            plain.append(await asked.answered(receipt) - began)
     figures = _figures(seen=seen, awaited=awaited, live=told, plain=plain)
     # Of a wait that costs less than can be told from the query itself, this is what can be told.
     return {**figures, "awaited": max(figures["awaited"] - figures["plain"], LOOK)}
