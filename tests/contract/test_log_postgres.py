@@ -155,6 +155,29 @@ async def test_an_entry_waits_for_the_lock_and_is_judged_against_all_that_was_co
     await log.close()
 
 
+async def test_what_became_of_a_commit_is_asked_once_its_transaction_cannot_commit_any_more(
+    postgres: str, name: str
+) -> None:
+    log = await open_log(postgres, name)
+    zombie = await asyncpg.connect(postgres, server_settings={"search_path": schema(name)})
+    transaction = zombie.transaction()
+    await transaction.start()
+    await zombie.execute("SELECT pg_advisory_xact_lock($1)", lock_key(name))
+    await zombie.execute("INSERT INTO commands VALUES ('c1', '', false, 1, 1, '', '')")
+    asking = asyncio.create_task(log._store.known(["c1"]))  # type: ignore[attr-defined]
+
+    async def waits() -> bool:
+        waiting = "SELECT true FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> pg_backend_pid()"
+        return bool(await zombie.fetchval(waiting)) or asking.done()
+
+    await eventually(waits, 20)
+    assert not asking.done()
+    await transaction.commit()
+    assert list(await asking) == ["c1"]
+    await zombie.close()
+    await log.close()
+
+
 async def test_logs_of_one_database_are_strangers(postgres: str, name: str) -> None:
     orders, inventory = await open_log(postgres, name), await open_log(postgres, name[:-1])
     await orders.append(entry("c1"))
