@@ -30,6 +30,7 @@ from bench.v1.bench_pb2 import (  # type: ignore[import-not-found]
 from tests.bench.asking import earlier, followed, lived
 from tests.bench.measures import Failed
 from tests.bench.projecting import catch_up, inserted, projected, visible
+from tests.bench.rebuilding import commands
 from tests.bench.relaying import published, relayed
 from tests.bench.wire import Wire, drive
 
@@ -361,7 +362,7 @@ LOADS: dict[str, Callable[..., Figures]] = {
     load.__name__: load
     for load in (
         *(closed, found, once, fill, paced, overload, watched, streamed, h2load, read, ready),
-        *(projected, inserted, visible),
+        *(projected, inserted, visible, commands),
         *(lived, followed, earlier),
         *(relayed, published),
     )

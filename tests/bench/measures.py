@@ -307,6 +307,15 @@ def _of_projections(scale: Scale, seconds: float, history: Load) -> list[Measure
             BATCHES,
         ),
         Measure(
+            "commands, 64 clients, while a model is rebuilt",
+            "commands/s",
+            Load("meters", "commands", "rate", {"url": "{models}", "seconds": seconds, "rebuilding": True}),
+            Load("meters", "commands", "rate", {"url": "{models}", "seconds": seconds, "rebuilding": False}),
+            Goal(at_least=0.8),
+            (history,),
+            GRPC,
+        ),
+        Measure(
             f"a projection catches up, {scale.events:,} events",
             "events/s",
             rows("projected", scale.events),

@@ -49,7 +49,7 @@ def projected(*, address: str, url: str, events: int, projection: str = "Reading
 
 async def _projected(address: str, url: str, events: int, projection: str) -> Figures:
     gc.set_threshold(50_000, 20, 100)  # as `ceqs project` does
-    async with _models(url) as models:
+    async with models_at(url) as models:
         context = projecting(projection)
         kind = type(context.projections[projection])
         kind.version = _unused()
@@ -89,7 +89,7 @@ async def _inserted(url: str, events: int) -> Figures:
         {"position": n, "meter_id": f"filler-{n % 8}", "shows": n, "used": 1, "reader": "a reader of many meters"}
         for n in range(1, events + 1)
     ]
-    async with _models(url) as models:
+    async with models_at(url) as models:
         place = place_of(models, "bench", "Inserted", _unused())
         if place.path is not None:
             place.path.parent.mkdir(parents=True)
@@ -115,7 +115,7 @@ def visible(*, address: str, url: str, log_url: str, log: str, rate: float, seco
 async def _visible(address: str, url: str, log_url: str, log: str, rate: float, seconds: float) -> Figures:
     version = _unused()
     async with AsyncExitStack() as stack:
-        models = await stack.enter_async_context(_models(url))
+        models = await stack.enter_async_context(models_at(url))
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="ceqs-bench-nats-"))
         nats = await stack.enter_async_context(NatsServer(Path(directory)))
         await stack.enter_async_context(role("relay", log_url, log, nats.url))
@@ -172,7 +172,7 @@ async def _visible(address: str, url: str, log_url: str, log: str, rate: float, 
 
 
 @asynccontextmanager
-async def _models(url: str) -> AsyncGenerator[str]:
+async def models_at(url: str) -> AsyncGenerator[str]:
     """Give where models are kept: the database, or a directory that is gone afterwards."""
     if url.startswith("sqlite"):
         with tempfile.TemporaryDirectory(prefix="ceqs-bench-models-") as directory:
