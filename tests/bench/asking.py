@@ -30,8 +30,7 @@ from bench.v1.bench_pb2 import (  # type: ignore[import-not-found]  # generated
     WatchReadingsResponse,
 )
 from tests.bench.measures import Failed
-from tests.bench.meters import Readings
-from tests.bench.projecting import PATIENCE, role
+from tests.bench.projecting import PATIENCE, role, streaming
 
 from ceqs.contract import decode_token
 from ceqs.embedded import NatsServer
@@ -40,6 +39,8 @@ from ceqs.v1.answers_pb2 import Receipt
 
 COMMANDS, QUERIES = "/bench.v1.BenchCommandsService", "/bench.v1.BenchQueriesService"
 METER = "watched"
+ANSWERING = "1"
+"""The version of the projection that the server answers from."""
 LOOK = 0.0005
 """Seconds between two looks where a projection stands."""
 
@@ -76,13 +77,14 @@ async def _followed(address: str, models: str, log_url: str, log: str, seconds: 
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="ceqs-bench-nats-"))
         nats = await stack.enter_async_context(NatsServer(Path(directory)))
         await stack.enter_async_context(role("relay", log_url, log, nats.url))
-        await stack.enter_async_context(role("project", address, models, nats.url, str(Readings.version)))
+        await stack.enter_async_context(role("project", address, models, nats.url, ANSWERING))
         reader = ModelReader(place_of(models, "bench", "Readings"))
         stack.push_async_callback(reader.close)
         asked = await stack.enter_async_context(_asked(address))
         for _ in range(3):
             if not await reader.wait((await asked.command()).position, PATIENCE):
                 raise Failed(f"the projection was not there within {PATIENCE} s")
+        await streaming(nats.url, (await asked.command()).position)
         live = await stack.enter_async_context(
             asked.watching("WatchReadings", WatchReadingsRequest, WatchReadingsResponse)
         )

@@ -135,9 +135,7 @@ async def _visible(address: str, url: str, log_url: str, log: str, rate: float, 
         for _ in range(3):
             if not await reader.wait(await send(0), PATIENCE):
                 raise Failed(f"the projection was not there within {PATIENCE} s")
-        async with connected(nats.url, name="bench") as client:
-            if await find_stream(client.jetstream(), meters.name, public=False) is None:
-                raise Failed("there is no stream of the log: what the projection sees has not come by JetStream")
+        await streaming(nats.url, await send(0))
         accepted: dict[int, float] = {}
         seen: dict[int, float] = {}
         last = await send(0)
@@ -169,6 +167,14 @@ async def _visible(address: str, url: str, log_url: str, log: str, rate: float, 
     times = sorted(max(0.0, seen[position] - time) for position, time in accepted.items())
     percentiles = statistics.quantiles(times, n=100)
     return {"rate": len(times) / took, "p50": percentiles[49], "p99": percentiles[98]}
+
+
+async def streaming(nats_url: str, position: int) -> None:
+    """Wait until the log's stream has an event: what is recorded from then on comes to a projection by JetStream."""
+    async with connected(nats_url, name="bench") as client, asyncio.timeout(PATIENCE):
+        js = client.jetstream()
+        while (stream := await find_stream(js, meters.name, public=False)) is None or stream.last < position:
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
