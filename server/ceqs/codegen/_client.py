@@ -25,6 +25,7 @@ RESERVED = frozenset(
         "stream",
         "timeout",
         "token",
+        "with_moment",
         "with_token",
     }
 )

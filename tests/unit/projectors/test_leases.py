@@ -48,6 +48,20 @@ async def waiting(place: Place) -> AsyncIterator[asyncio.Future[int]]:
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_whoever_writes_has_the_place_for_longer(place: Place) -> None:
+    async with Store.open(place, "library") as store:
+        ends = list[float]()
+        for position in (1, 2):
+            await asyncio.sleep(0.05)
+            async with store.advance(Checkpoint("log", position, "id")):
+                pass
+            engine = place.reading_engine()
+            async with engine.connect() as connection:
+                ends.append((await connection.execute(sa.text("SELECT expires_at FROM ceqs_checkpoint"))).scalar_one())
+            await engine.dispose()
+        assert ends[1] - ends[0] > 0.02
+
+
 async def test_a_second_worker_waits_until_the_first_has_ended(place: Place) -> None:
     async with Store.open(place, "library") as first, waiting(place) as second:
         await asyncio.sleep(0.6)
