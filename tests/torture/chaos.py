@@ -176,6 +176,8 @@ class Chaos:
             finally:
                 await reader.close()
             for status in await read_status(shop.models_url, context):
+                if status.refused:
+                    account.violations.append(f"nothing is refused: {name}/{status.name}: {status.outcomes}")
                 if status.parked or status.unsent:
                     what = f"{status.parked} events are parked, {status.unsent} calls unsent"
                     account.violations.append(f"nothing waits: {name}/{status.name}: {what}")

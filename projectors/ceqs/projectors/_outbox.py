@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -63,7 +63,7 @@ class Outbox:
     @property
     def refused(self) -> int:
         """How many calls wait for an operator."""
-        return sum(count for name, count in self.outcomes.items() if name.partition(" ")[0] in REFUSED)
+        return refused_of(self.outcomes)
 
     async def calls(self, after: int, limit: int) -> Sequence[tuple[int, Outgoing]]:
         """Give the calls that are still to be made, in order, by the number of their row."""
@@ -98,6 +98,11 @@ class Outbox:
     def committed(self, session: AsyncSession) -> None:
         """Count the calls that a session has put in, now that they are there for good."""
         self.unsent += session.info.get(_ENQUEUED, 0)
+
+
+def refused_of(outcomes: Mapping[str, int]) -> int:
+    """Give how many calls were refused, of those that came to something."""
+    return sum(count for name, count in outcomes.items() if name.partition(" ")[0] in REFUSED)
 
 
 async def enqueue(session: AsyncSession, calls: Sequence[Outgoing]) -> None:

@@ -12,7 +12,7 @@ from ceqs.model import Context, ProcessManager, Projection, Publisher, Subscribe
 from ceqs.projectors._around import Around
 from ceqs.projectors._handlers import Handler, ProcessHandler, ReactionHandler
 from ceqs.projectors._keyed import projecting
-from ceqs.projectors._outbox import tally
+from ceqs.projectors._outbox import refused_of, tally
 from ceqs.projectors._place import Place, reading
 from ceqs.projectors._places import Places, places_of
 from ceqs.projectors._reader import least_advanced
@@ -54,12 +54,18 @@ class HandlerStatus:
     timers: int = 0
     """Timers whose time is yet to come."""
     outcomes: Mapping[str, int] = field(default_factory=dict[str, int])
-    """How many calls came to what: `accepted`, `rejected OUT_OF_STOCK`, `failed INVALID_ARGUMENT`."""
+    """How many calls came to what: `accepted`, `rejected OUT_OF_STOCK`, `failed INVALID_ARGUMENT`; and cancellations of
+    timers that came too late: `cancelled TOO_LATE`."""
 
     @property
     def lag(self) -> int | None:
         """How many events the handler is behind the log; None where the head is not known."""
         return None if self.head is None else max(0, self.head - self.position)
+
+    @property
+    def refused(self) -> int:
+        """How many calls were refused."""
+        return refused_of(self.outcomes)
 
 
 def handlers_of(context: Context, around: Around | None = None) -> list[Handler]:

@@ -220,6 +220,7 @@ async def test_who_cancels_a_timer_that_is_on_its_way_is_told_so(
     assert "a timer was cancelled too late" in capsys.readouterr().out
     async with Store.open(place, "library") as store:
         assert store.outbox.outcomes == {"cancelled TOO_LATE": 1}
+        assert not store.outbox.refused
 
 
 async def test_a_due_timer_is_found_by_the_index(world: Any) -> None:

@@ -158,7 +158,7 @@ def _model(context: str, status: HandlerStatus, head: Head) -> Model:
         head=head.position if status.source == context else head.public_position,
         recorded_at=status.recorded_at,
         unsent=status.unsent,
-        refused=sum(count for outcome, count in status.outcomes.items() if outcome != "accepted"),
+        refused=status.refused,
         problem=status.reason or (status.state if status.state in ("missing", "paused") else ""),
         timers=status.timers,
     )
