@@ -27,7 +27,6 @@ class KeyedHandler(Handler):
         self.version = projection.version
         self.metadata = table_of(projection.ceqs_model()).metadata
         self._folder = KeyedFolder(projection)
-        self._prefix = f"{self._folder.model.key}:"
         self.partition_by = self._folder.model.key if self._folder.model.partitioned else ""
 
     def key(self, event: RecordedEvent) -> str:

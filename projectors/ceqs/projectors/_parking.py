@@ -139,9 +139,7 @@ class Lot:
         """Take note of what operators ask for. Give what that was."""
         others = sa.select(PARKED.c.position).where(~self._mine)
         async with self._store.begin() as connection:
-            requests = [
-                (request_id, one) for request_id, one in await asked(self._store.place, connection) if not one.call
-            ]
+            requests = await asked(self._store.place, connection)
             if requests:
                 beyond = set((await connection.execute(others)).scalars())
                 requests = [(request_id, one) for request_id, one in requests if one.position not in beyond]
@@ -154,8 +152,7 @@ class Lot:
                 await self._give_up(request)
         if requests:
             async with self._store.begin() as connection:
-                for request_id, _ in requests:
-                    await done(self._store.place, connection, request_id)
+                await done(self._store.place, connection, [request_id for request_id, _ in requests])
         return [request for _, request in requests]
 
     async def _give_up(self, request: Request) -> None:

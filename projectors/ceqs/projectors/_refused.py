@@ -85,8 +85,7 @@ async def heed_calls(store: Store) -> Sequence[Request]:
         store.outbox.unsent += again
         store.outbox.outcomes.update(changed)
         async with store.begin() as connection:
-            for request_id, _ in requests:
-                await done(store.place, connection, request_id)
+            await done(store.place, connection, [request_id for request_id, _ in requests])
     return [request for _, request in requests]
 
 

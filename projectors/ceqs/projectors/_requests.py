@@ -63,12 +63,13 @@ async def asked(place: Place, connection: AsyncConnection, *, calls: bool = Fals
     return [(request_id, request) for request_id, request in found if bool(request.call) is calls]
 
 
-async def done(place: Place, connection: AsyncConnection, request_id: str) -> None:
-    """Take a request away."""
-    if place.path is not None:
+async def done(place: Place, connection: AsyncConnection, request_ids: Sequence[str]) -> None:
+    """Take requests away."""
+    if place.path is None:
+        await connection.execute(sa.delete(REQUESTS).where(REQUESTS.c.id.in_(request_ids)))
+        return
+    for request_id in request_ids:
         (_directory(place.path) / f"{request_id}.json").unlink(missing_ok=True)
-    else:
-        await connection.execute(sa.delete(REQUESTS).where(REQUESTS.c.id == request_id))
 
 
 def _directory(path: Path) -> Path:

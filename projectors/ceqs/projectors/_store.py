@@ -66,6 +66,11 @@ class Store:
         self._token = 0
         self._renewed = 0.0
         self._engine = place.writing_engine(lease)
+        ours = (CHECKPOINT.c.first == share.first, CHECKPOINT.c.last == share.last)
+        self.mine = sa.and_(CHECKPOINT.c.source == source, *ours)
+        """The checkpoint's row."""
+        # Each transaction begins with one of these: to make a statement costs more than to execute it.
+        self._held = sa.select(CHECKPOINT.c.token).where(self.mine).with_for_update()
         self._moved = self._changed(**_MOVED)
         self._turn = asyncio.Lock()
         self.outbox = Outbox(self.begin)
@@ -272,19 +277,12 @@ class Store:
         async with self._turn, self._engine.begin() as connection:
             # On SQLite too nobody else can take the lease from here on: what is written after a look at the database
             # is refused where it has changed since.
-            token = sa.select(CHECKPOINT.c.token).where(self.mine).with_for_update()
-            if (await connection.execute(token)).scalar() != self._token:
+            if (await connection.execute(self._held)).scalar() != self._token:
                 raise self._superseded()
             yield connection
 
     def _superseded(self) -> Superseded:
         return Superseded(f"{self.place} is written by another process; this one was at position {self.at.position}")
-
-    @property
-    def mine(self) -> sa.ColumnElement[bool]:
-        """The checkpoint's row."""
-        ours = (CHECKPOINT.c.first == self.share.first, CHECKPOINT.c.last == self.share.last)
-        return sa.and_(CHECKPOINT.c.source == self._source, *ours)
 
 
 def _check(metadata: sa.MetaData | None) -> None:

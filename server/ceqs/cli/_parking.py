@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import time
 from collections.abc import Iterable, Sequence
@@ -10,7 +9,8 @@ from typing import Any, Literal
 
 from google.protobuf.json_format import MessageToDict
 
-from ceqs.cli._handlers import Handler, handlers_called, places_of_handler, the_handler_called
+from ceqs.cli._asking import decider, places_called, seen_to
+from ceqs.cli._handlers import Handler, places_of_handler, the_handler_called
 from ceqs.cli._output import Output, outline, show
 from ceqs.cli._settings import Settings
 from ceqs.errors import Misconfigured, NotFound, Unavailable, Unreadable
@@ -18,23 +18,19 @@ from ceqs.model import EventDecoder
 from ceqs.projectors import Parked, Place, Request, ask, read_given_up, read_parked
 from ceqs.v1.events_pb2 import RecordedEvent
 
-LOOK = 0.2
-"""Seconds between two looks at what has become of a request."""
-
 
 async def list_parked(settings: Settings, names: Iterable[str], output: Output) -> None:
     """List the events that have failed, of handlers by name or of all."""
     found = False
-    for handler in handlers_called(settings, names):
-        for place in await places_of_handler(settings, handler):
-            rows = await read_parked(place)
-            for row in filter(lambda row: row.error, rows):
-                waiting, found = len(_behind(row, rows)), True
-                text = (
-                    f"{handler} {place.label}  {row.position:>6} {_short(row.event):<20} {row.key:<20} "
-                    f"{row.error}  ({row.tries} tries{f', {waiting} wait behind it' if waiting else ''})"
-                )
-                show(output, text, _described(handler, place, row) | {"waiting": waiting})
+    async for handler, place in places_called(settings, names):
+        rows = await read_parked(place)
+        for row in filter(lambda row: row.error, rows):
+            waiting, found = len(_behind(row, rows)), True
+            text = (
+                f"{handler} {place.label}  {row.position:>6} {_short(row.event):<20} {row.key:<20} "
+                f"{row.error}  ({row.tries} tries{f', {waiting} wait behind it' if waiting else ''})"
+            )
+            show(output, text, _described(handler, place, row) | {"waiting": waiting})
     if not found and output is Output.TEXT:
         show(output, "nothing is parked", {})
 
@@ -42,16 +38,15 @@ async def list_parked(settings: Settings, names: Iterable[str], output: Output) 
 async def list_given_up(settings: Settings, names: Iterable[str], output: Output) -> None:
     """List the events that were skipped, of handlers by name or of all."""
     found = False
-    for handler in handlers_called(settings, names):
-        for place in await places_of_handler(settings, handler):
-            for one in await read_given_up(place):
-                found = True
-                text = (
-                    f"{handler} {place.label}  {one.position:>6} {_short(one.event):<20} "
-                    f"by {one.actor} at {one.given_up_at:%Y-%m-%d %H:%M:%S}: {one.why}  ({one.error})"
-                )
-                value = {"actor": one.actor, "why": one.why, "given_up_at": one.given_up_at.isoformat()}
-                show(output, text, _event(handler, place, one.position, one.event) | {"error": one.error} | value)
+    async for handler, place in places_called(settings, names):
+        for one in await read_given_up(place):
+            found = True
+            text = (
+                f"{handler} {place.label}  {one.position:>6} {_short(one.event):<20} "
+                f"by {one.actor} at {one.given_up_at:%Y-%m-%d %H:%M:%S}: {one.why}  ({one.error})"
+            )
+            value = {"actor": one.actor, "why": one.why, "given_up_at": one.given_up_at.isoformat()}
+            show(output, text, _event(handler, place, one.position, one.event) | {"error": one.error} | value)
     if not found and output is Output.TEXT:
         show(output, "nothing was given up", {})
 
@@ -95,9 +90,7 @@ async def skip(
 ) -> None:
     """Go on without events. Raises Unavailable where nobody does."""
     handler = the_handler_called(settings, name)
-    if not why.strip():
-        raise Misconfigured("--why: say why, for those who will ask")
-    actor = actor or getpass.getuser()
+    actor = decider(why, actor)
     await _request(settings, handler, "skip", positions, actor=actor, why=why, wait=wait, output=output)
 
 
@@ -139,17 +132,14 @@ async def _request(
 
 async def _outcome(place: Place, before: Parked, until: float) -> str:
     """Wait until a request has been seen to. Give the error with which the event failed again; empty if it did not."""
-    while True:
+
+    async def look() -> str | None:
         now = next((row for row in await read_parked(place) if row.position == before.position), None)
         if now is None:
             return ""
-        if now.tries > before.tries and not now.due:
-            return now.error
-        if time.monotonic() > until:
-            raise Unavailable(
-                f"no projector has seen to it yet; the request waits at {place} until one runs (ceqs project)"
-            )
-        await asyncio.sleep(LOOK)
+        return now.error if now.tries > before.tries and not now.due else None
+
+    return await seen_to(place, look, until)
 
 
 async def _found(settings: Settings, handler: Handler, position: int) -> list[tuple[Place, Sequence[Parked]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import getpass
 import time
@@ -13,15 +12,13 @@ from typing import Any, Literal
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from ceqs.cli._handlers import Handler, handlers_called, places_of_handler, the_handler_called
+from ceqs.cli._asking import decider, places_called, seen_to
+from ceqs.cli._handlers import Handler, places_of_handler, the_handler_called
 from ceqs.cli._output import Output, outline, show
 from ceqs.cli._settings import Settings
 from ceqs.errors import Misconfigured, NotFound, Unavailable
 from ceqs.projectors import ACCEPTED, Call, Outcome, Place, Request, ask, read_calls
 from ceqs.v1.admin_pb2 import AppendPublicRequest
-
-LOOK = 0.2
-"""Seconds between two looks at what has become of a request."""
 
 
 class Which(enum.Enum):
@@ -35,12 +32,11 @@ class Which(enum.Enum):
 async def list_calls(settings: Settings, names: Iterable[str], which: Which, output: Output) -> None:
     """List calls, of handlers by name or of all."""
     found = False
-    for handler in handlers_called(settings, names):
-        for place in await places_of_handler(settings, handler):
-            for call in await read_calls(place):
-                if _which(call) is which:
-                    found = True
-                    show(output, f"{handler} {place.label}  {_line(call)}", _described(handler, place, call))
+    async for handler, place in places_called(settings, names):
+        for call in await read_calls(place):
+            if _which(call) is which:
+                found = True
+                show(output, f"{handler} {place.label}  {_line(call)}", _described(handler, place, call))
     if not found and output is Output.TEXT:
         show(output, which.value, {})
 
@@ -78,9 +74,7 @@ async def skip(
 ) -> None:
     """Go on without calls. Raises Unavailable where nobody does."""
     handler = the_handler_called(settings, name)
-    if not why.strip():
-        raise Misconfigured("--why: say why, for those who will ask")
-    actor = actor or getpass.getuser()
+    actor = decider(why, actor)
     await _request(settings, handler, "skip", numbers, actor=actor, why=why, wait=wait, output=output)
 
 
@@ -116,17 +110,15 @@ async def _request(
 async def _outcome(place: Place, before: Call, until: float) -> Call:
     """Wait until a request has been seen to. Give what became of the call."""
     mine = before.outgoing.request_id
-    while True:
+
+    async def look() -> Call | None:
         now = next((call for call in await read_calls(place) if call.outgoing.request_id == mine), None)
         if now is None:
             return replace(before, outcome=Outcome(ACCEPTED))
-        if now.outcome.kind and (now.number, now.outcome.kind) != (before.number, before.outcome.kind):
-            return now
-        if time.monotonic() > until:
-            raise Unavailable(
-                f"no projector has seen to it yet; the request waits at {place} until one runs (ceqs project)"
-            )
-        await asyncio.sleep(LOOK)
+        news = now.outcome.kind and (now.number, now.outcome.kind) != (before.number, before.outcome.kind)
+        return now if news else None
+
+    return await seen_to(place, look, until)
 
 
 async def _found(settings: Settings, handler: Handler, number: int) -> list[tuple[Place, Call]]:

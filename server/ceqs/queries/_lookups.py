@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ceqs.contract import KeyedModel
+from ceqs.log import Shared, linger
 from ceqs.model import Key
 from ceqs.projectors import read_rows
 from ceqs.queries._ages import Aged
@@ -15,8 +14,6 @@ from ceqs.queries._models import Checkpoint, ModelReader
 
 FEW = 1
 """Lookups of one look that are not yet a load."""
-TICK, LONGEST = 0.001, 0.005
-"""Seconds, under load, between two looks at whether more have come, and that a look waits at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,46 +26,29 @@ class Look:
     aged: Aged
 
 
-class Lookups:
-    """Looks at one keyed model for all who ask.
+class Lookups(Shared[Key, Look]):
+    """Looks at one keyed model for all who ask for the row of a key.
 
-    One look is under way at a time. Who asks meanwhile is part of the next: it begins after they have asked, so nothing
-    is older than it would be if each looked alone, and the more ask, the less each costs. Under load, a look waits for
-    as long as every tick brings several more.
+    Whoever asks while a look is under way is part of the next one: nothing is older than it would be if each looked
+    alone, and the more ask, the less each costs. Raises Behind and Unavailable, as the reader does.
     """
 
     def __init__(self, model: KeyedModel, reader: ModelReader, age: Callable[[Checkpoint], Awaitable[Aged]]) -> None:
+        super().__init__(self._look)
         self._model = model
         self._reader = reader
         self._age = age
-        self._keys: list[Key] = []
-        """What is asked for next."""
         self._before = 0
         """How many the last look was for."""
-        self._next: asyncio.Task[Look] | None = None
-        self._turn = asyncio.Lock()
 
-    async def look(self, key: Key) -> Look:
-        """Look for the row of a key. Raises Behind and Unavailable, as the reader does."""
-        self._keys.append(key)
-        if self._next is None:
-            self._next = asyncio.create_task(self._look())
-        # Others wait for the same.
-        return await asyncio.shield(self._next)
-
-    async def _look(self) -> Look:
-        async with self._turn:
-            await self._linger()
-            keys, self._keys, self._next = self._keys, [], None
-            self._before = len(keys)
-            async with self._reader.session() as (session, checkpoint):
-                rows = await read_rows(await session.connection(), self._model, set(keys))
-            # Aged after the snapshot, an answer never seems to be ahead of the log.
-            return Look(rows, checkpoint.position, await self._age(checkpoint))
+    async def _look(self, keys: Sequence[Key]) -> Sequence[Look]:
+        self._before = len(keys)
+        async with self._reader.session() as (session, checkpoint):
+            rows = await read_rows(await session.connection(), self._model, set(keys))
+        # Aged after the snapshot, an answer never seems to be ahead of the log.
+        return [Look(rows, checkpoint.position, await self._age(checkpoint))] * len(keys)
 
     async def _linger(self) -> None:
-        more, end = self._before > FEW, time.monotonic() + LONGEST
-        while more and time.monotonic() < end:
-            waiting = len(self._keys)
-            await asyncio.sleep(TICK)
-            more = len(self._keys) > waiting + 1
+        """Under load, wait for as long as every tick brings several more."""
+        if self._before > FEW:
+            await linger(lambda: len(self._waiting))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from ceqs.log import MAX_BATCH_ENTRIES
+from ceqs.log import MAX_BATCH_ENTRIES, linger
 
 FEW = 3
 """Commands of one batch that are not yet a load."""
-TICK, LONGEST = 0.001, 0.005
-"""Seconds, under load, between two looks whether more have come, and that a batch waits at most."""
 
 
 class Waiting(Protocol):
@@ -56,13 +53,8 @@ class Lane(Generic[W]):
 
     async def _linger(self) -> None:
         """Under load, wait for as long as every tick brings several more, so that they share a transaction."""
-        end = time.monotonic() + LONGEST
-        more = self._before > FEW
-        while more and not self._hurry and time.monotonic() < end:
-            waiting = len(self._queue)
-            await asyncio.sleep(TICK)
-            # One more in a tick is no crowd: who comes steadily and alone would be kept waiting for good.
-            more = len(self._queue) > waiting + 1
+        if self._before > FEW:
+            await linger(self.__len__, lambda: self._hurry)
         self._hurry = len(self._queue) > MAX_BATCH_ENTRIES
 
     async def _run(self) -> None:

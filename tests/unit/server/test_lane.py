@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ceqs.server import _lane
+from ceqs.log import _linger
 from ceqs.server._lane import FEW, Lane
 
 
@@ -66,11 +66,11 @@ async def test_after_a_crowd_a_batch_waits_while_more_come_and_no_longer(ticks: 
     late = [asyncio.ensure_future(crowd(lane, 1)) for _ in range(3)]
     await asyncio.wait(late)
     assert work.sizes == [FEW + 1, 3]
-    assert ticks == [_lane.TICK]
+    assert ticks == [_linger.TICK]
 
 
 async def test_a_batch_waits_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ceqs.server._lane.LONGEST", 0.0)
+    monkeypatch.setattr("ceqs.log._linger.LONGEST", 0.0)
     work = Worked()
     lane = Lane(work)
     await crowd(lane, FEW + 1)
