@@ -39,8 +39,10 @@ class Shared(Generic[Q, A]):
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._waiting:
-            await self._linger()
+            if loop.time() - self._served < LINGER:
+                await asyncio.sleep(LINGER)
             asked = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH_ENTRIES))]
             try:
                 answers = await self._fetch([question for question, _ in asked])
@@ -52,9 +54,4 @@ class Shared(Generic[Q, A]):
             for (_, future), answer in zip(asked, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
-            self._served = asyncio.get_running_loop().time()
-
-    async def _linger(self) -> None:
-        """Wait for company before a read."""
-        if asyncio.get_running_loop().time() - self._served < LINGER:
-            await asyncio.sleep(LINGER)
+            self._served = loop.time()

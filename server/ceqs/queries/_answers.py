@@ -230,7 +230,7 @@ class Answers:
             await model.wait(least, patience(call.expires))
         if rpc.model is not None and rpc.row_field and not self._context.method(rpc):
             key = key_of(rpc.model, asked_tag(rpc, rpc.model, request))
-            look = await self._lookups[rpc.projection].ask(key)
+            look = await self._lookups[rpc.projection].look(key)
             _require(rpc.projection, look.position, least)
             row = look.rows.get(key)
             return Answer(row_response(rpc, row), look.position, look.aged.age, look.aged.trailers, row is not None)

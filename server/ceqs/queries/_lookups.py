@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from ceqs.contract import KeyedModel
-from ceqs.log import Shared, linger
+from ceqs.log import linger
 from ceqs.model import Key
 from ceqs.projectors import read_rows
 from ceqs.queries._ages import Aged
@@ -26,29 +27,42 @@ class Look:
     aged: Aged
 
 
-class Lookups(Shared[Key, Look]):
-    """Looks at one keyed model for all who ask for the row of a key.
+class Lookups:
+    """Looks at one keyed model for all who ask.
 
-    Whoever asks while a look is under way is part of the next one: nothing is older than it would be if each looked
-    alone, and the more ask, the less each costs. Raises Behind and Unavailable, as the reader does.
+    One look is under way at a time. Who asks meanwhile is part of the next: it begins after they have asked, so nothing
+    is older than it would be if each looked alone, and the more ask, the less each costs. Under load, a look waits for
+    as long as every tick brings several more.
+
+    The log's shared reads do the same with a future for each who asks. On them, a query by key was slower by a third.
     """
 
     def __init__(self, model: KeyedModel, reader: ModelReader, age: Callable[[Checkpoint], Awaitable[Aged]]) -> None:
-        super().__init__(self._look)
         self._model = model
         self._reader = reader
         self._age = age
+        self._keys: list[Key] = []
+        """What is asked for next."""
         self._before = 0
         """How many the last look was for."""
+        self._next: asyncio.Task[Look] | None = None
+        self._turn = asyncio.Lock()
 
-    async def _look(self, keys: Sequence[Key]) -> Sequence[Look]:
-        self._before = len(keys)
-        async with self._reader.session() as (session, checkpoint):
-            rows = await read_rows(await session.connection(), self._model, set(keys))
-        # Aged after the snapshot, an answer never seems to be ahead of the log.
-        return [Look(rows, checkpoint.position, await self._age(checkpoint))] * len(keys)
+    async def look(self, key: Key) -> Look:
+        """Look for the row of a key. Raises Behind and Unavailable, as the reader does."""
+        self._keys.append(key)
+        if self._next is None:
+            self._next = asyncio.create_task(self._look())
+        # Others wait for the same.
+        return await asyncio.shield(self._next)
 
-    async def _linger(self) -> None:
-        """Under load, wait for as long as every tick brings several more."""
-        if self._before > FEW:
-            await linger(lambda: len(self._waiting))
+    async def _look(self) -> Look:
+        async with self._turn:
+            if self._before > FEW:
+                await linger(lambda: len(self._keys))
+            keys, self._keys, self._next = self._keys, [], None
+            self._before = len(keys)
+            async with self._reader.session() as (session, checkpoint):
+                rows = await read_rows(await session.connection(), self._model, set(keys))
+            # Aged after the snapshot, an answer never seems to be ahead of the log.
+            return Look(rows, checkpoint.position, await self._age(checkpoint))

@@ -41,11 +41,11 @@ async def test_who_asks_while_others_look_is_part_of_the_next_look(stacks: Any) 
     lookups = Lookups(model, gated, aged)  # type: ignore[arg-type]  # nobody waits for a position here
     await stacks.record(stacks.lent("1"))
     await stacks.fill()
-    first = asyncio.create_task(lookups.ask("1"))
+    first = asyncio.create_task(lookups.look("1"))
     await eventually(lambda: gated.sessions == 1, 10)
     await stacks.record(stacks.lent("1"), stacks.lent("2"))
     await stacks.fill()
-    rest = [asyncio.create_task(lookups.ask(book)) for book in "12" * 30]
+    rest = [asyncio.create_task(lookups.look(book)) for book in "12" * 30]
     await asyncio.sleep(0)
     rest[0].cancel()
     gated.gate.set()
@@ -54,7 +54,7 @@ async def test_who_asks_while_others_look_is_part_of_the_next_look(stacks: Any) 
     assert gated.sessions == 2
 
     gated.failing = True
-    failed = await asyncio.gather(*(lookups.ask("1") for _ in range(5)), return_exceptions=True)
+    failed = await asyncio.gather(*(lookups.look("1") for _ in range(5)), return_exceptions=True)
     assert [type(one) for one in failed] == [Unavailable] * 5
     gated.failing = False
-    assert seen(await lookups.ask("1")) == (3, 2)
+    assert seen(await lookups.look("1")) == (3, 2)
