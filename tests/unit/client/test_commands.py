@@ -193,8 +193,8 @@ async def test_the_timeout_bounds_all_attempts_together(client: Any, server: Any
     server.unary("LendBook", unavailable)
     started = time.monotonic()
     with pytest.raises(Unavailable, match="not now"):
-        await client.lend_book(library.LendBookRequest(), timeout=0.6)
-    assert time.monotonic() - started < 1.5
+        await client.lend_book(library.LendBookRequest(), timeout=1.5)
+    assert time.monotonic() - started < 4
     assert len(server.calls) > 1
     assert len({call.command_id for call in server.calls}) == 1
 
@@ -219,10 +219,10 @@ async def test_a_server_that_never_answers_expires(client_type: Any, wire: Any, 
 
     server.unary("LendBook", hang)
     started = time.monotonic()
-    async with client_type(wire.address, timeout=0.5, attempt_timeout=0.2) as client:
+    async with client_type(wire.address, timeout=1.2, attempt_timeout=0.5) as client:
         with pytest.raises(Expired, match="no answer came in time"):
             await client.lend_book(library.LendBookRequest())
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 4
     assert 2 <= len(server.calls) <= 3
 
 
@@ -233,7 +233,7 @@ async def test_the_last_thing_that_was_told_is_the_error(
         await asyncio.sleep(60)
 
     server.unary("LendBook", Unavailable("the log is being moved"), hang)
-    async with client_type(wire.address, timeout=0.8) as client:
+    async with client_type(wire.address, timeout=1.5) as client:
         with pytest.raises(Unavailable, match="the log is being moved"):
             await client.lend_book(library.LendBookRequest())
     assert len(server.calls) == 2

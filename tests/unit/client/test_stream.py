@@ -232,7 +232,7 @@ async def test_what_stays_unanswered_expires_and_tells_its_command_id(client: An
 
 async def test_the_last_thing_that_was_told_is_the_error(client: Any, server: Any, library: Any) -> None:
     server.bidirectional(RPC, Unavailable("the log is being moved"))
-    found = await outcomes_of(client, books(library, 2), timeout=0.6)
+    found = await outcomes_of(client, books(library, 2), timeout=2)
     for outcome in found:
         with pytest.raises(Unavailable, match="the log is being moved") as raised:
             outcome.result()

@@ -15,6 +15,12 @@ from ceqs.server import CommandCall, CommandExecutor, Executed
 from ceqs.testing import eventually
 
 
+@pytest.fixture(autouse=True)
+def leisure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are as large as the tests say, however busy the machine is."""
+    monkeypatch.setattr("ceqs.server._commands.LONGEST_DECIDING", 60.0)
+
+
 def balances(executed: list[Any]) -> list[int]:
     return [one.response.balance for one in executed]
 
@@ -34,10 +40,7 @@ async def test_commands_of_several_boundaries_share_a_transaction(sender: Any, w
     assert len(await sender.events()) == 64
 
 
-async def test_a_batch_is_bounded_and_the_rest_goes_on_in_order(
-    sender: Any, watched: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ceqs.server._commands.LONGEST_DECIDING", 60.0)
+async def test_a_batch_is_bounded_and_the_rest_goes_on_in_order(sender: Any, watched: Any) -> None:
     executed = await asyncio.gather(*(sender.send("Deposit", account_id="a", amount=1) for _ in range(600)))
     assert balances(executed) == list(range(1, 601))
     assert [len(batch) for batch in watched.batches] == [256, 256, 88]
