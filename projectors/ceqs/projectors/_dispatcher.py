@@ -12,6 +12,7 @@ import structlog
 from ceqs.projectors._calls import TRANSIENT, refusal_of
 from ceqs.projectors._outbox import ACCEPTED, FAILED, REJECTED, Outbox, Outcome, Outgoing
 from ceqs.projectors._retry import backoff
+from ceqs.streams import heed_cancellation
 
 WINDOW = 32
 """How many calls are under way at once."""
@@ -115,6 +116,7 @@ class Sender:
             try:
                 await self._method(call.path)(call.request, metadata=self._metadata(call), timeout=TIMEOUT)
             except grpc.aio.AioRpcError as failed:
+                heed_cancellation()
                 failures += 1
                 outcome = _final(failed, failures)
                 if outcome is not None:

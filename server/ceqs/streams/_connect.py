@@ -59,8 +59,9 @@ async def connected(url: str, *, name: str = "ceqs") -> AsyncGenerator[StreamCli
 def heed_cancellation() -> None:
     """Raise CancelledError where the running task was cancelled and did not hear of it.
 
-    The client swallows a cancellation that meets it while it flushes, and a group of tasks one that meets it while it
-    ends for an error of its own: a loop around them would go on for ever.
+    The client swallows a cancellation that meets it while it flushes, a call of gRPC one that meets it while it ends,
+    and a group of tasks one that meets it while it ends for an error of its own: a loop around them would go on for
+    ever.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

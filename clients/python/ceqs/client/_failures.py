@@ -52,6 +52,12 @@ def leave_open(error: CeqsError, command_id: str) -> None:
         error.add_note(f"It may have been done. Send it again with command_id={command_id!r}: it is done once.")
 
 
+def _cancellations() -> int:
+    """Give how often the running task was told to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
 @dataclass(slots=True)
 class Patience:
     """How long a logical call may take, over all of its attempts. `timeout` is in seconds; None waits forever."""
@@ -60,6 +66,7 @@ class Patience:
     _started: float = field(default_factory=time.monotonic)
     _failures: int = 0
     _told: CeqsError | None = None
+    _cancelled: int = field(default_factory=_cancellations)
 
     def left(self) -> float:
         """Give the seconds that are left."""
@@ -77,7 +84,13 @@ class Patience:
         return delay
 
     async def after(self, error: CeqsError) -> None:
-        """Wait before the next attempt. Raises the error where trying again cannot help in time."""
+        """Wait before the next attempt. Raises the error where trying again cannot help in time.
+
+        Raises CancelledError where the attempt was cancelled and did not heed it: grpc.aio swallows a cancellation that
+        meets the end of a call (its tasks catch it, and then tell how the call ended).
+        """
+        if _cancellations() > self._cancelled:
+            raise asyncio.CancelledError
         await asyncio.sleep(self.delay(error))
 
     def told(self, error: CeqsError) -> None:
