@@ -25,8 +25,7 @@ def tally(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(generated), str(HERE), str(HERE.parents[1]), *sys.path])
         context, messages = importlib.import_module("tally_context"), importlib.import_module("tally.v1.tally_pb2")
-        books = importlib.import_module("tests.torture.books")
-    return SimpleNamespace(**vars(messages), make_context=context.make_context, Books=books.Books, messages=messages)
+    return SimpleNamespace(**vars(messages), make_context=context.make_context, messages=messages)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

@@ -205,7 +205,7 @@ class SqlLog(SqlReader):
                 unknown = unknown or isinstance(error, OutcomeUnknown)
                 failure = str(error)
             else:
-                if self._known_head is not None:
+                if self._alone:
                     self._known_head = verdict.head
                 self._fresh.add(verdict.events)
                 self._follower.advance(verdict.head.position)
@@ -215,6 +215,8 @@ class SqlLog(SqlReader):
             raise LogUnavailable(unavailable)
         self._known_head = None
         known = await self._resolve([prepared.entry.command_id for prepared in batch if not prepared.invalid])
+        # What is found to be there is no less to be followed.
+        self._follower.advance(max((row.position for row in known.values()), default=0))
         return [self._resolved(prepared, known) or LogUnavailable(unavailable) for prepared in batch]
 
     @staticmethod

@@ -115,6 +115,13 @@ async def test_a_batch_that_never_reached_a_commit_is_unavailable(log: SqlLog, s
     assert (await log.append(entry("c1"))).receipt.position == 1
 
 
+async def test_what_was_found_to_be_stored_is_followed(log: SqlLog, store: Store) -> None:
+    following = asyncio.create_task(log.wait(0, 60))
+    store.attempts = [STORED_ALL_THE_SAME, LOST, LOST]
+    await log.append(entry("c1"))
+    assert await asyncio.wait_for(following, 10) == 1
+
+
 @pytest.mark.parametrize("last", [LOST, NOT_STORED], ids=str)
 async def test_what_was_stored_is_acknowledged_however_often_its_answer_was_lost(
     log: SqlLog, store: Store, last: Exception
