@@ -75,10 +75,10 @@ class Place:
         """
         if self.schema:
             return self._postgres(most_idle, pool_size=1, max_overflow=0)
-        uri = "file:" + quote(str(self.url.database))
         engine = create_async_engine(
             "sqlite+aiosqlite://",
-            async_creator=lambda: inline.connect(uri),
+            # What a power cut takes goes together, rows and checkpoint, and is read from the log again.
+            async_creator=lambda: inline.connect_lazily(str(self.url.database)),
             poolclass=AsyncAdaptedQueuePool,
             pool_size=1,
             max_overflow=0,
@@ -88,9 +88,6 @@ class Place:
         @event.listens_for(engine.sync_engine, "connect")
         def _tune(connection: Any, _record: Any) -> None:
             cursor = connection.cursor()
-            cursor.execute("PRAGMA journal_mode=WAL")
-            # What a power cut takes goes together, rows and checkpoint, and is read from the log again.
-            cursor.execute("PRAGMA synchronous=NORMAL")
             # Whoever waits for the file keeps everything else on this loop waiting.
             cursor.execute("PRAGMA busy_timeout=1000")
             cursor.close()

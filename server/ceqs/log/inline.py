@@ -8,8 +8,11 @@ statements run on the loop, and what waits for the disk, the commit, on a thread
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+from collections.abc import Callable
 from typing import Any, Self
+from urllib.parse import quote
 
 
 class InlineCursor:
@@ -64,12 +67,8 @@ class InlineConnection:
         self._conn.create_function(*arguments, **options)
 
     async def commit(self) -> None:
-        """End the transaction, on a thread. Whoever is cancelled meanwhile waits for it: then nobody else uses it."""
-        commit = asyncio.ensure_future(asyncio.to_thread(self._conn.commit))
-        try:
-            await asyncio.shield(commit)
-        finally:
-            await asyncio.wait([commit])
+        """End the transaction, on a thread."""
+        await _on_thread(self._conn.commit)
 
     async def rollback(self) -> None:
         """Undo the transaction."""
@@ -84,6 +83,48 @@ class InlineConnection:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+MUCH = 4 * 1024 * 1024
+"""Bytes of a write-ahead log, from which on they are carried to the database."""
+
+
+class LazyConnection(InlineConnection):
+    """A connection that writes what a power cut may take: its commits wait for no disk, and end on the loop too.
+
+    What does wait, carrying the write-ahead log to the database and beginning it anew, is done on a thread.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+        super().__init__(connection)
+        self._log = f"{path}-wal"
+        self._begins = True
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "wal_autocheckpoint = 0",
+            "journal_size_limit = 0",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    async def commit(self) -> None:
+        """End the transaction."""
+        if self._begins:
+            await super().commit()
+        else:
+            self._conn.commit()
+        self._begins = self._length() > MUCH
+        if self._begins:
+            await _on_thread(self._carry)
+
+    def _length(self) -> int:
+        try:
+            return os.stat(self._log).st_size
+        except FileNotFoundError:
+            return 0
+
+    def _carry(self) -> None:
+        self._conn.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
 
 
 STEPS = 20_000
@@ -102,17 +143,12 @@ class ReadingCursor(InlineCursor):
         """Execute a statement, and take its rows."""
         self._connection.set_progress_handler(_interrupt, STEPS)
         try:
-            self._read(arguments)
+            self._read(*arguments)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                 raise
             self._connection.set_progress_handler(None, 0)
-            reading = asyncio.ensure_future(asyncio.to_thread(self._read, arguments))
-            try:
-                await asyncio.shield(reading)
-            finally:
-                # Whoever is cancelled meanwhile waits for it: then nobody else uses the connection.
-                await asyncio.wait([reading])
+            await _on_thread(self._read, *arguments)
         finally:
             self._connection.set_progress_handler(None, 0)
 
@@ -130,7 +166,7 @@ class ReadingCursor(InlineCursor):
         """Give the next row, None after the last."""
         return next(iter(await self.fetchmany()), None)
 
-    def _read(self, arguments: tuple[Any, ...]) -> None:
+    def _read(self, *arguments: Any) -> None:
         self._cursor.execute(*arguments)
         self._rows = self._cursor.fetchall()
 
@@ -155,6 +191,20 @@ async def connect_reading(uri: str) -> ReadingConnection:
 async def connect(uri: str) -> InlineConnection:
     """Open the database at a `file:` URI; transactions are begun by who uses it."""
     return InlineConnection(_open(uri))
+
+
+async def connect_lazily(path: str) -> LazyConnection:
+    """Open the database in a file to write what can be made again; transactions are begun by who uses it."""
+    return LazyConnection(_open(f"file:{quote(path)}"), path)
+
+
+async def _on_thread(work: Callable[..., object], *arguments: Any) -> None:
+    """Do what takes long. Whoever is cancelled meanwhile waits for it: then nobody else uses the connection."""
+    done = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        await asyncio.shield(done)
+    finally:
+        await asyncio.wait([done])
 
 
 def _open(uri: str) -> sqlite3.Connection:
