@@ -39,7 +39,7 @@ class Crew:
 
     @property
     def unhurried(self) -> bool:
-        """Rest for as long as each batch takes."""
+        """Rest between batches; see Pace."""
         return self._workers[0].unhurried
 
     @unhurried.setter

@@ -19,6 +19,7 @@ from ceqs.projectors._handlers import Endless, Handler
 from ceqs.projectors._lease import Superseded
 from ceqs.projectors._looking import SIDE_BY_SIDE, look_around
 from ceqs.projectors._outlet import Heard, Outlet
+from ceqs.projectors._pace import Pace
 from ceqs.projectors._parking import Lot, Parked, trace_of
 from ceqs.projectors._place import Place
 from ceqs.projectors._published import Mark, Published
@@ -78,7 +79,7 @@ class Worker:
         self.place = place
         self.share = share
         self.unhurried = False
-        """Rest for as long as each batch takes."""
+        """Rest between batches; see Pace."""
         self._lease = lease
         self._tail = tail
         self._published = published
@@ -167,14 +168,16 @@ class Worker:
             if not store.at.log_id and await self._tail.identify():
                 await store.adopt(self._tail.log_id)
             async with aclosing(self._tail.follow(store.at.position, store.at.log_id)) as batches:
+                pace = Pace()
                 async for batch in batches:
                     for first in range(0, len(batch), most):
-                        began = time.monotonic()
+                        began, some = time.monotonic(), batch[first : first + most]
                         await self._room(store)
-                        await self._apply(store, self._lot, batch[first : first + most])
+                        await self._apply(store, self._lot, some)
                         wake()
                         if self.unhurried:
-                            await asyncio.sleep(time.monotonic() - began)
+                            worked = time.monotonic() - began
+                            await asyncio.sleep(pace.rest(worked, len(some), self._tail.head))
         raise AssertionError("a log has no end")
 
     async def _begin_where_it_ended(self, store: Store, published: Published) -> None:
