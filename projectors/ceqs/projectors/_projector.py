@@ -111,7 +111,8 @@ class Projector:
             published = None
             if handler.kind == "publisher":
                 server = channel(self._context.name, {})
-                published = Published(server, self._settings.key, self._context.name, handler.name)
+                build = self._context.publishers
+                published = Published(server, self._settings.key, self._context.name, handler.name, build)
             source = tail(handler.contract.context)
             return Worker(handler, place, source, outlet, self._settings.lease, share, published)
 

@@ -7,11 +7,12 @@ knows as well, and is not published twice either.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import grpc.aio
 
-from ceqs.errors import CeqsError, LogUnavailable
+from ceqs.errors import CeqsError, LogUnavailable, Misconfigured
 from ceqs.projectors._calls import TRANSIENT, refusal_of
 from ceqs.v1.admin_pb2 import NotePublishedRequest, NotePublishedResponse
 
@@ -23,12 +24,18 @@ class Mark:
     log_id: str
     round: int
     position: int
+    publishers: tuple[str, ...] = ()
+    """All that have published, by name, where it was asked for."""
 
 
 class Published:
     """Asks the server of a context about one of its publishers, and tells it."""
 
-    def __init__(self, channel: grpc.aio.Channel, key: str, context: str, publisher: str) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, key: str, context: str, publisher: str, build: Collection[str]
+    ) -> None:
+        """`build`: the names of all publishers of this build."""
+        self._build = frozenset(build)
         self._names = NotePublishedRequest(context=context, publisher=publisher)
         self._metadata: list[tuple[str, str | bytes]] = [("ceqs-key", key)]
         self._note: grpc.aio.UnaryUnaryMultiCallable[NotePublishedRequest, NotePublishedResponse] = channel.unary_unary(
@@ -38,8 +45,19 @@ class Published:
         )
 
     async def ask(self) -> Mark:
-        """Ask. Raises LogUnavailable, or what the server answers."""
-        return await self.tell(Mark("", 0, 0))
+        """Ask where the publisher begins.
+
+        Raises Misconfigured where it seems to have had another name, LogUnavailable, or what the server answers.
+        """
+        mark, name = await self.tell(Mark("", 0, 0)), self._names.publisher
+        missing = [one for one in mark.publishers if one not in self._build]
+        if missing and name not in mark.publishers:
+            raise Misconfigured(
+                f"{name} has published nothing yet, and {', '.join(missing)}, which has, is not in this build. Is it "
+                f'the same under another name? Then keep that: `name = "{missing[0]}"`. If it is to publish everything '
+                f"from the first event on: ceqs republish {name}"
+            )
+        return mark
 
     async def tell(self, mark: Mark) -> Mark:
         """Tell how far the publisher is. Gives what the log knows now: of another log or round, nothing was noted.
@@ -56,4 +74,4 @@ class Published:
             if not refusal.details or refusal.code in TRANSIENT:
                 error = LogUnavailable(f"nobody says what is published: {refusal.error.message}")
             raise error from failed
-        return Mark(noted.log_id, noted.round, noted.position)
+        return Mark(noted.log_id, noted.round, noted.position, tuple(noted.publishers))

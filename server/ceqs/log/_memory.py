@@ -140,6 +140,10 @@ class MemoryLog:
         self._ledger.publishers[publisher] = known
         return known
 
+    async def publishers(self) -> Sequence[str]:
+        """Give the publishers that have published; see Log."""
+        return sorted(name for name, known in self._ledger.publishers.items() if known != Published())
+
     async def publish_again(self, publisher: str) -> Published:
         """Have a publisher begin once more; see Log."""
         begun = next_round(self._ledger.publishers.get(publisher, Published()))

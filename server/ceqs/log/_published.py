@@ -7,6 +7,7 @@ says, and not what the place does. A publisher that the log knows nothing of beg
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Published(NamedTuple):
 
 
 _READ = "SELECT round, position FROM publishers WHERE name = :name"
+_NAMES = "SELECT name FROM publishers ORDER BY name"
 _INSERT = "INSERT INTO publishers (name, round, position) VALUES (:name, :round, :position)"
 _UPDATE = "UPDATE publishers SET round = :round, position = :position WHERE name = :name"
 
@@ -54,6 +56,11 @@ def publish_again(connection: C, dialect: Dialect[C], *, name: str) -> Published
     begun = next_round(stored or Published())
     _store(connection, dialect, name, begun, new=stored is None)
     return begun
+
+
+def names(connection: C, dialect: Dialect[C]) -> Sequence[str]:
+    """Give the publishers that have published, by name; see Log.publishers. To be called under the log's lock."""
+    return [name for (name,) in dialect.rows(connection, _NAMES, {})]
 
 
 def _stored(connection: C, dialect: Dialect[C], name: str) -> Published | None:

@@ -21,7 +21,7 @@ from ceqs.log._identity import begin_epoch
 from ceqs.log._judge import CommandRow, Outcome, Verdict, repeated
 from ceqs.log._ledger import Dialect, to_command
 from ceqs.log._prepare import Prepared
-from ceqs.log._published import Published, note_published, publish_again
+from ceqs.log._published import Published, names, note_published, publish_again
 from ceqs.log._retention import promise, purge
 from ceqs.log._schema import commands
 from ceqs.log._select import Reads
@@ -168,6 +168,10 @@ class SqlLog(SqlReader):
     async def published(self, publisher: str, told: Published | None = None) -> Published:
         """Give how far a publisher has published; see Log."""
         return await self._work(partial(note_published, name=publisher, told=told))
+
+    async def publishers(self) -> Sequence[str]:
+        """Give the publishers that have published; see Log."""
+        return await self._work(names)
 
     async def publish_again(self, publisher: str) -> Published:
         """Have a publisher begin once more; see Log."""

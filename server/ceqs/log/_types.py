@@ -354,6 +354,10 @@ class Log(LogReader, Protocol):
         """Give how far a publisher has published; what it has `told` is noted first, where that is farther."""
         ...
 
+    async def publishers(self) -> Sequence[str]:
+        """Give the names of those that have published, or are to begin once more, in order."""
+        ...
+
     async def publish_again(self, publisher: str) -> Published:
         """Have a publisher begin with the first event once more, under new ids. Give where it stands then."""
         ...

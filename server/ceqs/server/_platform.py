@@ -119,6 +119,8 @@ def add_admin(handlers: Handlers, served: Mapping[str, Served], calls: Calls, lo
         told = Published(request.round, request.position) if request.log_id == log.log_id else None
         noted = await log.published(request.publisher, told)
         response = NotePublishedResponse(log_id=log.log_id, round=noted.round, position=noted.position)
+        if not request.round:
+            response.publishers.extend(await log.publishers())
         return response.SerializeToString()
 
     async def publish_again(raw: bytes, context: GrpcContext) -> bytes:

@@ -118,6 +118,22 @@ async def test_a_new_publisher_publishes_what_was_before_it(
     await eventually(lambda: offers(world, "a", "b", "a-lent", "b-lent"))
 
 
+async def test_a_publisher_that_was_renamed_publishes_nothing_until_somebody_says_that_it_is_to(
+    world: Any, library_context: Any, started: Context, changed: type[Publisher]
+) -> None:
+    class Renamed(changed):  # type: ignore[misc, valid-type]
+        name = "give-books-away"
+
+    projector = world.project(library_context(world.shelf, publishers=[Renamed()]))
+    await eventually(lambda: "paused" in [status.state for status in projector.status()])
+    (reason,) = [status.reason for status in projector.status() if status.state == "paused"]
+    assert '`name = "offer-books"`' in reason
+    assert "ceqs republish give-books-away" in reason
+    assert await offered(world) == ["a", "b"]
+    await world.logs["library"].publish_again("give-books-away")
+    await eventually(lambda: offers(world, "a", "b", "a-first", "a-second", "a-lent", "b-first", "b-second", "b-lent"))
+
+
 @pytest.mark.parametrize("running", [True, False], ids=["while it runs", "before it runs"])
 async def test_a_publisher_publishes_everything_again_when_it_is_told_to(
     world: Any, library_context: Any, started: Context, changed: type[Publisher], running: bool

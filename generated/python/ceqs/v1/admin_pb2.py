@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ceqs.v1 import answers_pb2 as ceqs_dot_v1_dot_answers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x63\x65qs/v1/admin.proto\x12\x07\x63\x65qs.v1\x1a\x15\x63\x65qs/v1/answers.proto\"\xa6\x01\n\x13\x41ppendPublicRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x11\n\tappend_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61usation_id\x18\x03 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x17\n\x0f\x63\x61usation_depth\x18\x05 \x01(\r\x12$\n\x06\x65vents\x18\x06 \x03(\x0b\x32\x14.ceqs.v1.PublicEvent\"P\n\x0bPublicEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x16\n\x0eschema_version\x18\x04 \x01(\r\"9\n\x14\x41ppendPublicResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"G\n\x14PurgeCommandsRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"J\n\x15PurgeCommandsResponse\x12\x10\n\x08\x65xamined\x18\x01 \x01(\x05\x12\x11\n\tforgotten\x18\x02 \x01(\x05\x12\x0c\n\x04next\x18\x03 \x01(\t\"k\n\x14NotePublishedRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x11\n\tpublisher\x18\x02 \x01(\t\x12\x0e\n\x06log_id\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\x03\x12\x10\n\x08position\x18\x05 \x01(\x03\"H\n\x15NotePublishedResponse\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\"9\n\x13PublishAgainRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x11\n\tpublisher\x18\x02 \x01(\t\"%\n\x14PublishAgainResponse\x12\r\n\x05round\x18\x01 \x01(\x03\"F\n\x11\x42\x65ginEpochRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x05\x12\x11\n\trenew_log\x18\x03 \x01(\x08\"3\n\x12\x42\x65ginEpochResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0e\n\x06log_id\x18\x02 \x01(\t2\x8f\x03\n\x0c\x41\x64minService\x12K\n\x0c\x41ppendPublic\x12\x1c.ceqs.v1.AppendPublicRequest\x1a\x1d.ceqs.v1.AppendPublicResponse\x12N\n\rPurgeCommands\x12\x1d.ceqs.v1.PurgeCommandsRequest\x1a\x1e.ceqs.v1.PurgeCommandsResponse\x12N\n\rNotePublished\x12\x1d.ceqs.v1.NotePublishedRequest\x1a\x1e.ceqs.v1.NotePublishedResponse\x12K\n\x0cPublishAgain\x12\x1c.ceqs.v1.PublishAgainRequest\x1a\x1d.ceqs.v1.PublishAgainResponse\x12\x45\n\nBeginEpoch\x12\x1a.ceqs.v1.BeginEpochRequest\x1a\x1b.ceqs.v1.BeginEpochResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x63\x65qs/v1/admin.proto\x12\x07\x63\x65qs.v1\x1a\x15\x63\x65qs/v1/answers.proto\"\xa6\x01\n\x13\x41ppendPublicRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x11\n\tappend_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61usation_id\x18\x03 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x17\n\x0f\x63\x61usation_depth\x18\x05 \x01(\r\x12$\n\x06\x65vents\x18\x06 \x03(\x0b\x32\x14.ceqs.v1.PublicEvent\"P\n\x0bPublicEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x16\n\x0eschema_version\x18\x04 \x01(\r\"9\n\x14\x41ppendPublicResponse\x12!\n\x07receipt\x18\x01 \x01(\x0b\x32\x10.ceqs.v1.Receipt\"G\n\x14PurgeCommandsRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"J\n\x15PurgeCommandsResponse\x12\x10\n\x08\x65xamined\x18\x01 \x01(\x05\x12\x11\n\tforgotten\x18\x02 \x01(\x05\x12\x0c\n\x04next\x18\x03 \x01(\t\"k\n\x14NotePublishedRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x11\n\tpublisher\x18\x02 \x01(\t\x12\x0e\n\x06log_id\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\x03\x12\x10\n\x08position\x18\x05 \x01(\x03\"\\\n\x15NotePublishedResponse\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x12\n\npublishers\x18\x04 \x03(\t\"9\n\x13PublishAgainRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x11\n\tpublisher\x18\x02 \x01(\t\"%\n\x14PublishAgainResponse\x12\r\n\x05round\x18\x01 \x01(\x03\"F\n\x11\x42\x65ginEpochRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x05\x12\x11\n\trenew_log\x18\x03 \x01(\x08\"3\n\x12\x42\x65ginEpochResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0e\n\x06log_id\x18\x02 \x01(\t2\x8f\x03\n\x0c\x41\x64minService\x12K\n\x0c\x41ppendPublic\x12\x1c.ceqs.v1.AppendPublicRequest\x1a\x1d.ceqs.v1.AppendPublicResponse\x12N\n\rPurgeCommands\x12\x1d.ceqs.v1.PurgeCommandsRequest\x1a\x1e.ceqs.v1.PurgeCommandsResponse\x12N\n\rNotePublished\x12\x1d.ceqs.v1.NotePublishedRequest\x1a\x1e.ceqs.v1.NotePublishedResponse\x12K\n\x0cPublishAgain\x12\x1c.ceqs.v1.PublishAgainRequest\x1a\x1d.ceqs.v1.PublishAgainResponse\x12\x45\n\nBeginEpoch\x12\x1a.ceqs.v1.BeginEpochRequest\x1a\x1b.ceqs.v1.BeginEpochResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,15 +45,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NOTEPUBLISHEDREQUEST']._serialized_start=514
   _globals['_NOTEPUBLISHEDREQUEST']._serialized_end=621
   _globals['_NOTEPUBLISHEDRESPONSE']._serialized_start=623
-  _globals['_NOTEPUBLISHEDRESPONSE']._serialized_end=695
-  _globals['_PUBLISHAGAINREQUEST']._serialized_start=697
-  _globals['_PUBLISHAGAINREQUEST']._serialized_end=754
-  _globals['_PUBLISHAGAINRESPONSE']._serialized_start=756
-  _globals['_PUBLISHAGAINRESPONSE']._serialized_end=793
-  _globals['_BEGINEPOCHREQUEST']._serialized_start=795
-  _globals['_BEGINEPOCHREQUEST']._serialized_end=865
-  _globals['_BEGINEPOCHRESPONSE']._serialized_start=867
-  _globals['_BEGINEPOCHRESPONSE']._serialized_end=918
-  _globals['_ADMINSERVICE']._serialized_start=921
-  _globals['_ADMINSERVICE']._serialized_end=1320
+  _globals['_NOTEPUBLISHEDRESPONSE']._serialized_end=715
+  _globals['_PUBLISHAGAINREQUEST']._serialized_start=717
+  _globals['_PUBLISHAGAINREQUEST']._serialized_end=774
+  _globals['_PUBLISHAGAINRESPONSE']._serialized_start=776
+  _globals['_PUBLISHAGAINRESPONSE']._serialized_end=813
+  _globals['_BEGINEPOCHREQUEST']._serialized_start=815
+  _globals['_BEGINEPOCHREQUEST']._serialized_end=885
+  _globals['_BEGINEPOCHRESPONSE']._serialized_start=887
+  _globals['_BEGINEPOCHRESPONSE']._serialized_end=938
+  _globals['_ADMINSERVICE']._serialized_start=941
+  _globals['_ADMINSERVICE']._serialized_end=1340
 # @@protoc_insertion_point(module_scope)

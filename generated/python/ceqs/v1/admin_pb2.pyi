@@ -228,22 +228,28 @@ class NotePublishedResponse(_message.Message):
     LOG_ID_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    PUBLISHERS_FIELD_NUMBER: _builtins.int
     log_id: _builtins.str
     """The id of the log."""
     round: _builtins.int
     """The round: 1, and one more for each time that everything was to be published again."""
     position: _builtins.int
     """Everything up to this position has been published."""
+    @_builtins.property
+    def publishers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of all publishers that have published, for who only asks."""
+
     def __init__(
         self,
         *,
         log_id: _builtins.str = ...,
         round: _builtins.int = ...,
         position: _builtins.int = ...,
+        publishers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_id", b"log_id", "position", b"position", "round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_id", b"log_id", "position", b"position", "publishers", b"publishers", "round", b"round"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
