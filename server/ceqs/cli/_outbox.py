@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ceqs.cli._output import Output, OutputOption, reporting
+from ceqs.cli._output import LIMIT, LimitOption, Output, OutputOption, reporting
 
 app = typer.Typer(
     name="outbox",
@@ -29,6 +29,7 @@ def list_(
     handlers: Handlers = None,
     waiting: Annotated[bool, typer.Option("--waiting", help="What is yet to be sent, instead.")] = False,
     skipped: Annotated[bool, typer.Option("--skipped", help="What was skipped, instead, with who and why.")] = False,
+    limit: LimitOption = LIMIT,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """List what was refused, each with its number and the reason.
@@ -41,7 +42,7 @@ def list_(
 
     with reporting(output):
         which = _sending.Which.WAITING if waiting else _sending.Which.SKIPPED if skipped else _sending.Which.REFUSED
-        run(_sending.list_calls(load_settings(), handlers or [], which, output))
+        run(_sending.list_calls(load_settings(), handlers or [], which, limit, output))
 
 
 @app.command()

@@ -21,12 +21,34 @@ class Output(enum.StrEnum):
     JSON = "json"
 
 
+LimitOption = Annotated[int, typer.Option(min=1, help="How many are listed; of more, the number is said.")]
+LIMIT = 100
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Print text, or one JSON object per line.")]
 
 
 def show(output: Output, text: str, value: Mapping[str, Any]) -> None:
     """Print a result: the text, or the value as one line of JSON."""
     _write(sys.stdout, json.dumps(value, default=str, ensure_ascii=False) if output is Output.JSON else text)
+
+
+class Listing:
+    """Prints the first of many results, and how many more there are."""
+
+    def __init__(self, output: Output, limit: int) -> None:
+        self._output, self._limit, self._found = output, limit, 0
+
+    def add(self, text: str, value: Mapping[str, Any]) -> None:
+        """Print a result, as long as there is room for it."""
+        self._found += 1
+        if self._found <= self._limit:
+            show(self._output, text, value)
+
+    def end(self, nothing: str) -> None:
+        """Say what was left out, or to people that there is `nothing`."""
+        if (more := self._found - self._limit) > 0:
+            show(self._output, f"and {more} more: --limit {self._found}", {"more": more})
+        elif not self._found and self._output is Output.TEXT:
+            show(self._output, nothing, {})
 
 
 def show_error(output: Output, error: CeqsError) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ceqs.cli._output import Output, OutputOption, reporting
+from ceqs.cli._output import LIMIT, LimitOption, Output, OutputOption, reporting
 
 app = typer.Typer(
     name="parked",
@@ -27,6 +27,7 @@ Wait = Annotated[float, typer.Option(min=0, help="Seconds that a projector has t
 def list_(
     handlers: Handlers = None,
     given_up: Annotated[bool, typer.Option("--given-up", help="Events that were skipped, with who and why.")] = False,
+    limit: LimitOption = LIMIT,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """List the events that are parked, and how many wait behind each.
@@ -40,7 +41,7 @@ def list_(
     with reporting(output):
         settings = load_settings()
         listing = _parking.list_given_up if given_up else _parking.list_parked
-        run(listing(settings, handlers or [], output))
+        run(listing(settings, handlers or [], limit, output))
 
 
 @app.command()

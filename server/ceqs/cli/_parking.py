@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 
 from ceqs.cli._asking import decider, places_called, seen_to
 from ceqs.cli._handlers import Handler, places_of_handler, the_handler_called
-from ceqs.cli._output import Output, outline, show
+from ceqs.cli._output import Listing, Output, outline, show
 from ceqs.cli._settings import Settings
 from ceqs.errors import Misconfigured, NotFound, Unavailable, Unreadable
 from ceqs.model import EventDecoder
@@ -19,36 +19,33 @@ from ceqs.projectors import Parked, Place, Request, ask, read_given_up, read_par
 from ceqs.v1.events_pb2 import RecordedEvent
 
 
-async def list_parked(settings: Settings, names: Iterable[str], output: Output) -> None:
+async def list_parked(settings: Settings, names: Iterable[str], limit: int, output: Output) -> None:
     """List the events that have failed, of handlers by name or of all."""
-    found = False
+    listing = Listing(output, limit)
     async for handler, place in places_called(settings, names):
         rows = await read_parked(place)
         for row in filter(lambda row: row.error, rows):
-            waiting, found = len(_behind(row, rows)), True
+            waiting = len(_behind(row, rows))
             text = (
                 f"{handler} {place.label}  {row.position:>6} {_short(row.event):<20} {row.key:<20} "
                 f"{row.error}  ({row.tries} tries{f', {waiting} wait behind it' if waiting else ''})"
             )
-            show(output, text, _described(handler, place, row) | {"waiting": waiting})
-    if not found and output is Output.TEXT:
-        show(output, "nothing is parked", {})
+            listing.add(text, _described(handler, place, row) | {"waiting": waiting})
+    listing.end("nothing is parked")
 
 
-async def list_given_up(settings: Settings, names: Iterable[str], output: Output) -> None:
+async def list_given_up(settings: Settings, names: Iterable[str], limit: int, output: Output) -> None:
     """List the events that were skipped, of handlers by name or of all."""
-    found = False
+    listing = Listing(output, limit)
     async for handler, place in places_called(settings, names):
         for one in await read_given_up(place):
-            found = True
             text = (
                 f"{handler} {place.label}  {one.position:>6} {_short(one.event):<20} "
                 f"by {one.actor} at {one.given_up_at:%Y-%m-%d %H:%M:%S}: {one.why}  ({one.error})"
             )
             value = {"actor": one.actor, "why": one.why, "given_up_at": one.given_up_at.isoformat()}
-            show(output, text, _event(handler, place, one.position, one.event) | {"error": one.error} | value)
-    if not found and output is Output.TEXT:
-        show(output, "nothing was given up", {})
+            listing.add(text, _event(handler, place, one.position, one.event) | {"error": one.error} | value)
+    listing.end("nothing was given up")
 
 
 async def show_parked(settings: Settings, name: str, position: int, output: Output) -> None:

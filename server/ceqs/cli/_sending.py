@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from ceqs.cli._asking import decider, places_called, seen_to
 from ceqs.cli._handlers import Handler, places_of_handler, the_handler_called
-from ceqs.cli._output import Output, outline, show
+from ceqs.cli._output import Listing, Output, outline, show
 from ceqs.cli._settings import Settings
 from ceqs.errors import Misconfigured, NotFound, Unavailable
 from ceqs.projectors import ACCEPTED, Call, Outcome, Place, Request, ask, read_calls
@@ -29,16 +29,14 @@ class Which(enum.Enum):
     SKIPPED = "nothing was skipped"
 
 
-async def list_calls(settings: Settings, names: Iterable[str], which: Which, output: Output) -> None:
+async def list_calls(settings: Settings, names: Iterable[str], which: Which, limit: int, output: Output) -> None:
     """List calls, of handlers by name or of all."""
-    found = False
+    listing = Listing(output, limit)
     async for handler, place in places_called(settings, names):
         for call in await read_calls(place):
             if _which(call) is which:
-                found = True
-                show(output, f"{handler} {place.label}  {_line(call)}", _described(handler, place, call))
-    if not found and output is Output.TEXT:
-        show(output, which.value, {})
+                listing.add(f"{handler} {place.label}  {_line(call)}", _described(handler, place, call))
+    listing.end(which.value)
 
 
 async def show_call(settings: Settings, name: str, number: int, output: Output) -> None:

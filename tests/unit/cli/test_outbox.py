@@ -65,7 +65,7 @@ async def settings(tmp_path: Path, free_port: int) -> AsyncIterator[Settings]:
 
 async def listed(settings: Settings, capsys: pytest.CaptureFixture[str], which: Which) -> list[dict[str, Any]]:
     capsys.readouterr()
-    await list_calls(settings, [], which, Output.JSON)
+    await list_calls(settings, [], which, 10, Output.JSON)
     return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
 
 

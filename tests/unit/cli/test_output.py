@@ -14,7 +14,7 @@ from typer.models import CommandInfo
 from typer.testing import CliRunner
 
 from ceqs.cli._main import app
-from ceqs.cli._output import Output, outline, reporting, show, show_error
+from ceqs.cli._output import Listing, Output, outline, reporting, show, show_error
 from ceqs.errors import CeqsError, Misconfigured, Rejected, Unavailable
 
 
@@ -112,3 +112,23 @@ def test_an_unknown_command_is_wrong_usage() -> None:
 def test_version_prints_the_version() -> None:
     assert CliRunner().invoke(app, ["version"]).stdout.startswith("ceqs ")
     assert set(json.loads(CliRunner().invoke(app, ["version", "-o", "json"]).stdout)) == {"version"}
+
+
+@pytest.mark.parametrize(
+    ("found", "output", "said"),
+    [
+        (0, Output.TEXT, ["nothing is there"]),
+        (0, Output.JSON, []),
+        (2, Output.TEXT, ["0", "1"]),
+        (5, Output.TEXT, ["0", "1", "and 3 more: --limit 5"]),
+        (5, Output.JSON, ['{"n": 0}', '{"n": 1}', '{"more": 3}']),
+    ],
+)
+def test_of_a_long_list_the_first_are_printed_and_the_others_counted(
+    found: int, output: Output, said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    listing = Listing(output, 2)
+    for n in range(found):
+        listing.add(str(n), {"n": n})
+    listing.end("nothing is there")
+    assert capsys.readouterr().out.splitlines() == said

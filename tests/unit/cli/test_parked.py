@@ -119,6 +119,7 @@ def test_what_is_parked_is_listed_shown_tried_again_and_skipped(
     assert (first["handler"], first["place"], first["position"], first["waiting"]) == ("Sales", "v1", 2, 1)
     assert (first["type"], first["key"]) == ("shop.orders.v1.OrderPlaced", "order:2")
     assert first["error"] == second["error"] == "ValueError: no country of that name: Nowhere"
+    assert listed(ceqs, env, "--limit", "1") == [first, {"more": 1}]
     shown = json.loads(ceqs("parked", "show", "Sales", "2", "-o", "json", **env).stdout)
     assert shown["event"] == {"order_id": "2", "country": "Nowhere"}
     assert any("in on_order_placed" in line for line in shown["trace"])
