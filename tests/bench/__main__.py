@@ -1,6 +1,6 @@
 """Benchmarks: every measure beside the floor it stands on, in the same run.
 
-    make bench ARGS='[--only hot] [--store sqlite] [--runs 3] [--seconds 2] [--quick] [--json]'
+    make bench ARGS='[--only hot] [--store sqlite] [--runs 3] [--seconds 2] [--events N] [--quick] [--json]'
 
 Prints a table and writes tests/bench/results/latest.json: one object per measure with its median value, the floor's,
 and the median, least and greatest of the runs' ratios. Servers and load generator share the machine: what counts are
@@ -17,7 +17,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -38,12 +38,16 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="NAME", help="measures whose names contain this; repeatable")
     parser.add_argument("--runs", type=int, help="how often each pair is measured (default 3)")
     parser.add_argument("--seconds", type=float, help="how long each load lasts (default 2)")
+    parser.add_argument(
+        "--events", type=int, help="how long the history is that is read, relayed and caught up with (default 100,000)"
+    )
     parser.add_argument("--store", choices=(*STORES, "both"), default="both")
     parser.add_argument("--quick", action="store_true", help="small and once: shows that it works, not how fast it is")
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of the table")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where to write them as JSON")
     options = parser.parse_args()
     scale = QUICK if options.quick else FULL
+    scale = replace(scale, events=options.events or scale.events)
     chosen = _chosen(measures(scale, options.seconds or scale.seconds), options.only)
     stores = STORES if options.store == "both" else (options.store,)
     results = asyncio.run(bench(chosen, stores, options.runs or scale.runs))

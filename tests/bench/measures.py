@@ -27,14 +27,16 @@ class Scale:
     seconds: float
     boundaries: int
     events: int
+    few: int
+    """How many events a model catches up with beside which it is to be as fast with all."""
     history: int
     """How many events an old meter has."""
     moment: int
     """How many events a state has that is asked for as of a moment."""
 
 
-FULL = Scale(runs=3, seconds=2, boundaries=10_000, events=100_000, history=10_000, moment=1_000)
-QUICK = Scale(runs=1, seconds=0.3, boundaries=100, events=2_000, history=500, moment=100)
+FULL = Scale(runs=3, seconds=2, boundaries=10_000, events=100_000, few=10_000, history=10_000, moment=1_000)
+QUICK = Scale(runs=1, seconds=0.3, boundaries=100, events=2_000, few=200, history=500, moment=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class Measure:
     generator: str = WIRE
     storeless: bool = False
     """Whether no log has to do with it."""
+    stores: tuple[str, ...] = ("sqlite", "postgres")
+    """Where there is such a thing."""
 
     def like(self, other: Measure | None) -> bool:
         """Whether it is another figure of the same loads."""
@@ -294,7 +298,6 @@ def _of_projections(scale: Scale, seconds: float, history: Load) -> list[Measure
             generator=GRPC,
         )
 
-    fewer = scale.events // 10
     carried = {"log_url": "{log}", "log": "bench", "events": scale.events}
     return [
         Measure(
@@ -334,13 +337,23 @@ def _of_projections(scale: Scale, seconds: float, history: Load) -> list[Measure
             ROWS,
         ),
         Measure(
-            f"the same of the projection, beside {fewer:,} events",
+            f"a projection catches up, {scale.events:,} beside {scale.few:,} events",
             "events/s",
             rows("projected", scale.events),
-            rows("projected", fewer),
+            rows("projected", scale.few),
             Goal(at_least=0.8),
             (history,),
             ROWS,
+        ),
+        Measure(
+            "a projection with 4 partitions, beside 1",
+            "events/s",
+            Load("meters", "projected", "rate", {"events": scale.events, "url": "{models}", "partitions": 4}),
+            rows("projected", scale.events),
+            Goal(at_least=1),
+            (history,),
+            ROWS,
+            stores=("postgres",),
         ),
         seen("p50", 0.010),
         seen("p99", 0.060),

@@ -105,6 +105,7 @@ class Readings(ReadingsProjection):
     """Enters every reading into one table."""
 
     metadata = Base.metadata
+    partition_by = "meter"
 
     async def on_meter_read(self, session, event, meta) -> None:
         """Enter the reading."""

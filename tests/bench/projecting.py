@@ -9,15 +9,17 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import sqlite3
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import grpc
 import sqlalchemy as sa
 import uvloop
@@ -34,38 +36,44 @@ ROOT = Path(__file__).parents[2]
 BATCH = 500
 """How many rows the floor inserts in one transaction: as many as a projector applies events."""
 PATIENCE = 120.0
+SLOWEST = 2_000.0
+"""Events per second, that a history is waited for at."""
 
-STANDS_AT = sa.text("SELECT position FROM ceqs_checkpoint")
-"""Asks a place where it is, with as little as it takes: whoever measures has the same two cores."""
+STANDS_AT = "SELECT position FROM ceqs_checkpoint"
 TABLE: Any = READINGS
 clock = time.perf_counter
 Figures = dict[str, float]
 
 
-def projected(*, address: str, url: str, events: int, projection: str = "Readings") -> Figures:
+def projected(*, address: str, url: str, events: int, projection: str = "Readings", partitions: int = 1) -> Figures:
     """Let a new version of a projection catch up with so many events: of the one-table one, or the keyed one."""
-    return uvloop.run(_projected(address, url, events, projection))
+    return uvloop.run(_projected(address, url, events, projection, partitions))
 
 
-async def _projected(address: str, url: str, events: int, projection: str) -> Figures:
+async def _projected(address: str, url: str, events: int, projection: str, partitions: int) -> Figures:
     gc.set_threshold(50_000, 20, 100)  # as `ceqs project` does
     async with models_at(url) as models:
         context = projecting(projection)
         kind = type(context.projections[projection])
         kind.version = _unused()
-        settings = ProjectorSettings(addresses={"bench": address}, models_url=models, key="bench")
-        projector = Projector(context, settings)
+        settings = ProjectorSettings(
+            addresses={"bench": address}, models_url=models, key="bench", partitions={projection: partitions}
+        )
+        projector, place = Projector(context, settings), place_of(models, "bench", projection, kind.version)
         began = clock()
         running = asyncio.create_task(projector.run())
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PATIENCE + events / SLOWEST):
                 while projector.status()[0].position < events:
                     await asyncio.sleep(0.005)
+                if partitions > 1:  # those that begin last count too
+                    reader = ModelReader(place)
+                    await reader.wait(events, PATIENCE)
+                    await reader.close()
             seconds = clock() - began
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-        place = place_of(models, "bench", projection, kind.version)
         if projection == "Readings" and (found := await _count(place)) < events:
             raise Failed(f"{found} rows were projected from {events} events")
     return {"rate": events / seconds}
@@ -123,9 +131,8 @@ async def _visible(address: str, url: str, log_url: str, log: str, rate: float, 
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         read: Any = channel.unary_unary("/bench.v1.BenchCommandsService/ReadMeter")
         place = place_of(models, "bench", "Readings", version)
-        reader, engine = ModelReader(place), place.reading_engine()
+        reader = ModelReader(place)
         stack.push_async_callback(reader.close)
-        stack.push_async_callback(engine.dispose)
 
         async def send(number: int) -> int:
             request = ReadMeterRequest(meter_id=f"seen-{number % 1000}", used=7, reader="a reader of many meters")
@@ -136,6 +143,7 @@ async def _visible(address: str, url: str, log_url: str, log: str, rate: float, 
             if not await reader.wait(await send(0), PATIENCE):
                 raise Failed(f"the projection was not there within {PATIENCE} s")
         await streaming(nats.url, await send(0))
+        stands_at = await stack.enter_async_context(standing(place))
         accepted: dict[int, float] = {}
         seen: dict[int, float] = {}
         last = await send(0)
@@ -143,14 +151,14 @@ async def _visible(address: str, url: str, log_url: str, log: str, rate: float, 
         async def watch() -> None:
             at = last
             while True:
-                async with engine.connect() as connection:
-                    position = (await connection.execute(STANDS_AT)).scalar_one()
+                position = await stands_at()
                 seen.update(dict.fromkeys(range(at + 1, position + 1), clock()))
                 at = max(at, position)
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.001)
 
         async def one(number: int) -> None:
-            accepted[await send(number)] = clock()
+            position = await send(number)  # by itself: what is assigned is evaluated before what it is assigned to
+            accepted[position] = clock()
 
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(watch())
@@ -175,6 +183,30 @@ async def streaming(nats_url: str, position: int) -> None:
         js = client.jetstream()
         while (stream := await find_stream(js, meters.name, public=False)) is None or stream.last < position:
             await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def standing(place: Place) -> AsyncGenerator[Callable[[], Awaitable[int]]]:
+    """Give what asks a place where it stands, with as little as it takes: whoever measures has the same two cores."""
+    if place.path is not None:
+        with closing(sqlite3.connect(f"file:{place.path}?mode=ro", uri=True, isolation_level=None)) as file:
+
+            async def look() -> int:
+                return int(file.execute(STANDS_AT).fetchone()[0])
+
+            yield look
+        return
+    url = place.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = await asyncpg.connect(url, server_settings={"search_path": place.schema})
+    try:
+        statement = await connection.prepare(STANDS_AT)
+
+        async def ask() -> int:
+            return int(await statement.fetchval())
+
+        yield ask
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager

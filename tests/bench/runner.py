@@ -76,11 +76,13 @@ async def bench(measures: Sequence[Measure], stores: Sequence[str], runs: int) -
         async with _target(environment, "floor") as floor:
             taken = _Runs(process, progress, runs, {"floor": floor})
             results += [result async for result in taken.results(storeless, "-")]
-            for store in stores if stored else ():
-                names = {load.target for measure in stored for load in (measure.value, measure.floor)} - {"floor"}
+            for store, measured in [
+                (store, here) for store in stores if (here := [m for m in stored if store in m.stores])
+            ]:
+                names = {load.target for measure in measured for load in (measure.value, measure.floor)} - {"floor"}
                 async with _targets(environment, store, sorted(names), Path(directory)) as (targets, urls):
                     taken = _Runs(process, progress, runs, {"floor": floor, **targets}, urls)
-                    results += [result async for result in taken.results(stored, store)]
+                    results += [result async for result in taken.results(measured, store)]
     return results
 
 
