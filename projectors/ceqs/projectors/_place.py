@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -68,16 +69,18 @@ class Place:
         return engine
 
     def writing_engine(self, most_idle: float = 0.0) -> AsyncEngine:
-        """Give an engine for the place's one writer, with one connection.
+        """Give an engine for the place's one writer, with one connection, whose commits wait for no disk.
+
+        What a power cut takes goes together, rows and checkpoint, and is read from the log again.
 
         `most_idle`: after so many seconds without a statement PostgreSQL ends a transaction; 0 is never. (A process
         that is suspended within one keeps a SQLite file to itself for as long as it is.)
         """
         if self.schema:
-            return self._postgres(most_idle, pool_size=1, max_overflow=0)
+            settings = {"synchronous_commit": "off", "idle_in_transaction_session_timeout": f"{most_idle * 1000:.0f}"}
+            return self._postgres(settings, pool_size=1, max_overflow=0)
         engine = create_async_engine(
             "sqlite+aiosqlite://",
-            # What a power cut takes goes together, rows and checkpoint, and is read from the log again.
             async_creator=lambda: inline.connect_lazily(str(self.url.database)),
             poolclass=AsyncAdaptedQueuePool,
             pool_size=1,
@@ -94,9 +97,8 @@ class Place:
 
         return engine
 
-    def _postgres(self, most_idle: float = 0.0, **options: Any) -> AsyncEngine:
-        settings = {"search_path": self.schema, "application_name": f"ceqs {self.context}/{self.name}"}
-        settings |= {"idle_in_transaction_session_timeout": f"{most_idle * 1000:.0f}"}
+    def _postgres(self, more: Mapping[str, str] = MappingProxyType({}), **options: Any) -> AsyncEngine:
+        settings = {"search_path": self.schema, "application_name": f"ceqs {self.context}/{self.name}", **more}
         return create_async_engine(self.url, connect_args={"server_settings": settings}, **options)
 
 

@@ -70,8 +70,8 @@ async def open_postgres_log(url: str, name: str, *, clock: Callable[[], dt.datet
     """Open or create the log in a database for writing; see open_log."""
     store, head = await open_postgres_store(url, name, clock=clock)
     engine = _engine(url, name, _READING, _READERS)
-    follower = Follower(head.position, _poll(engine))
     histories, reads = _PostgresHistories(engine), PostgresReads(engine)
+    follower = Follower(head.position, _poll(reads))
     return SqlLog(name, head, engine, follower, histories, reads, store=store, max_waiting=max_waiting)
 
 
@@ -101,8 +101,8 @@ async def open_postgres_reader(url: str, name: str) -> SqlReader:
     except BaseException:
         await engine.dispose()
         raise
-    follower, histories = Follower(head.position, _poll(engine)), _PostgresHistories(engine)
-    return SqlReader(name, head, engine, follower, histories, PostgresReads(engine))
+    histories, reads = _PostgresHistories(engine), PostgresReads(engine)
+    return SqlReader(name, head, engine, Follower(head.position, _poll(reads)), histories, reads)
 
 
 @asynccontextmanager
@@ -305,10 +305,9 @@ class _PostgresHistories(Shared[Wanted, Found]):
             return await connection.run_sync(read_kept, POSTGRES, wanted)
 
 
-def _poll(engine: AsyncEngine) -> Callable[[], Awaitable[int]]:
+def _poll(reads: PostgresReads) -> Callable[[], Awaitable[int]]:
     async def poll() -> int:
-        async with engine.connect() as connection:
-            return to_head((await connection.execute(HEAD)).one()).position
+        return to_head(await reads.head()).position
 
     return poll
 

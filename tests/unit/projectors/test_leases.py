@@ -12,11 +12,13 @@ from contextlib import asynccontextmanager
 import pytest
 import sqlalchemy as sa
 
+from ceqs.embedded import PostgresServer, _postgres
 from ceqs.projectors import Place, place_of
 from ceqs.projectors._lease import Superseded, is_gone, myself, named
 from ceqs.projectors._outbox import ACCEPTED, Outcome
 from ceqs.projectors._reader import Checkpoint
 from ceqs.projectors._store import Store
+from ceqs.projectors._tables import CHECKPOINT
 
 
 @pytest.fixture
@@ -100,11 +102,11 @@ async def test_a_lease_is_renewed_while_its_worker_has_nothing_to_do(place: Plac
 
 async def test_an_idle_worker_notices_that_it_has_lost_its_lease(place: Place) -> None:
     async def idle() -> None:
-        async with Store.open(place, "library", lease=1.5):
-            await expire(place)
-            async with waiting(place) as second:
-                await second
-                await asyncio.sleep(20)
+        async with Store.open(place, "library", lease=1.5), waiting(place) as second:
+            while not second.done():  # the first may have renewed it meanwhile
+                await expire(place)
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(20)
 
     with pytest.raises(Superseded):
         await idle()
@@ -115,6 +117,20 @@ async def test_a_cancelled_worker_is_cancelled_and_leaves_the_place_at_once(plac
         await first
     async with waiting(place) as second:
         await asyncio.wait_for(second, 5)
+
+
+async def test_a_database_that_crashes_forgets_no_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would give its token again: two workers would have the same."""
+    monkeypatch.setitem(_postgres._SETTINGS, "wal_writer_delay", "10s")
+    async with PostgresServer() as server:
+        place = place_of(server.url, "library", "Shelf")
+        async with Store.open(place, "library"):
+            await server.kill()
+        await server.start()
+        engine = place.reading_engine()
+        async with engine.connect() as connection:
+            assert (await connection.execute(sa.select(CHECKPOINT.c.token))).scalar_one() == 1
+        await engine.dispose()
 
 
 def test_a_process_that_has_ended_is_seen_to_have_ended() -> None:
