@@ -56,10 +56,12 @@ run: $(READY) ## The demo, left running: prints what to try; Ctrl-C ends it
 bench: $(READY) ## Measure commands, queries and reads, each beside its floor
 	$(BIN)/python -m tests.bench $(ARGS)
 
-torture: $(READY) ## Kill and ruin everything, read what was written, under load, again and again: CYCLES=1000 STORE=sqlite ARGS='--seed 7'
+torture: $(READY) ## Kill and ruin everything, read what was written, cancel streams, again and again: CYCLES=1000 STORE=sqlite ARGS='--seed 7'
 	$(BIN)/python -m tests.torture --cycles $(CYCLES) $(if $(STORE),--store $(STORE)) $(ARGS)
 	$(BIN)/python -m tests.torture.chaos --cycles $$(( $(CYCLES) / 2 )) $(if $(STORE),--store $(STORE)) $(ARGS)
 	$(BIN)/python -m tests.torture.written --rounds $$(( $(CYCLES) * 100 )) $(if $(STORE),--store $(STORE)) $(ARGS)
+	CEQS_EXAMPLES=$(CYCLES) CEQS_STREAMS=$$(( $(CYCLES) * 100 )) $(BIN)/pytest -q -s --timeout 0 tests/torture/test_command_machine.py \
+	  tests/torture/test_log_machine.py tests/flow/test_many_streams.py
 
 clean: ## Delete .venv, caches and what `ceqs dev` wrote here
 	rm -rf .venv .ceqs dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

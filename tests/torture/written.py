@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import json
 import random
+import shutil
 import statistics
 import sys
 import tempfile
@@ -66,6 +67,8 @@ class Account:
     others: int = 0
     """Commands of those who only write."""
     seconds: float = 0.0
+    said: str = ""
+    """Where the log of the processes lies, if something was wrong."""
     times: list[float] = field(default_factory=list[float], repr=False)
     """Seconds that each round took."""
 
@@ -235,6 +238,9 @@ async def run(options: argparse.Namespace, progress: Progress) -> list[Account]:
                     seed=options.seed,
                     progress=partial(progress.advance, task),
                 )
+            if account.stale or account.failures:
+                account.said = tempfile.mkdtemp(prefix="ceqs-written-said-")
+                shutil.copy(Path(directory) / "processes.log", account.said)
     return accounts
 
 
@@ -286,6 +292,8 @@ def main() -> int:
     for account in accounts:
         for wrong in [*account.stale, *account.failures][:20]:
             print(f"{account.store}: {wrong}", file=sys.stderr)
+        if account.said:
+            print(f"{account.store}: what the processes said: {account.said}", file=sys.stderr)
     return int(any(account.stale or account.failures for account in accounts))
 
 
