@@ -24,6 +24,8 @@ from ceqs.errors import Misconfigured
 _HOST = "127.0.0.1"
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 20.0
+_HELD = "pre-existing shared memory block"
+"""So it says where processes of an earlier server are there still."""
 _SETTINGS = {
     "listen_addresses": _HOST,
     "unix_socket_directories": "",
@@ -170,6 +172,19 @@ class PostgresServer:
             raise Misconfigured(f"{self._files} cannot hold PostgreSQL's data: {done.stderr.strip() or done.stdout}")
 
     async def _launch(self, binaries: Path) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START_TIMEOUT):
+                while not await self._serves(binaries):
+                    # Those of one that was killed go when they find out, and on a busy machine that takes its time.
+                    if _HELD not in self._said():
+                        break
+                    await asyncio.sleep(0.05)
+                else:
+                    return
+        raise Misconfigured(self._why())
+
+    async def _serves(self, binaries: Path) -> bool:
+        """Start the process; say whether it takes connections in the end, or is gone."""
         command = [str(binaries / "postgres"), "-D", str(self._files / "data"), "-p", str(self._port)]
         for name, value in _SETTINGS.items():
             command += ["-c", f"{name}={value}"]
@@ -184,17 +199,18 @@ class PostgresServer:
                 env={"LC_ALL": "C", "PATH": os.defpath},
                 start_new_session=True,  # Ctrl-C is for whoever started the server
             )
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_START_TIMEOUT):
-                while self.pid:
-                    lines = status.read_text(encoding="utf-8").split() if status.exists() else [""]
-                    if lines[:1] == [str(self.pid)] and lines[-1] == "ready":
-                        return
-                    await asyncio.sleep(0.02)
-        raise Misconfigured(self._why())
+        while self.pid:
+            lines = status.read_text(encoding="utf-8").split() if status.exists() else [""]
+            if lines[:1] == [str(self.pid)] and lines[-1] == "ready":
+                return True
+            await asyncio.sleep(0.02)
+        return False
+
+    def _said(self) -> str:
+        return (self._files / "log").read_text(encoding="utf-8", errors="replace")
 
     def _why(self) -> str:
-        lines = (self._files / "log").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = self._said().splitlines()
         said = "; ".join([line for line in lines if "FATAL" in line] or lines[-5:]) or "it said nothing"
         if any("Address already in use" in line for line in lines):
             return f"the port {self._port} is taken: stop what listens on {_HOST}:{self._port}, or choose another port"

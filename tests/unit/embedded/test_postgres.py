@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +43,22 @@ async def test_it_serves_durably_dies_keeps_its_data_and_leaves_nothing() -> Non
     assert not directory.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_it_starts_again_once_all_who_served_before_are_gone() -> None:
+    async with PostgresServer() as server:
+        connection = await asyncpg.connect(server.url)
+        backend = await connection.fetchval("SELECT pg_backend_pid()")
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            await server.kill()
+            starting = asyncio.create_task(server.start())
+            await eventually(lambda: starting.done() or "still in use" in (server._files / "log").read_text())
+        finally:
+            os.kill(backend, signal.SIGCONT)
+        await starting
+        assert await ask(server, "SELECT 1") == 1
+        connection.terminate()
 
 
 async def test_a_stranger_without_the_password_is_refused() -> None:
