@@ -12,26 +12,10 @@ from typing import Any
 import pytest
 
 from ceqs.errors import LogUnavailable
-from ceqs.log import (
-    ALL,
-    BEYOND,
-    Batch,
-    Entry,
-    Head,
-    Log,
-    NewEvent,
-    Query,
-    QueryItem,
-    Span,
-    StoredEvent,
-    open_log,
-    splice,
-)
+from ceqs.log import BEYOND, Entry, Log, NewEvent, open_log
 from ceqs.model import EventDecoder
 from ceqs.server import _pages, _ring
 from ceqs.server._events import Events
-from ceqs.server._pages import Pages
-from ceqs.server._ring import Ring
 from ceqs.server._tail import Tail
 from ceqs.testing import eventually
 from ceqs.v1.events_pb2 import SCOPE_PRIVATE, EventFilter, SubscribeRequest, SubscribeResponse
@@ -47,10 +31,6 @@ async def append(log: Log, *tags: str, public: bool = False, count: int = 1) -> 
         for i in range(count)
     )
     await log.append(Entry(command_id=str(number), events=tuple(events)))
-
-
-def stored(position: int, public_position: int = 0, size: int = 10, kind: str = "A") -> StoredEvent:
-    return StoredEvent(position, public_position, kind, f"{position:0{size}}".encode())
 
 
 def positions(data: bytes) -> list[int]:
@@ -301,100 +281,3 @@ async def test_a_closing_tail_tells_everybody_where_to_resume(log: Any, events: 
     for follower in followers:
         await asyncio.wait_for(follower.task, 5)
         assert follower.markers == ["caught_up", "resume"]
-
-
-def test_the_ring_is_bounded_by_events_and_bytes_but_keeps_its_newest_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ring, "MOST_EVENTS", 10)
-    monkeypatch.setattr(_ring, "MOST_BYTES", 1000)
-    ring = Ring(Head("log", position=100, public_position=40))
-    for position in range(101, 131):
-        ring.add([stored(position, 40 + position // 3 - 33 if position % 3 == 0 else 0)], {})
-    assert (ring.begin(public=False), ring.through(public=False)) == (120, 130)
-    assert (ring.begin(public=True), ring.through(public=True)) == (47, 50)
-    ring.add([stored(131, size=950)], {})
-    assert ring.begin(public=False) == 125
-    ring.add([stored(position, size=500) for position in range(132, 140)], {})
-    assert (ring.begin(public=False), ring.through(public=False)) == (131, 139)
-
-
-def test_the_ring_gives_messages_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ring, "MESSAGE_BYTES", 100)
-    ring = Ring(Head("log"))
-    for begin in range(1, 100, 3):
-        ring.add([stored(begin), stored(begin + 1, kind="B"), stored(begin + 2)], {begin: frozenset({"a:1"})})
-    position, found = 1, list[int]()
-    while position < 99:
-        data, position = ring.after(position, ALL, public=False)
-        assert len(data) <= 100
-        found += [int(event) for event in parts(data)]
-    assert found == list(range(2, 100))
-    typed, tagged = (Query((QueryItem(types=frozenset("B")),)), Query((QueryItem(tags=frozenset({"a:1"})),)))
-    assert [int(e) for e in parts(ring.after(4, typed, public=False).data)] == [5, 8, 11, 14, 17, 20, 23, 26]
-    assert [int(e) for e in parts(ring.after(4, tagged, public=False).data)][:2] == [7, 10]
-
-
-def parts(data: bytes) -> list[bytes]:
-    """Take apart what is made of short texts."""
-    found = []
-    while data:
-        length = data[1]
-        found.append(data[2 : 2 + length])
-        data = data[2 + length :]
-    return found
-
-
-class Numbered:
-    """A log of so many events whose reads are noted."""
-
-    def __init__(self, head: int) -> None:
-        self.head = head
-        self.spans: list[Span] = []
-
-    async def read_batch(self, span: Span) -> Batch:
-        self.spans.append(span)
-        last = min(span.after + span.limit, span.until, self.head)
-        return Batch(splice([b"x" * 8] * (last - span.after)), last - span.after, last)
-
-
-async def everything(pages: Pages, span: Span) -> list[int]:
-    ends = []
-    while not span.is_empty and span.limit:
-        batch = await pages.read(span)
-        span = Span(after=batch.through, until=span.until, limit=span.limit - batch.events, query=span.query)
-        ends.append(batch.through)
-    return ends
-
-
-async def test_what_one_has_read_is_not_read_again_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pages, "LIMIT", 100)
-    log: Any = Numbered(350)
-    pages = Pages(log)
-    assert await everything(pages, Span(until=350, limit=BEYOND)) == [100, 200, 300, 350]
-    assert await everything(pages, Span(after=70, until=350, limit=BEYOND)) == [100, 200, 300, 350]
-    read = [(span.after, span.limit) for span in log.spans]
-    # The last batch ended at the head: the next reader finds more there.
-    assert read == [(0, 100), (100, 100), (200, 100), (300, 100), (70, 30), (300, 100)]
-    log.head = 400
-    assert await everything(pages, Span(until=400, limit=BEYOND)) == [100, 200, 300, 400]
-
-
-async def test_a_batch_that_is_kept_never_exceeds_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pages, "LIMIT", 100)
-    log: Any = Numbered(350)
-    pages = Pages(log)
-    await everything(pages, Span(until=350, limit=BEYOND))
-    assert await everything(pages, Span(until=150, limit=BEYOND)) == [100, 150]
-    assert await everything(pages, Span(until=350, limit=30)) == [30]
-    assert await everything(pages, Span(until=350, limit=BEYOND)) == [100, 200, 300, 350]
-    typed = Query((QueryItem(types=frozenset("B")),))
-    before = len(log.spans)
-    await everything(pages, Span(until=350, limit=BEYOND, query=typed))
-    assert len(log.spans) == before + 4
-
-
-async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pages, "LIMIT", 10)
-    monkeypatch.setattr(_pages, "MOST_BYTES", 1000)
-    pages = Pages(Numbered(10_000))  # type: ignore[arg-type]
-    await everything(pages, Span(until=10_000, limit=BEYOND))
-    assert 800 < sum(len(batch.data) for batch in pages._kept.values()) == pages._bytes <= 1000
