@@ -45,7 +45,7 @@ up-to-date: gen
 	  || { echo 'generated/ is not what proto/ says: commit the output of `make gen`.' >&2; exit 1; }
 
 test: $(READY) ## Run the tests; ARGS='-k name' picks some
-	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
 
 demo: $(READY) ## Run two services on real processes and verify the books: DATA=transactions.csv ROWS=2000 STORE=postgres
 	$(DEMO)

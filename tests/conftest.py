@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import os
+import signal
+import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +25,16 @@ from ceqs.log import open_log
 
 HERE = Path(__file__).parent
 CONTEXTS = HERE / "unit"
-LONG = {HERE / "flow", HERE / "torture"}
+LONG = {
+    HERE / "flow",
+    HERE / "torture",
+    CONTEXTS / "cli/test_projection.py",
+    CONTEXTS / "cli/test_relay.py",
+    CONTEXTS / "projectors/test_own_databases.py",
+}
+AGAIN = 5.0
+"""Seconds after which a test whose time is up is told so once more."""
+Ceqs = Callable[..., subprocess.CompletedProcess[str]]
 
 # Where it is set, each of the many processes that are started would compile everything again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -30,7 +42,45 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests come first: workers that take from each other's rest are done at the same time with short ones."""
-    items.sort(key=lambda item: LONG.isdisjoint(item.path.parents))
+    items.sort(key=lambda item: LONG.isdisjoint([item.path, *item.path.parents]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer() -> Generator[None, object, object]:
+    """Tell a test that its time is up again and again: an event loop drops what is raised while it runs a callback."""
+    done = yield
+    seconds, _ = signal.getitimer(signal.ITIMER_REAL)
+    if seconds:
+        signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+    return done
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[subprocess.Popen[str]]:
+    """Runs the command line without importing everything anew; see nursery.py."""
+    command = [sys.executable, str(Path(__file__).with_name("nursery.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        yield process
+        assert process.stdin
+        process.stdin.close()
+
+
+@pytest.fixture
+def ceqs(nursery: subprocess.Popen[str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Ceqs:
+    """Run the command line in a directory (default: tmp_path) and give what came of it."""
+    said = tmp_path_factory.mktemp("said")
+
+    def run(*arguments: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
+        files = {name: str(said / name) for name in ("stdout", "stderr")}
+        asked = {"arguments": arguments, "cwd": str(cwd), "env": {**os.environ, **env}, **files}
+        assert nursery.stdin
+        assert nursery.stdout
+        nursery.stdin.write(json.dumps(asked) + "\n")
+        code = int(nursery.stdout.readline())
+        stdout, stderr = (Path(file).read_text() for file in files.values())
+        return subprocess.CompletedProcess(arguments, code, stdout, stderr)
+
+    return run
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ import pytest
 from ceqs.cli._new import write_project
 
 CEQS = str(Path(sys.executable).parent / "ceqs")
+Ceqs = Callable[..., subprocess.CompletedProcess[str]]
 ROLES = {"serve", "relay", "project"}
 
 
@@ -61,8 +62,9 @@ def children(pid: int) -> dict[int, str]:
 class Dev:
     """A running `ceqs dev` of the project `bakery`."""
 
-    def __init__(self, project: Path) -> None:
+    def __init__(self, project: Path, ceqs: Ceqs) -> None:
         self.project = project
+        self._ceqs = ceqs
         self.address = free_address()
         self.env = {**os.environ, "CEQS_ADDRESSES": f"bakery={self.address}"}
         command = [CEQS, "dev", "--output", "json"]
@@ -89,9 +91,7 @@ class Dev:
         return [line["line"] for line in list(self.lines) if line.get("process") == process and text in line["line"]]
 
     def ceqs(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [CEQS, *arguments], cwd=self.project, capture_output=True, text=True, timeout=60, check=False
-        )
+        return self._ceqs(*arguments, cwd=self.project)
 
     def call(self, rpc: str, *words: str) -> dict[str, Any]:
         """Call until it is answered: a process may be starting."""
@@ -118,8 +118,8 @@ class Dev:
 
 
 @pytest.fixture
-def dev(tmp_path: Path) -> Iterator[Dev]:
-    running = Dev(write_project(tmp_path, "bakery"))
+def dev(tmp_path: Path, ceqs: Ceqs) -> Iterator[Dev]:
+    running = Dev(write_project(tmp_path, "bakery"), ceqs)
     try:
         until(lambda: any(line.get("ready") for line in list(running.lines)), "ready")
         yield running

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 from ceqs.testing import eventually
 
 CEQS = str(Path(sys.executable).parent / "ceqs")
+Ceqs = Callable[..., subprocess.CompletedProcess[str]]
 PARCELS = Path(__file__).parent.parent / "unit/parcels"
 PROJECT = """
 [tool.ceqs]
@@ -31,8 +32,9 @@ generated = "."
 class Deployed:
     """A project directory, the build that is in it, and its processes."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, ceqs: Ceqs) -> None:
         self.directory = directory
+        self._ceqs = ceqs
         (directory / "pyproject.toml").write_text(PROJECT)
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -60,14 +62,7 @@ class Deployed:
             process.communicate(timeout=30)
 
     def ceqs(self, *arguments: str) -> list[Any]:
-        done = subprocess.run(
-            [CEQS, *arguments, "--output", "json"],
-            cwd=self.directory,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = self._ceqs(*arguments, "--output", "json", cwd=self.directory)
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -84,8 +79,10 @@ async def recorded(client: Any, scope: str) -> list[tuple[int, int, Any]]:
 
 
 @pytest.mark.timeout(180)
-async def test_a_system_with_history_reads_what_earlier_builds_recorded(tmp_path: Path, parcels: Any) -> None:
-    deployed = Deployed(tmp_path)
+async def test_a_system_with_history_reads_what_earlier_builds_recorded(
+    tmp_path: Path, parcels: Any, ceqs: Ceqs
+) -> None:
+    deployed = Deployed(tmp_path, ceqs)
     with deployed.running(PARCELS / "past"):
         deployed.ceqs("call", "WeighParcel", "parcel_id=a", "pounds=2")
         deployed.ceqs("call", "WeighParcel", "parcel_id=a", "pounds=2.5")  # The state is kept now, in pounds.
