@@ -145,7 +145,7 @@ async def test_an_entry_waits_for_the_lock_and_is_judged_against_all_that_was_co
         waiting = "SELECT true FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> pg_backend_pid()"
         return bool(await other.fetchval(waiting)) or appending.done()
 
-    await eventually(waits, 20)
+    await eventually(waits)
     assert not appending.done()
     await other.execute("INSERT INTO events VALUES (1, NULL, 'e1', 'shop.Placed', 0, 1, 'rival', '')")
     await transaction.commit()
@@ -170,7 +170,7 @@ async def test_what_became_of_a_commit_is_asked_once_its_transaction_cannot_comm
         waiting = "SELECT true FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> pg_backend_pid()"
         return bool(await zombie.fetchval(waiting)) or asking.done()
 
-    await eventually(waits, 20)
+    await eventually(waits)
     assert not asking.done()
     await transaction.commit()
     assert list(await asking) == ["c1"]

@@ -63,7 +63,7 @@ async def serving(tmp_path: Path) -> AsyncIterator[Serving]:
     yield Serving(process, (await process.stdout.readline()).decode().strip())
     assert process.stdin
     process.stdin.close()
-    assert await asyncio.wait_for(process.wait(), 20) == 0
+    assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
 def subscribe(channel: grpc.aio.Channel, after: int = 0, *tags: str) -> Any:
@@ -128,7 +128,7 @@ async def test_readers_that_stopped_cost_little_and_slow_nobody(serving: Serving
         for _ in range(40):
             await serving.append(100, 10_000)
             while len(seen) % 100 or not seen or len(seen) < (_ + 1) * 100:
-                message = await asyncio.wait_for(running.read(), 20)
+                message = await asyncio.wait_for(running.read(), 30)
                 assert not message.HasField("fell_behind")
                 seen += [event.position for event in message.events]
         assert seen == list(range(1, 4001))
@@ -139,7 +139,7 @@ async def test_readers_that_stopped_cost_little_and_slow_nobody(serving: Serving
         for call in stopped[:10]:
             found = list[int]()
             while len(found) < 4000:
-                found += [event.position for event in (await asyncio.wait_for(call.read(), 20)).events]
+                found += [event.position for event in (await asyncio.wait_for(call.read(), 30)).events]
             assert found == list(range(1, 4001))
         for call in (running, *stopped):
             call.cancel()

@@ -23,8 +23,6 @@ from ceqs.v1.events_pb2 import RecordedEvent
 
 ACCOUNTS = [f"a{i}" for i in range(6)]
 KILLED = 5
-SOON = 8.0
-"""Seconds within which the processes that are left go on."""
 
 
 @dataclass
@@ -68,7 +66,7 @@ async def watched(url: str, client: Any) -> AsyncIterator[Watch]:
     try:
         yield watch
         head = (await reader.head()).position
-        caught_up = eventually(lambda: min(watch.through["reader"], watch.through["subscriber"]) == head, 20)
+        caught_up = eventually(lambda: min(watch.through["reader"], watch.through["subscriber"]) == head)
         for done in asyncio.as_completed([caught_up, *reading]):
             await done  # A reader ends by failing only.
             break
@@ -189,8 +187,8 @@ async def all_go_on(tellers: list[Teller], working: asyncio.Future[Any]) -> None
     def more() -> list[int]:
         return [len(t.receipts) + t.rejected - b for t, b in zip(tellers, before, strict=True)]
 
-    await eventually(lambda: working.done() or sum(more()) > 20, SOON)
-    await eventually(lambda: working.done() or min(more()) > 0, 30)
+    await eventually(lambda: working.done() or sum(more()) > 20)
+    await eventually(lambda: working.done() or min(more()) > 0)
 
 
 async def test_a_process_killed_in_the_middle_of_its_transaction_leaves_nothing_of_it(servers: Any) -> None:

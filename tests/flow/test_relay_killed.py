@@ -110,12 +110,12 @@ async def test_relays_killed_at_any_moment_leave_the_streams_equal_to_the_log(
         writing = asyncio.create_task(write(log, 100))
         async with relay_process(log_url(tmp_path), nats_server.url):
             before = await last_sequence(nats_server.url)
-            await eventually(lambda before=before: moved(nats_server.url, before), within=30)  # type: ignore[misc]
+            await eventually(lambda before=before: moved(nats_server.url, before))  # type: ignore[misc]
             await asyncio.sleep(chance.uniform(0, 0.1))  # anywhere in the middle of it
         await writing
     async with relay_process(log_url(tmp_path), nats_server.url):
-        await eventually(lambda: moved(nats_server.url, 600 * 20 - 1), within=30)
-        await eventually(lambda: equal(log, nats_server.url), within=30)
+        await eventually(lambda: moved(nats_server.url, 600 * 20 - 1))
+        await eventually(lambda: equal(log, nats_server.url))
 
 
 async def test_a_relay_killed_in_the_middle_of_a_batch_has_published_none_of_it(
@@ -128,7 +128,7 @@ async def test_a_relay_killed_in_the_middle_of_a_batch_has_published_none_of_it(
         found = await differences(log, EventDecoder(CONTRACT), nats_server.url)
         assert [difference for difference in found if "it ends at" not in difference] == []
     async with relay_process(log_url(tmp_path), nats_server.url):
-        await eventually(lambda: equal(log, nats_server.url), within=30)
+        await eventually(lambda: equal(log, nats_server.url))
 
 
 async def test_relay_and_server_killed_in_turns_leave_the_streams_equal_to_the_log(
@@ -139,12 +139,12 @@ async def test_relay_and_server_killed_in_turns_leave_the_streams_equal_to_the_l
         for _ in range(4):
             before = await last_sequence(nats_server.url)
             writing = asyncio.create_task(write(log, 100))
-            await eventually(lambda before=before: moved(nats_server.url, before), within=30)  # type: ignore[misc]
+            await eventually(lambda before=before: moved(nats_server.url, before))  # type: ignore[misc]
             await nats_server.kill()
             await nats_server.start()
             await writing
-        await eventually(lambda: moved(nats_server.url, 600 * 20 - 1), within=30)
-        await eventually(lambda: equal(log, nats_server.url), within=30)
+        await eventually(lambda: moved(nats_server.url, 600 * 20 - 1))
+        await eventually(lambda: equal(log, nats_server.url))
 
 
 async def moved(nats_url: str, before: int) -> bool:

@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 @overload
-async def eventually(condition: Callable[[], Awaitable[T]], within: float = 10.0) -> T: ...
+async def eventually(condition: Callable[[], Awaitable[T]], within: float = 30.0) -> T: ...
 
 
 @overload
-async def eventually(condition: Callable[[], T], within: float = 10.0) -> T: ...
+async def eventually(condition: Callable[[], T], within: float = 30.0) -> T: ...
 
 
-async def eventually(condition: Callable[[], object], within: float = 10.0) -> object:
+async def eventually(condition: Callable[[], object], within: float = 30.0) -> object:
     """Wait until the condition, a plain or async callable, gives something truthy; give that.
 
     Raises AssertionError, naming the condition and what it gave last, when `within` seconds have passed. What the

@@ -102,7 +102,7 @@ def history(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> History:
 
     async def run(*tags: str, key: str = "k", names: tuple[str, ...] = (), **options: Any) -> None:
         given = {"last": None, "whole": False, "output": Output.TEXT} | options
-        await asyncio.wait_for(_history.history(Settings(key=key), tags, names, **given), 20)
+        await asyncio.wait_for(_history.history(Settings(key=key), tags, names, **given), 30)
 
     return run
 

@@ -71,7 +71,7 @@ async def test_a_backup_is_restored_and_the_relay_goes_on_with_it(
         said = json.loads(done.stdout.splitlines()[-1])
         assert (said["backed_up"], said["events"], said["file"]) == ("orders", 3, "b.db")
         await record(tmp_path, 2)
-        await eventually(lambda: streams_are(1, 5), within=30)
+        await eventually(lambda: streams_are(1, 5))
         refused = await asyncio.to_thread(ceqs, "log", "restore", "orders", "b.db", **env)
         assert refused.returncode == 2
         assert "has 5 events" in refused.stderr
@@ -79,7 +79,7 @@ async def test_a_backup_is_restored_and_the_relay_goes_on_with_it(
         done = await asyncio.to_thread(ceqs, "log", "restore", "orders", "b.db", "--replace", "-o", "json", **env)
         said = json.loads(done.stdout.splitlines()[-1])
         assert (said["restored"], said["events"], said["epoch"]) == ("orders", 3, 2)
-        await eventually(lambda: streams_are(2, 3), within=30)
+        await eventually(lambda: streams_are(2, 3))
 
 
 async def test_a_server_whose_log_became_another_begins_anew(env: dict[str, str], tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ async def test_a_server_forgets_by_itself(log_url: str) -> None:
         def remembered() -> list[str]:
             return [row[0] for row in database.execute("SELECT command_id FROM commands")]
 
-        await eventually(lambda: remembered() == ["20 days ago"], 20)
+        await eventually(lambda: remembered() == ["20 days ago"])
 
 
 @pytest.mark.usefixtures("history")

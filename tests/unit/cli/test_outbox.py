@@ -80,7 +80,7 @@ async def test_what_was_refused_is_listed_shown_sent_again_and_skipped(
     async with OrdersClient(settings.addresses["orders"]) as orders:
         for code in ("1", "2"):
             await orders.mark_product_depleted(MarkProductDepletedRequest(product_code=code))
-        await eventually(lambda: refused(2), within=20)
+        await eventually(lambda: refused(2))
         first, second = await listed(settings, capsys, Which.REFUSED)
         assert (first["handler"], first["position"], first["keys"]) == ("cancel-it", 1, ["order:1"])
         assert first["outcome"] == "rejected ORDER_UNKNOWN"

@@ -221,7 +221,7 @@ async def test_a_new_version_fills_itself_while_answers_go_on_and_whatever_is_ki
         one = await system.standing("v2")
         return one is not None and one.at.position == system.placed
 
-    await eventually(fed, within=20)
+    await eventually(fed)
     assert system.rows("v3") == system.rows("v2")
 
 
@@ -234,7 +234,7 @@ async def test_what_is_paused_waits_and_goes_on_where_it_stood(system: System) -
         one = await system.standing("v1")
         return one is not None and not one.fed_by
 
-    await eventually(unfed, within=20)
+    await eventually(unfed)
     await system.place(10)
     (one,) = system.say("status", "Sales")
     assert (one["state"], one["serves"], one["position"], one["lag"]) == ("paused", True, 300, 10)

@@ -103,7 +103,7 @@ async def test_status_compares_streams_and_log_and_new_epoch_mends_a_fork(
         other.rename(path)
         for suffix in ("-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
-        await eventually(lambda: "alarm" in (tmp_path / "relay.log").read_text(), within=20)
+        await eventually(lambda: "alarm" in (tmp_path / "relay.log").read_text())
         table = await asyncio.to_thread(ceqs, "relay", "status", **env)
         assert table.returncode == 1
         assert "ends at 5, which is beyond the head of the log: run `ceqs relay new-epoch orders`" in table.stdout
@@ -135,7 +135,7 @@ async def relayed(nats_url: str, epoch: int, last: int) -> None:
             found = [await find_stream(js, "orders", public=public) for public in (False, True)]
             return [(one.epoch, one.last) for one in found if one] == [(epoch, last), (epoch, 0)]
 
-    await eventually(there, within=30)
+    await eventually(there)
 
 
 async def same_id(path: Path, other: Path) -> None:

@@ -90,7 +90,7 @@ def positions(capsys: pytest.CaptureFixture[str]) -> list[int]:
 async def test_it_begins_where_it_is_told(
     tail: Tailing, capsys: pytest.CaptureFixture[str], options: dict[str, Any], expected: list[int]
 ) -> None:
-    await asyncio.wait_for(tail(**options), 20)
+    await asyncio.wait_for(tail(**options), 30)
     assert positions(capsys) == expected
 
 

@@ -176,7 +176,7 @@ class World:
         finally:
             await reader.close()
 
-    async def reaches(self, position: int, name: str = "Shelf", context: str = "library", within: float = 10) -> None:
+    async def reaches(self, position: int, name: str = "Shelf", context: str = "library", within: float = 30) -> None:
         """Wait until a projection answers with a position, or another handler's place has it."""
         projection = name in self.contexts[context].projections
         reader = ModelReader((places_of if projection else place_of)(self.models_url, context, name))

@@ -116,7 +116,7 @@ async def test_an_effect_is_done_at_least_once_and_under_one_key_however_often_i
     with monkeypatch.context() as patched:
         patched.setattr("ceqs.projectors._worker.look_around", dies)
         world.project(paid)
-        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.wait_for(done.wait(), 30)
         await world.halt()
     assert await lent(world) == []
     world.project(paid)

@@ -79,7 +79,7 @@ async def test_a_newer_version_than_this_build_knows_pauses_who_hears_it_and_nob
     await record(parcels.ParcelWeighed(parcel_id="a", milligrams=1), "ParcelWeighed", 9)
     await record(parcels.ParcelSent(parcel_id="a"), "ParcelSent", 1)
     projector = world.project(served)
-    await world.reaches(4, "labels", "parcels", within=20)
+    await world.reaches(4, "labels", "parcels")
     status = {one.name: one for one in projector.status()}
     assert (status["Weights"].state, status["Weights"].position) == ("paused", 0)
     assert "ParcelWeighed at position 1 is of version 9, which this build does not know" in status["Weights"].reason
@@ -108,6 +108,6 @@ async def test_a_subscriber_of_another_service_needs_upcasters_of_what_it_hears(
     async def noted() -> bool:
         return len(await world.events("readers")) == 2
 
-    await eventually(noted, 20)
+    await eventually(noted)
     countries = {readers.OfferNoted.FromString(event.payload).book_id for event in await world.events("readers")}
     assert countries == {"GB", "FI"}

@@ -101,7 +101,7 @@ async def test_a_new_projection_of_a_system_with_history_answers_once_it_is_caug
         assert raised.value.metadata == {"position": "3"}
         await asyncio.sleep(keeper.LOOK_SOON)
     open_ = True
-    assert await reader.wait(5, 10)
+    assert await reader.wait(5, 30)
     async with reader.session() as (_, at):
         assert at.position == 5
     await reader.close()

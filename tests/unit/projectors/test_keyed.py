@@ -67,7 +67,7 @@ async def test_several_workers_fold_a_model_on_postgresql(stacks: Any, models_ur
     await stacks.record(*[stacks.lent("b", number=n % 30 + 1) for n in range(300)])
     async with projecting_of(stacks, partitions={"Reader": 3}):
         reader = place_of(stacks.url, "shelves", "Reader")
-        await eventually(lambda: stood(stacks, "Reader", 300), 20)
+        await eventually(lambda: stood(stacks, "Reader", 300))
         assert {row.books for row in (await stacks.rows("Reader", reader)).values()} == {10}
 
 
@@ -80,7 +80,7 @@ async def test_an_event_that_fails_is_parked_and_those_of_its_row_wait_behind_it
     # The reader's number, by which the event is partitioned, is not what rows are kept by.
     await stacks.record(lent("1"), lent("1", "Nobody", 7), lent("2", "Bob", 7), returned(book_id="1"), lent("2"))
     async with projecting_of(stacks):
-        await eventually(lambda: stood(stacks, "Book", 5), 20)
+        await eventually(lambda: stood(stacks, "Book", 5))
         book = place_of(stacks.url, "shelves", "Book")
         assert [(one.position, one.key) for one in await read_parked(book)] == [(2, "book:1"), (4, "book:1")]
         rows = await stacks.rows("Book")
@@ -90,7 +90,7 @@ async def test_an_event_that_fails_is_parked_and_those_of_its_row_wait_behind_it
         async def emptied() -> bool:
             return not await read_parked(book)
 
-        await eventually(emptied, 20)
+        await eventually(emptied)
         assert (await stacks.rows("Book"))["1"].status == 0
 
 

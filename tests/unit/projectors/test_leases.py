@@ -8,17 +8,34 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from ceqs.embedded import PostgresServer, _postgres
-from ceqs.projectors import Place, place_of
-from ceqs.projectors._lease import Superseded, is_gone, myself, named
+from ceqs.projectors import Place, _store, place_of
+from ceqs.projectors._lease import Superseded, is_gone, myself, named, take
 from ceqs.projectors._outbox import ACCEPTED, Outcome
 from ceqs.projectors._reader import Checkpoint
 from ceqs.projectors._store import Store
 from ceqs.projectors._tables import CHECKPOINT
+from ceqs.testing import eventually
+
+
+@pytest.fixture(autouse=True)
+def tries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note who has the place whenever somebody tries to get it, which is often."""
+    noted: list[str] = []
+
+    async def noting(*arguments: Any) -> tuple[int, str]:
+        token, holder = await take(*arguments)
+        noted.append(holder)
+        return token, holder
+
+    monkeypatch.setattr(_store, "take", noting)
+    monkeypatch.setattr(_store, "STAND_BY", 0.02)
+    return noted
 
 
 @pytest.fixture
@@ -45,9 +62,19 @@ async def waiting(place: Place) -> AsyncIterator[asyncio.Future[int]]:
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
-    yield got
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    try:
+        yield got
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def expires(place: Place) -> float:
+    engine = place.reading_engine()
+    async with engine.connect() as connection:
+        when: float = (await connection.execute(sa.text("SELECT expires_at FROM ceqs_checkpoint"))).scalar_one()
+    await engine.dispose()
+    return when
 
 
 async def test_whoever_writes_has_the_place_for_longer(place: Place) -> None:
@@ -57,22 +84,20 @@ async def test_whoever_writes_has_the_place_for_longer(place: Place) -> None:
             await asyncio.sleep(0.05)
             async with store.advance(Checkpoint("log", position, "id")):
                 pass
-            engine = place.reading_engine()
-            async with engine.connect() as connection:
-                ends.append((await connection.execute(sa.text("SELECT expires_at FROM ceqs_checkpoint"))).scalar_one())
-            await engine.dispose()
+            ends.append(await expires(place))
         assert ends[1] - ends[0] > 0.02
 
 
-async def test_a_second_worker_waits_until_the_first_has_ended(place: Place) -> None:
+async def test_a_second_worker_waits_until_the_first_has_ended(place: Place, tries: list[str]) -> None:
     async with Store.open(place, "library") as first, waiting(place) as second:
-        await asyncio.sleep(0.6)
+        await eventually(lambda: tries[3:])
+        assert set(tries[1:]) == {myself()}
         assert not second.done()
         async with first.advance(Checkpoint("log", 1, "id")):
             pass
         assert not second.done()
     async with waiting(place) as third:
-        assert await asyncio.wait_for(third, 5) == 1
+        assert await asyncio.wait_for(third, 30) == 1
 
 
 async def test_a_worker_that_has_lost_its_lease_writes_nothing_more(place: Place) -> None:
@@ -82,7 +107,7 @@ async def test_a_worker_that_has_lost_its_lease_writes_nothing_more(place: Place
                 pass
             await expire(place)
             async with waiting(place) as second:
-                assert await asyncio.wait_for(second, 10) == 1
+                assert await asyncio.wait_for(second, 30) == 1
                 with pytest.raises(Superseded):
                     async with first.advance(Checkpoint("log", 2, "id")):
                         raise AssertionError("nothing is written here")
@@ -95,18 +120,26 @@ async def test_a_worker_that_has_lost_its_lease_writes_nothing_more(place: Place
 
 
 async def test_a_lease_is_renewed_while_its_worker_has_nothing_to_do(place: Place) -> None:
-    async with Store.open(place, "library", lease=0.6), waiting(place) as second:
-        await asyncio.sleep(1.5)
+    async with Store.open(place, "library", lease=3), waiting(place) as second:
+        at_first = await expires(place)
+
+        async def renewed() -> bool:
+            return await expires(place) > at_first
+
+        await eventually(renewed)
         assert not second.done()
 
 
 async def test_an_idle_worker_notices_that_it_has_lost_its_lease(place: Place) -> None:
     async def idle() -> None:
         async with Store.open(place, "library", lease=1.5), waiting(place) as second:
-            while not second.done():  # the first may have renewed it meanwhile
-                await expire(place)
-                await asyncio.sleep(0.05)
-            await asyncio.sleep(20)
+
+            async def lost() -> bool:
+                await expire(place)  # again, where it was renewed meanwhile
+                return second.done()
+
+            await eventually(lost)
+            await asyncio.Event().wait()
 
     with pytest.raises(Superseded):
         await idle()
@@ -116,7 +149,7 @@ async def test_a_cancelled_worker_is_cancelled_and_leaves_the_place_at_once(plac
     async with waiting(place) as first:
         await first
     async with waiting(place) as second:
-        await asyncio.wait_for(second, 5)
+        await asyncio.wait_for(second, 30)
 
 
 async def test_a_database_that_crashes_forgets_no_lease(monkeypatch: pytest.MonkeyPatch) -> None:

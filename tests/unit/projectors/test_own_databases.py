@@ -59,13 +59,13 @@ async def test_a_database_that_is_down_stops_its_projection_only_and_that_catche
         titles = ModelReader(place_of(url, "library", "Titles"))
         await send("a", "b")
         await world.reaches(2)
-        assert await titles.wait(2, 20)
+        assert await titles.wait(2, 30)
 
         await database.kill()
         await send("c", "d")
         await world.reaches(4)
         assert await world.rows() == dict.fromkeys("abcd", 1)
-        await eventually(lambda: projector.status()[1].state == "paused", within=20)
+        await eventually(lambda: projector.status()[1].state == "paused")
         assert projector.status()[1].position == 2
         assert projector.status()[0].state == "live"
 

@@ -225,7 +225,7 @@ async def test_what_is_not_the_events_fault_parks_nothing_however_often_it_happe
     world.shelf.before = before
     await world.acquire(*"abc")
     projector = world.project(served)
-    await world.reaches(2, within=20)
+    await world.reaches(2)
     await world.reaches(3)
     assert await world.rows() == dict.fromkeys("abc", 1)
     assert (projector.status()[0].state, projector.status()[0].parked) == ("live", 0)

@@ -178,7 +178,7 @@ async def test_a_model_that_no_place_answers_for_says_how_far_it_is(places: Plac
             pass
     assert raised.value.metadata == {"position": "7"}
     await places.switch(places.at(1))
-    assert await reader.wait(7, 10)
+    assert await reader.wait(7, 30)
     await reader.close()
 
 

@@ -45,7 +45,7 @@ async def test_an_event_is_passed_when_every_call_that_it_led_to_is_settled(url:
         await progress.reach(1, 0.05)
     async with Store.open(place_of(url, "readers", "NoteOffers"), "library") as store:
         await hear(store, 1)
-        await progress.reach(1, 5)
+        await progress.reach(1, 30)
         await hear(store, 2, "a", "b")
         await hear(store, 3)
         with pytest.raises(Behind, match="has passed position 1, 1 before 2"):
@@ -57,7 +57,7 @@ async def test_an_event_is_passed_when_every_call_that_it_led_to_is_settled(url:
         # Later calls do not hold up what came before them.
         await hear(store, 4, "c")
         await store.outbox.settle([(first, "/a.B/C", Outcome(REJECTED, "NO"))])
-        await progress.reach(3, 5)
+        await progress.reach(3, 30)
         with pytest.raises(Behind, match="has passed position 3, 1 before 4"):
             await progress.reach(4, 0.05)
 
@@ -76,7 +76,7 @@ async def test_many_wait_at_the_cost_of_one(monkeypatch: pytest.MonkeyPatch) -> 
     looks.clear()
     await asyncio.sleep(0.05)
     assert len(looks) <= 1, "nobody waits"
-    late = asyncio.ensure_future(waiting.reach(7, 5))
+    late = asyncio.ensure_future(waiting.reach(7, 30))
     await asyncio.sleep(0.01)
     waiting.advance(7)
     assert await late
@@ -95,7 +95,7 @@ async def test_a_place_is_looked_at_when_it_was_written_and_now_and_then_besides
         return stands
 
     waiting = Waiting(look, "a place", lambda: writings)
-    coming = asyncio.ensure_future(waiting.reach(2, 20))
+    coming = asyncio.ensure_future(waiting.reach(2, 30))
     await asyncio.sleep(0.05)
     assert looks == 1, "nothing was written since"
     stands = writings = 1
@@ -105,7 +105,7 @@ async def test_a_place_is_looked_at_when_it_was_written_and_now_and_then_besides
     assert looks == 3
     await asyncio.sleep(0.01)
     monkeypatch.setattr("ceqs.projectors._waiting.SLOWEST", 0.02)
-    coming = asyncio.ensure_future(waiting.reach(3, 20))
+    coming = asyncio.ensure_future(waiting.reach(3, 30))
     await eventually(lambda: looks == 4)
     stands = 3
     assert await coming, "what the file does not tell is seen a little later"
@@ -138,12 +138,12 @@ async def test_whoever_waits_is_told_what_looking_has_met() -> None:
 
     waiting = Waiting(look, "a place")
     with pytest.raises(ValueError, match="for good"):
-        await waiting.reach(1, 5)
+        await waiting.reach(1, 30)
     assert not answers
 
 
 async def test_whoever_waits_at_a_reader_that_is_closed_is_told(progress: Progress) -> None:
-    waiting = asyncio.ensure_future(progress.reach(1, 5))
+    waiting = asyncio.ensure_future(progress.reach(1, 30))
     await asyncio.sleep(0.01)
     await progress.close()
     with pytest.raises(Unavailable, match="the reader of NoteOffers of the context readers is closed"):

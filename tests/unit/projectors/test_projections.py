@@ -139,7 +139,7 @@ async def test_of_rows_that_fail_in_the_commit_the_event_is_found_that_wrote_the
     world.shelf.on_book_acquired = deferred
     await world.acquire(*"abcde")
     projector = world.project(served)
-    await world.reaches(5, within=15)
+    await world.reaches(5)
     assert await world.rows() == dict.fromkeys("abce", 1)
     assert projector.status()[0].parked == 1
 

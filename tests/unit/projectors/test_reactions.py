@@ -226,7 +226,7 @@ async def test_two_services_that_answer_each_other_without_end_are_stopped_and_e
         await world.start(context)
     projectors = [world.project(context) for context in (library, readers)]
     await world.acquire("again")
-    await eventually(lambda: sum(s.parked for p in projectors for s in p.status()) == 1, within=30)
+    await eventually(lambda: sum(s.parked for p in projectors for s in p.status()) == 1)
     (endless,) = await read_parked(place_of(world.models_url, "readers", "note-offers"))
     assert f"is the outcome of {MAX_DEPTH} reactions in a row" in endless.error
     assert "do two subscribers answer each other?" in endless.error

@@ -185,7 +185,7 @@ async def test_a_dead_nats_costs_latency_only(
     await world.acquire("b", "c")
     await eventually(lambda: agrees(world, following))
     await nats_server.start()
-    await eventually(lambda: following.tail.listening, within=20)
+    await eventually(lambda: following.tail.listening)
     await world.acquire("d")
     await eventually(lambda: agrees(world, following))
 
@@ -228,8 +228,8 @@ async def test_a_stream_that_is_deleted_is_found_again(
     await world.acquire("c")
     await eventually(lambda: agrees(world, following))
     assert not running.done()
-    await eventually(lambda: find_stream(client.jetstream(), "library", public=False), within=20)
-    await eventually(lambda: following.tail.listening, within=20)
+    await eventually(lambda: find_stream(client.jetstream(), "library", public=False))
+    await eventually(lambda: following.tail.listening)
     await world.acquire("d")
     await eventually(lambda: agrees(world, following))
     await client.close()
@@ -264,7 +264,7 @@ async def test_a_new_epoch_is_moved_to_without_a_gap(
     for book in "bcdefgh":
         await world.acquire(book)
         await asyncio.sleep(0.1)  # some are in the old stream, some in the new one only
-    await eventually(lambda: agrees(world, following), within=20)
+    await eventually(lambda: agrees(world, following))
     assert following.positions == list(range(1, 9))
 
 

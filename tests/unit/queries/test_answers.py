@@ -76,7 +76,7 @@ async def test_a_state_waits_for_what_the_call_asks_for(asking: Any) -> None:
     await asyncio.sleep(0)
     assert not asked.done()
     await asking.record(asking.bank.MoneyDeposited(account_id="a", amount=1))
-    assert (await asyncio.wait_for(asked, 5)).response.balance == 1
+    assert (await asyncio.wait_for(asked, 30)).response.balance == 1
 
 
 async def test_a_state_that_does_not_get_there_is_behind(asking: Any) -> None:
@@ -140,7 +140,7 @@ async def test_a_projection_waits_for_what_the_call_asks_for(asking: Any) -> Non
     await asyncio.sleep(0.01)
     assert not asked.done()
     asking.model.move(2, 7)
-    assert (await asyncio.wait_for(asked, 5)).response.total == 7
+    assert (await asyncio.wait_for(asked, 30)).response.total == 7
 
 
 async def test_a_projection_that_does_not_get_there_says_so_before_the_deadline(asking: Any) -> None:

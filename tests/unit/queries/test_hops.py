@@ -87,7 +87,7 @@ async def test_a_token_of_another_context_is_waited_for_until_its_outcome_is_rec
     assert not waiting.done()
     await deposit(asking, 1)
     delivery.move(5)
-    assert await asyncio.wait_for(waiting, 5) == 3
+    assert await asyncio.wait_for(waiting, 30) == 3
 
 
 async def test_what_a_context_makes_of_its_own_events_is_waited_for_too(
@@ -105,7 +105,7 @@ async def test_what_a_context_makes_of_its_own_events_is_waited_for_too(
     await asyncio.sleep(0.01)
     assert not waiting.done(), "what it led to leads on"
     process.move(2)
-    assert await asyncio.wait_for(waiting, 5) == 2
+    assert await asyncio.wait_for(waiting, 30) == 2
 
 
 async def test_what_has_arrived_is_not_asked_for_again(
@@ -187,7 +187,7 @@ async def test_what_a_token_says_is_public_when_every_publisher_has_passed_it(as
     await asyncio.sleep(0.01)
     assert not waiting.done()
     publishers[1].move(2)
-    head = await asyncio.wait_for(waiting, 5)
+    head = await asyncio.wait_for(waiting, 30)
     assert head is not None
     assert (head.log_id, head.public_position) == (asking.log.log_id, 0)
 
@@ -202,8 +202,8 @@ async def test_a_query_waits_for_what_a_token_of_another_context_has_led_to(
     await asyncio.sleep(0.01)
     await deposit(asking, 1)
     delivery.move(1)
-    assert (await asyncio.wait_for(asked, 5)).response.balance == 1
+    assert (await asyncio.wait_for(asked, 30)).response.balance == 1
     await asyncio.sleep(0.01)
     assert not total.done()
     asking.model.move(1, 1)
-    assert (await asyncio.wait_for(total, 5)).response.total == 1
+    assert (await asyncio.wait_for(total, 30)).response.total == 1

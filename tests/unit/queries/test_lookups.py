@@ -42,7 +42,7 @@ async def test_who_asks_while_others_look_is_part_of_the_next_look(stacks: Any) 
     await stacks.record(stacks.lent("1"))
     await stacks.fill()
     first = asyncio.create_task(lookups.look("1"))
-    await eventually(lambda: gated.sessions == 1, 10)
+    await eventually(lambda: gated.sessions == 1)
     await stacks.record(stacks.lent("1"), stacks.lent("2"))
     await stacks.fill()
     rest = [asyncio.create_task(lookups.look(book)) for book in "12" * 30]

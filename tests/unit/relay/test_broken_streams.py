@@ -44,7 +44,7 @@ async def test_a_stream_that_lost_its_tail_gets_it_again(
     await nats_server.kill()
     await asyncio.to_thread(_copy, earlier, store)
     await nats_server.start()
-    await eventually(streams.equal(log), within=20)
+    await eventually(streams.equal(log))
     assert "CEQS_library_1 has lost its tail, 51 to 100: it is published again" in running.repairs
     assert running.alarms == []
 
@@ -110,7 +110,7 @@ async def test_a_stream_of_another_log_is_left_alone_until_a_new_epoch_begins(
     assert "ceqs relay new-epoch library" in forked.alarms[0]
     assert await streams.differing(log) == []
     await other.begin_epoch()
-    await eventually(streams.equal(other), within=20)
+    await eventually(streams.equal(other))
     assert forked.alarms == []
     await other.close()
 

@@ -265,7 +265,7 @@ class CommandStream:
         """Read so many outcomes."""
         found: dict[int, CommandOutcome] = {}
         while len(found) < count:
-            raw = await asyncio.wait_for(self.call.read(), 20)
+            raw = await asyncio.wait_for(self.call.read(), 30)
             assert raw is not grpc.aio.EOF
             self.messages += 1
             found |= {outcome.number: outcome for outcome in ExecuteStreamResponse.FromString(raw).outcomes}

@@ -161,7 +161,7 @@ async def test_what_is_refused_for_want_of_room_is_not_even_decoded(busy: Any, s
     malformed = b"\x0a\xff"
     with refused(Overloaded):
         # Only while there is room, it is told what is wrong with it.
-        await eventually(lambda: _is_full(busy, malformed), within=10)
+        await eventually(lambda: _is_full(busy, malformed))
         await busy.raw(OPEN, malformed)
     slow.let_go(100)
     await asyncio.gather(*sent)

@@ -53,7 +53,7 @@ async def test_unknown_contexts_and_scopes_are_refused(served: Any, refused: Any
 
 async def test_subscribing_to_an_empty_log_says_at_once_that_there_is_nothing(served: Any) -> None:
     for stream in (private(served, "Subscribe"), served.events("Subscribe", SubscribeRequest())):
-        marker = await asyncio.wait_for(stream.read(), 5)
+        marker = await asyncio.wait_for(stream.read(), 30)
         assert marker.HasField("caught_up")
         assert (marker.caught_up.position, marker.caught_up.log_id) == (0, served.log.log_id)
         stream.cancel()
@@ -66,7 +66,7 @@ async def test_subscribing_gives_what_is_recorded_and_then_what_is_recorded_late
     assert [event.position for event in first.events] == [2]
     assert marker.caught_up.position == 2
     await append(served, "c")
-    later = await asyncio.wait_for(stream.read(), 5)
+    later = await asyncio.wait_for(stream.read(), 30)
     assert [event.position for event in later.events] == [3]
     stream.cancel()
 
@@ -76,7 +76,7 @@ async def test_a_public_subscriber_hears_public_events_only(served: Any) -> None
     assert (await stream.read()).HasField("caught_up")
     await append(served, *"ab")
     await append(served, "c", public=True)
-    later = await asyncio.wait_for(stream.read(), 5)
+    later = await asyncio.wait_for(stream.read(), 30)
     assert [(event.position, event.public_position) for event in later.events] == [(3, 1)]
     stream.cancel()
 
@@ -85,7 +85,7 @@ async def test_a_filtered_subscriber_hears_its_events_only(served: Any) -> None:
     stream = private(served, "Subscribe", filter=EventFilter(tags=["account:b"]))
     assert (await stream.read()).HasField("caught_up")
     await append(served, *"aaab")
-    later = await asyncio.wait_for(stream.read(), 5)
+    later = await asyncio.wait_for(stream.read(), 30)
     assert [event.position for event in later.events] == [4]
     stream.cancel()
 
@@ -102,8 +102,8 @@ async def test_subscribers_see_every_position_once_and_in_order_while_writers_wr
     followers = [asyncio.ensure_future(follow(0)) for _ in range(3)]
     for _ in range(20):
         await append(served, *(str(i) for i in range(30)))
-    late = await asyncio.wait_for(follow(250), 10)
-    for seen in await asyncio.wait_for(asyncio.gather(*followers), 10):
+    late = await asyncio.wait_for(follow(250), 30)
+    for seen in await asyncio.wait_for(asyncio.gather(*followers), 30):
         assert seen == list(range(1, 601))
     assert late == list(range(251, 601))
 
@@ -120,12 +120,12 @@ async def test_a_reader_that_stops_reading_is_told_that_it_fell_behind(
     kinds: list[str] = []
     positions: list[int] = []
     while len(positions) < 800:
-        message = await asyncio.wait_for(stream.read(), 10)
+        message = await asyncio.wait_for(stream.read(), 30)
         positions += [event.position for event in message.events]
         kinds.append("events" if message.events else "fell_behind" if message.HasField("fell_behind") else "caught_up")
     assert positions == list(range(1, 801))
     assert "fell_behind" in kinds
-    marker = await asyncio.wait_for(stream.read(), 10)
+    marker = await asyncio.wait_for(stream.read(), 30)
     assert marker.caught_up.position == 800
     stream.cancel()
 
@@ -146,11 +146,11 @@ async def test_a_stopping_server_ends_streams_with_where_to_resume(served: Any) 
     assert len((await stream.read()).events) == 2
     assert (await stream.read()).HasField("caught_up")
     stopped = asyncio.ensure_future(served.server.stop())
-    last = await asyncio.wait_for(stream.read(), 5)
+    last = await asyncio.wait_for(stream.read(), 30)
     assert last.resume.position == 2
     assert await stream.read() is grpc.aio.EOF
     assert await stream.code() is grpc.StatusCode.OK
-    await asyncio.wait_for(stopped, 5)
+    await asyncio.wait_for(stopped, 30)
 
 
 async def test_a_server_of_several_contexts_asks_for_the_one_that_is_meant(

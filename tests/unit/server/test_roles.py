@@ -79,14 +79,14 @@ async def test_queries_and_events_follow_the_log_by_reading(bank: Any, start: An
     ):
         live = client.watch_account(bank.WatchAccountRequest(account_id="a"))
         recorded = client.events(scope="private")
-        assert not (await asyncio.wait_for(anext(live), 10)).message.HasField("account")
+        assert not (await asyncio.wait_for(anext(live), 30)).message.HasField("account")
         for balance in (5, 10):
             await client.deposit(bank.DepositRequest(account_id="a", amount=5))
             asked = await client.get_account(bank.GetAccountRequest(account_id="a"))
             assert asked.message.account.balance == balance, "what the client wrote is read"
             assert asked.age.lag_events == 0
-            assert (await asyncio.wait_for(anext(recorded), 10)).message.amount == 5
-            assert (await asyncio.wait_for(anext(live), 10)).message.account.balance == balance
+            assert (await asyncio.wait_for(anext(recorded), 30)).message.amount == 5
+            assert (await asyncio.wait_for(anext(live), 30)).message.account.balance == balance
         await recorded.aclose()
         await live.aclose()
 

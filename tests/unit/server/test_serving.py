@@ -145,7 +145,7 @@ async def test_a_stopping_server_lets_running_calls_finish_and_takes_no_new_ones
     bank: Any, context: Any, log: Any, served: Any
 ) -> None:
     slow, stop = Slow(log), asyncio.Event()
-    server = Server([Served(context, slow, {"Total": served.model})], ServerSettings(grace=20))
+    server = Server([Served(context, slow, {"Total": served.model})], ServerSettings(grace=300))
     serving = asyncio.ensure_future(server.serve_until(stop))
     while not server.port:
         await asyncio.sleep(0.01)
@@ -161,22 +161,24 @@ async def test_a_stopping_server_lets_running_calls_finish_and_takes_no_new_ones
         await subscribed.read()
         live = served.watch("WatchAccount", served.WatchAccountRequest(account_id="a"))
         await live.read()
-        running = asyncio.ensure_future(served.send("OpenAccount", served.OpenAccountRequest(account_id="a")))
+        running = asyncio.ensure_future(
+            served.send("OpenAccount", served.OpenAccountRequest(account_id="a"), timeout=300)
+        )
         await slow.waiting.wait()
 
         stop.set()
-        assert (await asyncio.wait_for(subscribed.read(), 5)).HasField("resume")
+        assert (await asyncio.wait_for(subscribed.read(), 30)).HasField("resume")
         with pytest.raises(grpc.aio.AioRpcError) as ended:
-            await asyncio.wait_for(live.read(), 5)
+            await asyncio.wait_for(live.read(), 30)
         assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
         with pytest.raises(grpc.aio.AioRpcError) as late:
             await served.send("OpenAccount", served.OpenAccountRequest(account_id="b"))
         assert late.value.code() is grpc.StatusCode.UNAVAILABLE
         assert not serving.done()
         slow.go_on.set()
-        assert (await asyncio.wait_for(running, 5)).receipt.position == 1
+        assert (await asyncio.wait_for(running, 30)).receipt.position == 1
         # Well before the grace is over.
-        await asyncio.wait_for(serving, 5)
+        await asyncio.wait_for(serving, 30)
     assert (await log.head()).position == 1
 
 
@@ -186,9 +188,11 @@ async def test_a_call_that_outlasts_the_grace_is_ended(bank: Any, context: Any, 
     await server.start()
     async with grpc.aio.insecure_channel(server.address) as channel:
         served.channel = channel
-        running = asyncio.ensure_future(served.send("OpenAccount", served.OpenAccountRequest(account_id="a")))
+        running = asyncio.ensure_future(
+            served.send("OpenAccount", served.OpenAccountRequest(account_id="a"), timeout=300)
+        )
         await slow.waiting.wait()
-        await asyncio.wait_for(server.stop(), 5)
+        await asyncio.wait_for(server.stop(), 30)
         with pytest.raises(grpc.aio.AioRpcError):
             await running
 

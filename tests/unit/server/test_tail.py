@@ -279,5 +279,5 @@ async def test_a_closing_tail_tells_everybody_where_to_resume(log: Any, events: 
         await eventually(lambda: all(f.markers for f in followers))
         stack.push_async_callback(events.close)
     for follower in followers:
-        await asyncio.wait_for(follower.task, 5)
+        await asyncio.wait_for(follower.task, 30)
         assert follower.markers == ["caught_up", "resume"]
