@@ -53,6 +53,11 @@ async def test_killing_each_process_once_changes_no_number(tmp_path: Path) -> No
     assert books.depleted
 
 
+def test_shops_that_begin_at_once_do_not_meet(tmp_path: Path) -> None:
+    first, second = System(tmp_path / "1"), System(tmp_path / "2")
+    assert {*first.addresses.values()}.isdisjoint(second.addresses.values())
+
+
 @pytest.mark.timeout(120)
 async def test_an_order_and_its_cancellation_go_round_both_services(tmp_path: Path) -> None:
     line = Line(product_code="A", quantity=5, unit_price_micros=1_000_000)

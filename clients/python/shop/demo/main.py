@@ -86,7 +86,7 @@ async def _demo(data: Path | None, rows: int, seed: int, *, postgres: bool, as_j
         lines = list(read_rows(data))
         ASIDE.print(f"Starting the shop in {directory}", highlight=False)
         began = time.monotonic()
-        async with System(directory, postgres=postgres) as system:
+        async with System(directory, postgres=postgres, usual=True) as system:
             report = await _run(system, lines, source, began)
             telling = not report.verified
             if as_json:

@@ -7,7 +7,7 @@ import datetime as dt
 import secrets
 import socket
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,13 +32,15 @@ class System:
     """Every process of the shop, started again when it dies. An async context manager.
 
     Everything that it writes lies in `directory`, or in a PostgreSQL server of its own where `postgres` is set; what
-    the processes say goes to `processes.log` there.
+    the processes say goes to `processes.log` there. With `usual`, services listen where `ceqs` looks for them if nobody
+    else does yet, and whoever starts another shop at the same moment may take them for his own.
     """
 
-    def __init__(self, directory: Path, *, postgres: bool = False) -> None:
+    def __init__(self, directory: Path, *, postgres: bool = False, usual: bool = False) -> None:
         self.directory = directory.absolute()
         self.key = secrets.token_urlsafe(24)
-        self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(CONTEXTS, _free_ports(), strict=True)}
+        ports = _free_ports(usual=usual)
+        self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(CONTEXTS, ports, strict=True)}
         self._stack = AsyncExitStack()
         self._supervisor = Supervisor(self._note)
         self._nats = NatsServer(self.directory / "nats")
@@ -119,17 +121,16 @@ class System:
         self._log.flush()
 
 
-def _free_ports() -> list[int]:
-    """Give a port for each service: the usual ones where they are free."""
-    ports: list[int] = []
-    for usual in range(FIRST_PORT, FIRST_PORT + len(CONTEXTS)):
-        with socket.socket() as listener:
+def _free_ports(*, usual: bool) -> list[int]:
+    """Give a port for each service, the `usual` ones where they are free."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in CONTEXTS]
+        for number, listener in enumerate(listeners):
             try:
-                listener.bind(("127.0.0.1", usual))
+                listener.bind(("127.0.0.1", FIRST_PORT + number if usual else 0))
             except OSError:
                 listener.bind(("127.0.0.1", 0))
-            ports.append(listener.getsockname()[1])
-    return ports
+        return [int(listener.getsockname()[1]) for listener in listeners]
 
 
 async def _end(task: asyncio.Task[None]) -> None:
