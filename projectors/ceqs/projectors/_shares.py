@@ -32,6 +32,11 @@ class Share:
     def __contains__(self, bucket: int) -> bool:
         return self.first <= bucket <= self.last
 
+    @property
+    def size(self) -> int:
+        """How many buckets it has."""
+        return self.last - self.first + 1
+
     def meets(self, other: Share) -> bool:
         """Whether they have a bucket in common."""
         return self.first <= other.last and other.first <= self.last

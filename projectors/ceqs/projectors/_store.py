@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, NoReturn, Self
@@ -24,6 +24,7 @@ from ceqs.projectors._retry import said
 from ceqs.projectors._shares import WHOLE, Ahead, Share, cut, first_row
 from ceqs.projectors._tables import CHECKPOINT, OUTBOX, PARKED, PLATFORM
 from ceqs.projectors._timers import Timers, count_timers
+from ceqs.v1.events_pb2 import RecordedEvent
 
 STAND_BY = 0.25
 """Seconds between two tries to take the place over."""
@@ -121,10 +122,13 @@ class Store:
         self.skipped += skipped
         self._ahead = ahead
 
-    @property
-    def partial(self) -> bool:
-        """Whether there are events beyond the checkpoint that this writer does not lack."""
-        return self.share != WHOLE or bool(self._ahead)
+    def lacked(self, events: Sequence[RecordedEvent], number: Callable[[RecordedEvent], int]) -> Sequence[int]:
+        """Give which of the events beyond the checkpoint are of this writer's share, and not included yet."""
+        if self.share == WHOLE and not self._ahead:
+            return range(len(events))
+        first, last = self.share.first, self.share.last
+        mine = [index for index, event in enumerate(events) if first <= event.bucket <= last]
+        return [i for i in mine if self.lacks(events[i].bucket, number(events[i]))] if self._ahead else mine
 
     def lacks(self, bucket: int, position: int) -> bool:
         """Whether an event beyond the checkpoint is of this writer's share, and not included yet."""

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import structlog
 
+from ceqs.contract import BUCKETS
 from ceqs.errors import CeqsError, LogReplaced, Unavailable, Unreadable
 from ceqs.projectors._blame import Blame, Full, blame
 from ceqs.projectors._fill import BATCH
@@ -164,7 +165,8 @@ class Worker:
                 group.create_task(self._outlet.run())
             wake = self._outlet.wake if self._outlet else lambda: None
             group.create_task(self._attend(store, self._lot, wake))
-            most = SIDE_BY_SIDE if self.handler.looks_around else BATCH
+            # A transaction costs the same, however many events it passes over.
+            most = SIDE_BY_SIDE if self.handler.looks_around else BATCH * BUCKETS // self.share.size
             if not store.at.log_id and await self._tail.identify():
                 await store.adopt(self._tail.log_id)
             async with aclosing(self._tail.follow(store.at.position, store.at.log_id)) as batches:
@@ -254,10 +256,7 @@ class Worker:
             size, tries = len(batch), 0
 
     async def _commit(self, store: Store, lot: Lot, events: Sequence[RecordedEvent]) -> None:
-        lacked: Sequence[int] = range(len(events))
-        if store.partial:
-            number = self._tail.link.number
-            lacked = [index for index in lacked if store.lacks(events[index].bucket, number(events[index]))]
+        lacked = store.lacked(events, self._tail.link.number)
         heard = [index for index in lacked if self._hears(index, events[index])]
         skipped = len(lacked) - len(heard)
         if self.handler.looks_around:

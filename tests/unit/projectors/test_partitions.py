@@ -88,6 +88,24 @@ async def test_four_workers_make_what_one_would_and_keep_the_order_of_each_key(w
     assert projector.status()[0].state == "live"
 
 
+async def test_a_worker_of_few_keys_passes_over_many_events_in_one_transaction(
+    world: Any, served: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    commit = worker.Worker._commit
+
+    async def noted(self: Any, store: Any, lot: Any, events: Any) -> None:
+        sizes.append(len(events))
+        await commit(self, store, lot, events)
+
+    monkeypatch.setattr(worker.Worker, "_commit", noted)
+    await world.acquire(*BOOKS * 25)
+    world.project(served, partitions={"Shelf": 4})
+    await world.reaches(1000, within=20)
+    assert sizes == [1000] * 4
+    assert await world.rows() == dict.fromkeys(BOOKS, 25)
+
+
 async def test_a_bucket_without_events_holds_nobody_up(world: Any, served: Context) -> None:
     world.project(served, partitions={"Shelf": 4})
     await world.acquire(*["b"] * 20)
