@@ -60,7 +60,7 @@ async def _rebuilt(places: Places, version: int) -> AsyncGenerator[None]:
         while True:
             place, _ = await start_rebuild(places, version, shape_of(Readings.metadata))
             filling.set()
-            await _serves(places, place, version)
+            await _serves(places, place, version, every=1.0)  # a look takes milliseconds, in which nobody sends
 
     filling = asyncio.Event()
     task = asyncio.create_task(again())
@@ -74,11 +74,11 @@ async def _rebuilt(places: Places, version: int) -> AsyncGenerator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _serves(places: Places, place: Place | None, version: int) -> None:
+async def _serves(places: Places, place: Place | None, version: int, every: float = 0.1) -> None:
     """Wait until a place answers, or any of the version."""
     async with asyncio.timeout(PATIENCE):
         while True:
             for one in await look_over(places):
                 if one.serves and (one.place == place or (place is None and one.place.version == version)):
                     return
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(every)
