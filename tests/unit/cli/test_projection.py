@@ -108,7 +108,7 @@ class System:
         numbers = range(self.placed, self.placed + count)
         self.placed += count
         orders = (PlaceOrderRequest(order_id=f"o{n}", country=f"C{n % 5}", lines=[LINE]) for n in numbers)
-        async with OrdersClient(self.env["CEQS_ADDRESSES"].removeprefix("orders=")) as client:
+        async with OrdersClient(self.env["CEQS_ADDRESSES"].removeprefix("orders="), timeout=60) as client:
             assert [outcome.error async for outcome in client.execute_many(orders)] == [None] * count
 
     @asynccontextmanager
@@ -117,7 +117,7 @@ class System:
         positions: list[int] = []
 
         async def ask() -> None:
-            async with OrdersClient(self.env["CEQS_ADDRESSES"].removeprefix("orders=")) as client:
+            async with OrdersClient(self.env["CEQS_ADDRESSES"].removeprefix("orders="), timeout=60) as client:
                 while True:
                     answer = await client.get_sales(GetSalesRequest())
                     positions.extend(decode_token(answer.age.token).values())
@@ -159,10 +159,12 @@ async def system(tmp_path: Path, free_port: int, ceqs: Ceqs) -> AsyncIterator[Sy
     (tmp_path / "sold.py").write_text(CONTEXT)
     system = System(tmp_path, free_port, ceqs)
     system.start("serve")
-    await system.place(300)
-    yield system
-    for role in list(system.running):
-        system.end(role, signal.SIGKILL)
+    try:
+        await system.place(300)
+        yield system
+    finally:
+        for role in list(system.running):
+            system.end(role, signal.SIGKILL)
 
 
 async def test_damaged_rows_are_filled_anew_gone_back_from_and_dropped(system: System) -> None:
