@@ -25,7 +25,7 @@ class KeyedHandler(Handler):
     def __init__(self, projection: KeyedProjection, decoder: EventDecoder) -> None:
         super().__init__(projection, decoder)
         self.version = projection.version
-        self.metadata = table_of(projection.ceqs_model()).metadata
+        self.metadata = table_of(projection.ceqs_model).metadata
         self._folder = KeyedFolder(projection)
         self.partition_by = self._folder.model.key if self._folder.model.partitioned else ""
 

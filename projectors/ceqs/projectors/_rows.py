@@ -22,7 +22,7 @@ MESSAGE = "ceqs_message"
 def metadata_of(projection: Projection) -> sa.MetaData:
     """Give the tables of a projection: its own, or that of its keyed model."""
     if isinstance(projection, KeyedProjection):
-        return table_of(projection.ceqs_model()).metadata
+        return table_of(projection.ceqs_model).metadata
     if isinstance(projection, TableProjection):
         return projection.metadata
     raise neither(projection)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from keyword import iskeyword
 
 from google.protobuf.descriptor import FileDescriptor
 
-from ceqs.codegen._module import Module, docstring, pb2_module, wrapped
+from ceqs.codegen._module import Module, docstring, wrapped
 from ceqs.codegen._names import (
     context_class,
     fold_class,
@@ -18,20 +18,41 @@ from ceqs.codegen._names import (
     service_class,
 )
 from ceqs.codegen._sources import Sources
-from ceqs.contract import CommandRpc, Contract, EventType, KeyedModel, QueryRpc, StateType, boundary_method, snake
+from ceqs.contract import (
+    CommandRpc,
+    Contract,
+    EventType,
+    KeyedModel,
+    QueryRpc,
+    StateType,
+    boundary_method,
+    read_public,
+    snake,
+)
 
 MODEL = "ceqs.model"
 BODY = "        "
 
 
-def bases_module(contract: Contract, files: Sequence[FileDescriptor], sources: Sources) -> str:
-    """Give the source of the bases module."""
-    return _Bases(contract, files, sources).text()
+def bases_module(
+    contract: Contract,
+    files: Sequence[FileDescriptor],
+    sources: Sources,
+    telling: Mapping[str, Sequence[FileDescriptor]],
+) -> str:
+    """Give the source of the bases module. `telling`: the files that declare public events, by package."""
+    return _Bases(contract, files, sources, telling).text()
 
 
 class _Bases:
-    def __init__(self, contract: Contract, files: Sequence[FileDescriptor], sources: Sources) -> None:
-        self.contract, self.sources = contract, sources
+    def __init__(
+        self,
+        contract: Contract,
+        files: Sequence[FileDescriptor],
+        sources: Sources,
+        telling: Mapping[str, Sequence[FileDescriptor]],
+    ) -> None:
+        self.contract, self.sources, self.telling = contract, sources, telling
         self.private = [event for event in contract.events.values() if not event.public]
         self.public = [event for event in contract.events.values() if event.public]
         self.module = Module(
@@ -46,8 +67,8 @@ class _Bases:
         self.commands = [self._commands(service) for service in contract.command_services]
         self.gatekeepers = [self._gatekeeper(service) for service in contract.command_services]
         self.projections = [
-            self._keyed(contract.models[name]) if name in contract.models else self._projection(name)
-            for name in contract.projections
+            self._keyed(contract.models[name]) if name in contract.models else self._projection(name, source)
+            for name, source in contract.projections.items()
         ]
         self.queries = [name for service in contract.query_services if (name := self._queries(service))]
         self._reactions()
@@ -64,11 +85,8 @@ class _Bases:
         return context_class(self.contract.context, suffix)
 
     def _contract_and_unions(self, files: Sequence[FileDescriptor]) -> None:
-        descriptors: list[str] = []
-        for file in files:
-            package, _, name = pb2_module(file.name).rpartition(".")
-            descriptors.append(f"{self.module.use(package, name)}.DESCRIPTOR")
         reader = self.module.use("ceqs.contract", "read_contract")
+        descriptors = [self.module.descriptor(file) for file in files]
         self.module.constant("CONTRACT", wrapped(f"CONTRACT = {reader}", "(", descriptors, ")"))
         requests = [command.request for command in self.contract.commands.values()]
         for suffix, members in (
@@ -81,7 +99,8 @@ class _Bases:
 
     def _fold(self, state: StateType) -> str:
         name, of = fold_class(state.name), f"{parameter(state.name)}: {self.module.message(state.message)}"
-        self._of_state(name, "Fold", "Folds the state", "ceqs_state", state, lambda event: [of, event], "None")
+        attributes = ["    ceqs_contract = CONTRACT", f'    ceqs_state = "{state.name}"']
+        self._of_state(name, "Fold", "Folds the state", attributes, state, lambda event: [of, event], "None")
         return name
 
     def _of_state(
@@ -89,7 +108,7 @@ class _Bases:
         name: str,
         base: str,
         does: str,
-        attribute: str,
+        attributes: Sequence[str],
         state: StateType | KeyedModel,
         parameters: Callable[[str], list[str]],
         result: str,
@@ -99,8 +118,7 @@ class _Bases:
             f"class {name}({self.module.use(MODEL, base)}, {self.module.use('abc', 'ABC')}):",
             *docstring(_joined(f"{does} {state.name}.", self._comment(state.full_name)), "    "),
             "",
-            "    ceqs_contract = CONTRACT",
-            f'    {attribute} = "{state.name}"',
+            *attributes,
         ]
         for event in state.folds:
             own = ["self", *parameters(f"event: {self.module.message(event.message)}")]
@@ -180,17 +198,26 @@ class _Bases:
         self.module.define(name, *body)
         return name
 
-    def _projection(self, projection: str) -> str:
-        name = projection_class(projection)
+    def _projection(self, projection: str, source: str) -> str:
+        name, base, events, of = (
+            projection_class(projection),
+            self.module.use(MODEL, "TableProjection"),
+            self.private,
+            "",
+        )
+        if source != self.contract.package:
+            base = f"{self.module.use(MODEL, 'PublicHearing')}, {base}"
+            told = read_public(*self.telling[source])
+            events, of = list(told.events.values()), f" of {told.context}"
         session = self.module.use("sqlalchemy.ext.asyncio", "AsyncSession", typing=True)
         body = [
-            f"class {name}({self.module.use(MODEL, 'TableProjection')}):",
-            *docstring(f"Writes the query model {projection}; override what it hears.", "    "),
+            f"class {name}({base}):",
+            *docstring(f"Writes the query model {projection}; override what it hears{of}.", "    "),
             "",
-            "    ceqs_contract = CONTRACT",
+            *self._folded(source),
             f'    ceqs_projection = "{projection}"',
         ]
-        for event in self.private:
+        for event in events:
             message, recorded = self.module.message(event.message), self.module.use(MODEL, "Recorded")
             parameters = ["self", f"session: {session}", f"event: {message}", f"meta: {recorded}"]
             body += ["", f"    @{self.module.use(MODEL, 'unheard')}"]
@@ -202,8 +229,17 @@ class _Bases:
     def _keyed(self, model: KeyedModel) -> str:
         name, of = projection_class(model.name), f"{parameter(model.name)}: {self.module.message(model.message)}"
         does, meta = "Folds the query model", f"meta: {self.module.use(MODEL, 'Recorded')}"
-        self._of_state(name, "KeyedProjection", does, "ceqs_projection", model, lambda event: [of, event, meta], "None")
+        attributes = [*self._folded(model.source), f'    ceqs_model = CONTRACT.models["{model.name}"]']
+        self._of_state(name, "KeyedProjection", does, attributes, model, lambda event: [of, event, meta], "None")
         return name
+
+    def _folded(self, source: str) -> list[str]:
+        """Give the attribute that says of which contract a projection folds the events."""
+        if source == self.contract.package:
+            return ["    ceqs_contract = CONTRACT"]
+        descriptors = [self.module.descriptor(file) for file in self.telling[source]]
+        reader = self.module.use("ceqs.contract", "read_public")
+        return wrapped(f"ceqs_contract = {reader}", "(", descriptors, ")", "    ")
 
     def _queries(self, service: str) -> str:
         """Define the base of a query service; none where the platform answers all of its queries."""
@@ -275,8 +311,8 @@ class _Bases:
         name, of = process_class(state.name), f"{parameter(state.name)}: {self.module.message(state.message)}"
         ctx = f"ctx: {self.module.use(MODEL, 'Reaction')}"
         result = f"{self.module.use('collections.abc', 'Iterable')}[{self._named('Command')}]"
-        does = "Manages the process"
-        self._of_state(name, "ProcessManager", does, "ceqs_process", state, lambda event: [event, of, ctx], result)
+        does, attributes = "Manages the process", ["    ceqs_contract = CONTRACT", f'    ceqs_process = "{state.name}"']
+        self._of_state(name, "ProcessManager", does, attributes, state, lambda event: [event, of, ctx], result)
 
     def _upcasters(self, suffix: str, events: Sequence[EventType]) -> None:
         """Define the base that says what earlier forms of events are today; none where there are no such forms."""

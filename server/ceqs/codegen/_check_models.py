@@ -31,7 +31,8 @@ def check_models(package: Package) -> None:
             listed_publicly(package, f"the model {model.name}", options.folds),
         ):
             for index, what in listed:
-                package.at_model(model, what, _FOLDS, index)
+                if "." not in options.folds[index]:  # else it is another context's: see _check_sources
+                    package.at_model(model, what, _FOLDS, index)
         if KEY.fullmatch(options.key):
             _check_key_field(package, model, options.key)
             check_tags(package, model, options.folds, [options.key], "key")

@@ -8,6 +8,7 @@ from ceqs.codegen._check_messages import check_events, check_fields, check_state
 from ceqs.codegen._check_models import check_models
 from ceqs.codegen._check_names import check_contexts, check_names
 from ceqs.codegen._check_rpcs import check_commands, check_queries, check_services
+from ceqs.codegen._check_sources import check_sources
 from ceqs.codegen._check_versions import check_versions
 from ceqs.codegen._package import Package
 
@@ -27,6 +28,7 @@ def check(packages: Sequence[Package]) -> list[str]:
         check_services(package)
         check_commands(package)
         check_queries(package)
+        check_sources(package, contexts)
         check_names(package)
     check_contexts(contexts)
     problems = sorted(problem for package in packages for problem in package.problems)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import Message
 
 WIDTH = 120
@@ -43,6 +44,11 @@ class Module:
         else:
             local = self._import(module, top.name, pascal(package.replace(".", "_")) + top.name)
         return local + message.DESCRIPTOR.full_name.removeprefix(top.full_name)
+
+    def descriptor(self, file: FileDescriptor) -> str:
+        """Import the module of a proto file; give the expression for its descriptor."""
+        package, _, name = pb2_module(file.name).rpartition(".")
+        return f"{self._import(package, name, f'{package}.{name}'.replace('.', '_'))}.DESCRIPTOR"
 
     def add(self, *lines: str) -> None:
         """Add lines to the body."""

@@ -53,6 +53,18 @@ class Package:
         return [event for event in self.events if event.full_name not in self.replaced]
 
     @cached_property
+    def public(self) -> dict[str, Descriptor]:
+        """What other contexts may hear, by name."""
+        return {event.name: event for event in self.live if is_public(event) and event.containing_type is None}
+
+    @property
+    def telling(self) -> list[FileDescriptor]:
+        """The files that say what other contexts may hear: of which events, and from whom."""
+        named = [file for file in self.files if file.GetOptions().HasExtension(options_pb2.context)]
+        telling = [event.file.name for event in self.public.values()] + [file.name for file in named]
+        return [file for file in self.files if file.name in telling]
+
+    @cached_property
     def states(self) -> list[Descriptor]:
         """Every message with the state option."""
         return [message for message in self.messages if is_state(message)]

@@ -52,12 +52,15 @@ def respond(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
     if problems := check(packages):
         response.error = "\n".join(problems)
         return response
+    telling = {package.name: package.telling for package in packages}
     for files in (package.files for package in packages if package.is_context):
         contract = read_contract(*files)
         beside = pb2_module(files[0].name).split(".")[:-1]
-        for suffix, module in (("ceqs", bases_module), ("client", client_module)):
-            name = "/".join([*beside, f"{contract.context}_{suffix}.py"])
-            response.file.add(name=name, content=module(contract, files, sources))
+        for suffix, content in (
+            ("ceqs", bases_module(contract, files, sources, telling)),
+            ("client", client_module(contract, files, sources)),
+        ):
+            response.file.add(name="/".join([*beside, f"{contract.context}_{suffix}.py"]), content=content)
     return response
 
 

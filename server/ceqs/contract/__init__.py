@@ -17,6 +17,7 @@ from ceqs.contract._read import (
     messages,
     method_name,
     read_contract,
+    read_public,
     replaced_by,
     services,
     snake,
@@ -24,7 +25,15 @@ from ceqs.contract._read import (
     version_of,
 )
 from ceqs.contract._tags import BUCKETS, MAX_TAG_VALUE, bucket_of, checked_value, tags_of
-from ceqs.contract._tokens import Moment, decode_moment, decode_token, encode_moment, encode_token, merge_tokens
+from ceqs.contract._tokens import (
+    Moment,
+    decode_moment,
+    decode_token,
+    encode_moment,
+    encode_token,
+    merge_tokens,
+    public_of,
+)
 from ceqs.contract._types import (
     Column,
     ColumnKind,
@@ -82,7 +91,9 @@ __all__ = [
     "new_id",
     "own_fields",
     "prefix",
+    "public_of",
     "read_contract",
+    "read_public",
     "replaced_by",
     "row_field",
     "same_type",

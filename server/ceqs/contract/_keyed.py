@@ -74,7 +74,7 @@ def read_model(descriptor: AnyDescriptor, events: Mapping[str, EventType]) -> Ke
             f"{descriptor.full_name} is kept by {options.key!r}, and not one of its fields has that tag"
         )
     if missing := [name for name in options.folds if name not in events]:
-        raise Misconfigured(f"{descriptor.full_name} folds {missing[0]}, which is no event of the context")
+        raise Misconfigured(f"{descriptor.full_name} folds {missing[0]}, which is no event that is known here")
     fields = [*keys, *(f for f in descriptor.fields if is_indexed(f) and f is not keys[0])]
     columns = [Column(f.name, kind) for f in fields if (kind := column_kind(f)) is not None]
     folds = tuple(events[name] for name in options.folds)
@@ -85,6 +85,7 @@ def read_model(descriptor: AnyDescriptor, events: Mapping[str, EventType]) -> Ke
         key=options.key,
         columns=tuple(columns),
         folds=folds,
+        source=folds[0].message.DESCRIPTOR.file.package if folds else descriptor.file.package,
         partitioned=all(_of_one_key(event, options.key) for event in folds),
     )
 

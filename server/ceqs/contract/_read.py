@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from keyword import iskeyword
 
 from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
@@ -49,7 +50,8 @@ def read_contract(*files: FileDescriptor) -> Contract:
     states, processes = (
         {d.name: _state(d, by_name) for d in folded if is_process(d) is process} for process in (False, True)
     )
-    models = {d.name: read_model(d, by_name) for d in _messages_with(files, options_pb2.model)}
+    models = {d.name: read_model(d, by_name | _told(d)) for d in _messages_with(files, options_pb2.model)}
+    projections = {model.name: model.source for model in models.values()}
     commands: dict[str, CommandRpc] = {}
     queries: dict[str, QueryRpc] = {}
     for method in (method for file in files for service in services(file) for method in service.methods):
@@ -60,6 +62,8 @@ def read_contract(*files: FileDescriptor) -> Contract:
         elif options.HasExtension(options_pb2.query):
             query = _query(method, states, models)
             queries[query.path] = query
+            if query.projection:
+                projections.setdefault(query.projection, options.Extensions[options_pb2.query].source or package)
     return Contract(
         context=context,
         package=package,
@@ -72,8 +76,29 @@ def read_contract(*files: FileDescriptor) -> Contract:
         queries=queries,
         command_services=tuple(dict.fromkeys(c.service for c in commands.values())),
         query_services=tuple(dict.fromkeys(q.service for q in queries.values())),
-        projections=tuple(dict.fromkeys([*models, *(q.projection for q in queries.values() if q.projection)])),
+        projections=projections,
         _by_request={c.request.DESCRIPTOR.full_name: c for c in commands.values()},
+    )
+
+
+def read_public(*files: FileDescriptor) -> Contract:
+    """Read what a context tells others: its public events, and nothing else of it, from the files that declare them."""
+    events = [_event(descriptor) for descriptor in _messages_with(files, options_pb2.event)]
+    public = {event.full_name: event for event in events if event.public}
+    return Contract(
+        context=context_name(files),
+        package=files[0].package,
+        events=public,
+        recorded={name: event for event in public.values() for name in event.recorded_as},
+        states={},
+        processes={},
+        models={},
+        commands={},
+        queries={},
+        command_services=(),
+        query_services=(),
+        projections={},
+        _by_request={},
     )
 
 
@@ -190,6 +215,16 @@ def _event(descriptor: Descriptor) -> EventType:
         partition_by=options.partition_by or (tags[0].key if tags else ""),
         earlier=tuple(_earlier(descriptor, descriptor.file.package)),
     )
+
+
+def _told(model: Descriptor) -> dict[str, EventType]:
+    """Give the events of other contexts that a keyed model folds, by their full names."""
+    found: dict[str, EventType] = {}
+    for name in model.GetOptions().Extensions[options_pb2.model].folds:
+        if "." in name:
+            with suppress(KeyError):
+                found[name] = _event(model.file.pool.FindMessageTypeByName(name))
+    return found
 
 
 def _state(descriptor: Descriptor, events: dict[str, EventType]) -> StateType:

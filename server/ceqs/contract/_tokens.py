@@ -1,4 +1,8 @@
-"""Consistency tokens: opaque text that maps log ids to positions."""
+"""Consistency tokens: opaque text that maps log ids to positions.
+
+Of another context only public events are known. A token says that by `public_of` its log's id: the public events of a
+log are counted as if they were a log of their own.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,11 @@ _POSITION = varint(2 << 3)
 
 Moment: TypeAlias = Mapping[str, int] | dt.datetime
 """A moment of the past: positions by log id, or an aware time."""
+
+
+def public_of(log_id: str) -> str:
+    """Give the name under which a token holds a public position of a log."""
+    return f"{log_id}:public"
 
 
 def encode_token(positions: Mapping[str, int]) -> str:

@@ -136,6 +136,8 @@ class KeyedModel:
     columns: tuple[Column, ...]
     """The key's field first, then the indexed ones."""
     folds: tuple[EventType, ...]
+    source: str
+    """The package of what it folds: the own one, or that of another context."""
     partitioned: bool
     """Whether each event is about one key, by which the log keeps it in order: then several workers may fold."""
 
@@ -204,7 +206,8 @@ class Contract:
 
     `events`, `commands` and `queries` are keyed by full name and by rpc path; `states` by name. `recorded` has every
     type name that the log may hold, with the event that it is read as. `processes` are the states of process managers,
-    which are none of `states`. `models` are the keyed ones, by name, each of which is one of the `projections`.
+    which are none of `states`. `models` are the keyed ones, by name, each of which is one of the `projections`: those
+    say, by name, of which package each folds the events, private ones of the own, public ones of another context's.
     """
 
     context: str
@@ -218,7 +221,7 @@ class Contract:
     queries: Mapping[str, QueryRpc]
     command_services: tuple[str, ...]
     query_services: tuple[str, ...]
-    projections: tuple[str, ...]
+    projections: Mapping[str, str]
     _by_request: Mapping[str, CommandRpc] = field(repr=False)
 
     def event(self, message: Message) -> EventType:

@@ -24,7 +24,6 @@ from ceqs.model._handlers import (
     NamedHandler,
     ProcessManager,
     Projection,
-    PublicHearing,
     Publisher,
     QueryHandler,
     Subscriber,
@@ -75,6 +74,7 @@ class Context:
                 raise Misconfigured(f"{type(handler).__name__} hears no event; override one of its on_ methods")
             _waits_where_it_may(handler, methods.values())
         for projection in projections:
+            _declared(contract, projection)
             _suits(projection)
         _managed(contract, subscribers)
         self._decoders = _decoders(contract, upcasters, (*projections, *publishers, *subscribers))
@@ -146,7 +146,7 @@ class Context:
 
     def _belongs(self, handler: EventHandler) -> None:
         foreign = handler.ceqs_contract.package != self.contract.package
-        if foreign and not isinstance(handler, PublicHearing):
+        if foreign and not all(event.public for event in handler.ceqs_hearable().values()):
             raise Misconfigured(
                 f"{type(handler).__name__} is a handler of the context {handler.ceqs_contract.context!r}, "
                 f"not of {self.name!r}; of other contexts only public events are heard"
@@ -238,6 +238,16 @@ def _projected(contract: Contract, projections: Collection[str]) -> None:
                 f"{query.name} reads the projection {query.projection!r}; pass a {query.projection}Projection "
                 f"to the context {contract.context!r} (projections=[...])"
             )
+
+
+def _declared(contract: Contract, projection: Projection) -> None:
+    """Check that a projection folds the log that the contract says, if the contract knows it."""
+    name, package = projection.ceqs_name(), projection.ceqs_contract.package
+    if contract.projections.get(name, contract.package) != package:
+        raise Misconfigured(
+            f"{type(projection).__name__} folds events of {package}, and no projection {name} of {contract.package} "
+            "does; is it another context's?"
+        )
 
 
 def _suits(projection: Projection) -> None:

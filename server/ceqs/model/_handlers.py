@@ -189,26 +189,29 @@ class PublicHearing(NamedHandler):
 
 
 class Projection(PrivateHearing):
-    """Keeps a query model in places of its own, one for each version."""
+    """Keeps a query model in places of its own, one for each version.
 
-    ceqs_projection: ClassVar[str]
+    It folds one log: its own context's, or the public events of another one, whose contract is the `ceqs_contract`.
+    """
+
     version: ClassVar[int] = 1
     """Raise it when the tables or the handlers change: the new version fills a new place from the log."""
-
-    @classmethod
-    def ceqs_name(cls) -> str:
-        """Give the projection's name, as queries name it."""
-        return cls.ceqs_projection
 
 
 class TableProjection(Projection):
     """Writes a query model: `async (session, event, meta) -> None` per event, into the tables of `metadata`."""
 
+    ceqs_projection: ClassVar[str]
     metadata: ClassVar[MetaData]
     """The SQLAlchemy tables that the projection writes. They are created in a place of the projection's own."""
     partition_by: ClassVar[str] = ""
     """The tag key, such as `order`, to a value of which each row belongs: then several workers may fill the projection,
     each with keys of its own. All events that it hears must be partitioned by it."""
+
+    @classmethod
+    def ceqs_name(cls) -> str:
+        """Give the projection's name, as queries name it."""
+        return cls.ceqs_projection
 
 
 class KeyedProjection(Projection):
@@ -219,15 +222,18 @@ class KeyedProjection(Projection):
     (`model.Clear()`) is deleted; a later event of the key begins anew.
     """
 
+    ceqs_model: ClassVar[KeyedModel]
+    """What the projection keeps."""
+
+    @classmethod
+    def ceqs_name(cls) -> str:
+        """Give the model's name."""
+        return cls.ceqs_model.name
+
     @classmethod
     def ceqs_hearable(cls) -> Mapping[str, EventType]:
         """Give the events that the model lists, by method name."""
-        return {event.handler: event for event in cls.ceqs_model().folds}
-
-    @classmethod
-    def ceqs_model(cls) -> KeyedModel:
-        """Give what the projection keeps."""
-        return cls.ceqs_contract.models[cls.ceqs_projection]
+        return {event.handler: event for event in cls.ceqs_model.folds}
 
 
 class Publisher(PrivateHearing):

@@ -19,7 +19,7 @@ class KeyedFolder:
     """Folds the rows of a keyed model with the methods of its projection."""
 
     def __init__(self, projection: KeyedProjection) -> None:
-        self.model = projection.ceqs_model()
+        self.model = projection.ceqs_model
         self._projection = type(projection).__name__
         self._methods = projection.ceqs_heard()
         self._tags = {

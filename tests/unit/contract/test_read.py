@@ -90,7 +90,7 @@ def test_a_query_whose_only_own_field_is_the_state_needs_no_code(library: Any) -
     )
     assert (queries["CountLoans"].row_field, queries["CountLoans"].state.name) == ("", "Loans")
     assert (queries["ListShelf"].state, queries["ListShelf"].projection) == (None, "Shelf")
-    assert library.contract.projections == ("Shelf",)
+    assert library.contract.projections == {"Shelf": "library.v1"}
 
 
 def test_services_hold_commands_or_queries(library: Any) -> None:
@@ -201,7 +201,7 @@ def test_a_keyed_model_says_what_it_is_kept_and_found_by(shelves: Any) -> None:
         ("times", "integer"),
     ]
     assert [column.kind.value for column in reader.columns] == ["natural", "natural"]
-    assert contract.projections == ("Book", "Reader")
+    assert contract.projections == {"Book": "shelves.v1", "Reader": "shelves.v1"}
     queries = {query.name: query for query in contract.queries.values()}
     assert (queries["GetBook"].row_field, queries["GetBook"].list_field) == ("book", "")
     assert (queries["ListBooks"].row_field, queries["ListBooks"].list_field) == ("", "books")

@@ -59,7 +59,7 @@ def test_a_model_without_a_projection_or_a_projection_without_a_method_is_named(
         plain(**handlers, projections=[books])
 
     class Deaf(KeyedProjection):
-        ceqs_contract, ceqs_projection = context.contract, "Book"
+        ceqs_contract, ceqs_model = context.contract, context.contract.models["Book"]
 
         def on_book_lent(self, book: Any, event: Any, meta: Any) -> None: ...
 

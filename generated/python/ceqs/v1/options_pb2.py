@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63\x65qs/v1/options.proto\x12\x07\x63\x65qs.v1\x1a google/protobuf/descriptor.proto\"\x1e\n\x0e\x43ontextOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa6\x01\n\x0cStateOptions\x12\x10\n\x08\x62oundary\x18\x01 \x03(\t\x12\r\n\x05\x66olds\x18\x02 \x03(\t\x12!\n\x07locking\x18\x03 \x01(\x0e\x32\x10.ceqs.v1.Locking\x12)\n\x0bpersistence\x18\x04 \x01(\x0e\x32\x14.ceqs.v1.Persistence\x12\x16\n\x0esnapshot_every\x18\x05 \x01(\r\x12\x0f\n\x07process\x18\x06 \x01(\x08\"p\n\x0c\x45ventOptions\x12\'\n\nvisibility\x18\x01 \x01(\x0e\x32\x13.ceqs.v1.Visibility\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x14\n\x0cpartition_by\x18\x03 \x01(\t\x12\x10\n\x08replaces\x18\x04 \x03(\t\"*\n\x0cModelOptions\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05\x66olds\x18\x02 \x03(\t\"P\n\x0c\x46ieldOptions\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12\x12\n\ncommand_id\x18\x02 \x01(\x08\x12\x10\n\x08personal\x18\x03 \x01(\x08\x12\r\n\x05index\x18\x04 \x01(\x08\"\x1f\n\x0e\x43ommandOptions\x12\r\n\x05state\x18\x01 \x01(\t\"1\n\x0cQueryOptions\x12\r\n\x05state\x18\x01 \x01(\t\x12\x12\n\nprojection\x18\x02 \x01(\t*S\n\x07Locking\x12\x17\n\x13LOCKING_UNSPECIFIED\x10\x00\x12\x16\n\x12LOCKING_OPTIMISTIC\x10\x01\x12\x17\n\x13LOCKING_PESSIMISTIC\x10\x02*g\n\x0bPersistence\x12\x1b\n\x17PERSISTENCE_UNSPECIFIED\x10\x00\x12\x1d\n\x19PERSISTENCE_EVENT_SOURCED\x10\x01\x12\x1c\n\x18PERSISTENCE_STATE_STORED\x10\x02*W\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x16\n\x12VISIBILITY_PRIVATE\x10\x01\x12\x15\n\x11VISIBILITY_PUBLIC\x10\x02:H\n\x07\x63ontext\x12\x1c.google.protobuf.FileOptions\x18\xf2\xad\x04 \x01(\x0b\x32\x17.ceqs.v1.ContextOptions:G\n\x05state\x12\x1f.google.protobuf.MessageOptions\x18\xfc\xad\x04 \x01(\x0b\x32\x15.ceqs.v1.StateOptions:G\n\x05\x65vent\x12\x1f.google.protobuf.MessageOptions\x18\xfd\xad\x04 \x01(\x0b\x32\x15.ceqs.v1.EventOptions:G\n\x05model\x12\x1f.google.protobuf.MessageOptions\x18\xfe\xad\x04 \x01(\x0b\x32\x15.ceqs.v1.ModelOptions:E\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\x86\xae\x04 \x01(\x0b\x32\x15.ceqs.v1.FieldOptions:J\n\x07\x63ommand\x12\x1e.google.protobuf.MethodOptions\x18\x90\xae\x04 \x01(\x0b\x32\x17.ceqs.v1.CommandOptions:F\n\x05query\x12\x1e.google.protobuf.MethodOptions\x18\x91\xae\x04 \x01(\x0b\x32\x15.ceqs.v1.QueryOptionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63\x65qs/v1/options.proto\x12\x07\x63\x65qs.v1\x1a google/protobuf/descriptor.proto\"\x1e\n\x0e\x43ontextOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa6\x01\n\x0cStateOptions\x12\x10\n\x08\x62oundary\x18\x01 \x03(\t\x12\r\n\x05\x66olds\x18\x02 \x03(\t\x12!\n\x07locking\x18\x03 \x01(\x0e\x32\x10.ceqs.v1.Locking\x12)\n\x0bpersistence\x18\x04 \x01(\x0e\x32\x14.ceqs.v1.Persistence\x12\x16\n\x0esnapshot_every\x18\x05 \x01(\r\x12\x0f\n\x07process\x18\x06 \x01(\x08\"p\n\x0c\x45ventOptions\x12\'\n\nvisibility\x18\x01 \x01(\x0e\x32\x13.ceqs.v1.Visibility\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x14\n\x0cpartition_by\x18\x03 \x01(\t\x12\x10\n\x08replaces\x18\x04 \x03(\t\"*\n\x0cModelOptions\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05\x66olds\x18\x02 \x03(\t\"P\n\x0c\x46ieldOptions\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12\x12\n\ncommand_id\x18\x02 \x01(\x08\x12\x10\n\x08personal\x18\x03 \x01(\x08\x12\r\n\x05index\x18\x04 \x01(\x08\"\x1f\n\x0e\x43ommandOptions\x12\r\n\x05state\x18\x01 \x01(\t\"A\n\x0cQueryOptions\x12\r\n\x05state\x18\x01 \x01(\t\x12\x12\n\nprojection\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t*S\n\x07Locking\x12\x17\n\x13LOCKING_UNSPECIFIED\x10\x00\x12\x16\n\x12LOCKING_OPTIMISTIC\x10\x01\x12\x17\n\x13LOCKING_PESSIMISTIC\x10\x02*g\n\x0bPersistence\x12\x1b\n\x17PERSISTENCE_UNSPECIFIED\x10\x00\x12\x1d\n\x19PERSISTENCE_EVENT_SOURCED\x10\x01\x12\x1c\n\x18PERSISTENCE_STATE_STORED\x10\x02*W\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x16\n\x12VISIBILITY_PRIVATE\x10\x01\x12\x15\n\x11VISIBILITY_PUBLIC\x10\x02:H\n\x07\x63ontext\x12\x1c.google.protobuf.FileOptions\x18\xf2\xad\x04 \x01(\x0b\x32\x17.ceqs.v1.ContextOptions:G\n\x05state\x12\x1f.google.protobuf.MessageOptions\x18\xfc\xad\x04 \x01(\x0b\x32\x15.ceqs.v1.StateOptions:G\n\x05\x65vent\x12\x1f.google.protobuf.MessageOptions\x18\xfd\xad\x04 \x01(\x0b\x32\x15.ceqs.v1.EventOptions:G\n\x05model\x12\x1f.google.protobuf.MessageOptions\x18\xfe\xad\x04 \x01(\x0b\x32\x15.ceqs.v1.ModelOptions:E\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\x86\xae\x04 \x01(\x0b\x32\x15.ceqs.v1.FieldOptions:J\n\x07\x63ommand\x12\x1e.google.protobuf.MethodOptions\x18\x90\xae\x04 \x01(\x0b\x32\x17.ceqs.v1.CommandOptions:F\n\x05query\x12\x1e.google.protobuf.MethodOptions\x18\x91\xae\x04 \x01(\x0b\x32\x15.ceqs.v1.QueryOptionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ceqs.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOCKING']._serialized_start=593
-  _globals['_LOCKING']._serialized_end=676
-  _globals['_PERSISTENCE']._serialized_start=678
-  _globals['_PERSISTENCE']._serialized_end=781
-  _globals['_VISIBILITY']._serialized_start=783
-  _globals['_VISIBILITY']._serialized_end=870
+  _globals['_LOCKING']._serialized_start=609
+  _globals['_LOCKING']._serialized_end=692
+  _globals['_PERSISTENCE']._serialized_start=694
+  _globals['_PERSISTENCE']._serialized_end=797
+  _globals['_VISIBILITY']._serialized_start=799
+  _globals['_VISIBILITY']._serialized_end=886
   _globals['_CONTEXTOPTIONS']._serialized_start=68
   _globals['_CONTEXTOPTIONS']._serialized_end=98
   _globals['_STATEOPTIONS']._serialized_start=101
@@ -51,5 +51,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMANDOPTIONS']._serialized_start=509
   _globals['_COMMANDOPTIONS']._serialized_end=540
   _globals['_QUERYOPTIONS']._serialized_start=542
-  _globals['_QUERYOPTIONS']._serialized_end=591
+  _globals['_QUERYOPTIONS']._serialized_end=607
 # @@protoc_insertion_point(module_scope)

@@ -218,7 +218,9 @@ class ModelOptions(_message.Message):
     """The tag key. The model has a field with this tag, and so has every event that it folds."""
     @_builtins.property
     def folds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names of the private event types that the model folds."""
+        """The event types that the model folds, all of one log: private ones of the context by their names, or public ones of
+        one other context by their full names, such as `shop.orders.v1.OrderAccepted`.
+        """
 
     def __init__(
         self,
@@ -298,19 +300,25 @@ class QueryOptions(_message.Message):
 
     STATE_FIELD_NUMBER: _builtins.int
     PROJECTION_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """The name of the state that answers."""
     projection: _builtins.str
     """The name of the projection that answers; of the message where it is a keyed model."""
+    source: _builtins.str
+    """The package whose public events the projection folds, such as `shop.orders.v1`, where it is another context's. Empty
+    means the context's own private events. Of a keyed model its `folds` say it.
+    """
     def __init__(
         self,
         *,
         state: _builtins.str = ...,
         projection: _builtins.str = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["projection", b"projection", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["projection", b"projection", "source", b"source", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -116,7 +116,7 @@ class BookProjection(KeyedProjection, ABC):
     """
 
     ceqs_contract = CONTRACT
-    ceqs_projection = "Book"
+    ceqs_model = CONTRACT.models["Book"]
 
     @abstractmethod
     def on_book_lent(self, book: Book, event: BookLent, meta: Recorded) -> None:
@@ -134,7 +134,7 @@ class MetaProjection(KeyedProjection, ABC):
     """
 
     ceqs_contract = CONTRACT
-    ceqs_projection = "Meta"
+    ceqs_model = CONTRACT.models["Meta"]
 
     @abstractmethod
     def on_book_lent(self, meta_: Meta, event: BookLent, meta: Recorded) -> None:

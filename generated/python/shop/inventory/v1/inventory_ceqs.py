@@ -336,7 +336,7 @@ class StockLevelProjection(KeyedProjection, ABC):
     """
 
     ceqs_contract = CONTRACT
-    ceqs_projection = "StockLevel"
+    ceqs_model = CONTRACT.models["StockLevel"]
 
     @abstractmethod
     def on_stock_received(self, stock_level: StockLevel, event: StockReceived, meta: Recorded) -> None:
