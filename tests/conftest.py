@@ -158,6 +158,12 @@ def shelves(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return _imported("shelves", _made("shelves", tmp_path_factory))
 
 
+@pytest.fixture(scope="session")
+def kiosk_path(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Where a process finds the press and the kiosk, which projects what the press tells: what to put on its path."""
+    return _made("kiosk", tmp_path_factory)
+
+
 @pytest.fixture
 async def stacks(shelves: Any, models_url: str) -> AsyncIterator[Any]:
     """The shelves with a log in memory, and places that are filled from it when a test says so, on either database."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import grpc
@@ -75,15 +77,26 @@ class LogLink:
         """Give the event's position as this log's reader counts."""
         return event.position if self.private else event.public_position
 
-    async def head(self) -> tuple[str, int]:
-        """Give the log id and the last position. Raises LogUnavailable, or what the server answers."""
+    async def ask(self, timeout: float) -> events_pb2.Head:  # noqa: ASYNC109  # it travels as the deadline
+        """Ask where the log stands. Raises LogUnavailable, or what the server answers."""
         try:
             response = await self._head(
-                events_pb2.GetHeadRequest(context=self.context), metadata=self._metadata, timeout=5
+                events_pb2.GetHeadRequest(context=self.context), metadata=self._metadata, timeout=timeout
             )
         except grpc.aio.AioRpcError as failed:
             raise _unavailable(failed) from failed
-        return response.head.log_id, response.head.position if self.private else response.head.public_position
+        return response.head
+
+    async def head(self) -> tuple[str, int]:
+        """Give the log id and the last position. Raises as `ask` does."""
+        head = await self.ask(5)
+        return head.log_id, head.position if self.private else head.public_position
+
+    async def last_before(self, time: dt.datetime) -> RecordedEvent | None:
+        """Give the last event that was recorded before an aware time. Raises as `read` does."""
+        request = events_pb2.ReadRequest(context=self.context, scope=self._scope, limit=1, backwards=True)
+        request.before_time.FromDatetime(time)
+        return next(iter([event async for batch in self._batches(request) for event in batch]), None)
 
     async def read(self, after: int, limit: int = 0) -> AsyncGenerator[list[RecordedEvent]]:
         """Read what comes after a position, up to the head at this moment, in batches.
@@ -91,6 +104,11 @@ class LogLink:
         Raises LogUnavailable, also midway, or what the server answers.
         """
         request = events_pb2.ReadRequest(context=self.context, scope=self._scope, after=after, limit=limit)
+        async with aclosing(self._batches(request)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def _batches(self, request: events_pb2.ReadRequest) -> AsyncGenerator[list[RecordedEvent]]:
         call = self._read(request, metadata=self._metadata)
         try:
             async for response in call:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ceqs.errors import Internal, OutOfRange
-from ceqs.log import LogReader
+from ceqs.log import Numbered
 from ceqs.model import EventDecoder, Projection
 from ceqs.projectors._keyed import projecting
 from ceqs.projectors._place import Place
@@ -17,8 +17,8 @@ BATCH = 500
 """How many events one transaction takes at most."""
 
 
-async def fill(place: Place, projection: Projection, decoder: EventDecoder, log: LogReader, upto: int) -> Checkpoint:
-    """Fold the log of the projection's own context into a place, from where it stands up to a position.
+async def fill(place: Place, projection: Projection, decoder: EventDecoder, log: Numbered, upto: int) -> Checkpoint:
+    """Fold the log that a projection follows into a place, from where that stands up to a position.
 
     Killed and called again it goes on, and a later position continues from an earlier one. `upto`: 1-based, inclusive.
     Gives where the place stands then, which is `upto`. Raises OutOfRange where the place is beyond it, has another log
@@ -39,7 +39,7 @@ async def fill(place: Place, projection: Projection, decoder: EventDecoder, log:
                 raise Internal(f"the log of {log.name} gives {stored[0].position} where {position + 1} is due")
             events = [RecordedEvent.FromString(event.envelope) for event in stored]
             heard = [event for event in events if handler.hears(event)]
-            to = checkpoint_at(log.log_id, events[-1].position, events[-1])
+            to = checkpoint_at(log.log_id, stored[-1].position, events[-1])
             async with (
                 store.advance(to, skipped=len(events) - len(heard)) as session,
                 handler.batch(session, heard) as apply,

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ceqs.errors import Behind, TooLarge
-from ceqs.log import LogReader
+from ceqs.log import Numbered
 from ceqs.model import EventDecoder, Projection
 from ceqs.projectors._fill import fill
 from ceqs.projectors._place import Place
@@ -43,20 +43,21 @@ class _Kept:
 
     place: Place
     reader: ModelReader
+    log_id: str = ""
     position: int = 0
     readers: int = 0
     used: float = 0.0
 
 
 class Past:
-    """Models of one projection as of earlier positions of its context's log.
+    """Models of one projection as of earlier positions of the log that it folds.
 
     `url` says where, as `place_of` takes it: of the same dialect as the model itself. Needs a running event loop from
     its first use on; `close` it there.
     """
 
     def __init__(
-        self, projection: Projection, decoder: EventDecoder, log: LogReader, url: str, limits: PastLimits | None = None
+        self, projection: Projection, decoder: EventDecoder, log: Numbered, url: str, limits: PastLimits | None = None
     ) -> None:
         self._projection, self._decoder = projection, decoder
         self._name = projection.ceqs_name()
@@ -121,7 +122,11 @@ class Past:
             task.result()
 
     def _find(self, position: int) -> _Kept | None:
-        return next((kept for kept in self._kept if kept.position == position), None)
+        return next((kept for kept in self._mine() if kept.position == position), None)
+
+    def _mine(self) -> list[_Kept]:
+        """Give those of the log as it is now: that of another context may be replaced while this goes on."""
+        return [kept for kept in self._kept if kept.log_id == self._log.log_id]
 
     async def _replay(self, position: int) -> _Kept:
         """Make the model as of a position: one after the other, so that a later one continues from an earlier one."""
@@ -143,11 +148,11 @@ class Past:
     async def _begin(self, position: int) -> _Kept:
         """Give the model that is to be replayed on: the nearest earlier one, or a copy of it, or a new one."""
         scratch = await self._opened()
-        earlier = sorted((kept for kept in self._kept if kept.position < position), key=lambda kept: -kept.position)
+        earlier = sorted((kept for kept in self._mine() if kept.position < position), key=lambda kept: -kept.position)
         for nearest in earlier[:1]:
             if copy := await scratch.copied(nearest.place):
                 await self._make_room()
-                return _Kept(copy, ModelReader(copy), nearest.position)
+                return _Kept(copy, ModelReader(copy), nearest.log_id, nearest.position)
         for idle in earlier:
             if not idle.readers:
                 self._kept.remove(idle)
@@ -162,7 +167,7 @@ class Past:
         while not filled or kept.position < position:
             self._reached = kept.position
             at = await fill(kept.place, self._projection, self._decoder, self._log, min(position, kept.position + STEP))
-            kept.position, filled = at.position, True
+            kept.log_id, kept.position, filled = at.log_id, at.position, True
             said = f"{self._name} as of position {position} is beyond the limits: at position {at.position} it"
             if (size := await scratch.size(kept.place)) > limits.bytes:
                 raise TooLarge(f"{said} has {size:,} bytes (scratch_megabytes)")

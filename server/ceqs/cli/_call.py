@@ -167,6 +167,8 @@ def _show(answer: Answer[Message] | Message, output: Output) -> None:
 
 def _describe(age: Age) -> str:
     parts = [f"{age.lag_events} events behind ({age.lag_seconds:.3g} s)" if age.lag_events else "up to date"]
+    if age.behind:
+        parts = [f"{age.behind} has not said for {age.lag_seconds:.3g} s what is missing"]
     if age.HasField("recorded_at"):
         parts.append(f"includes events up to {age.recorded_at.ToJsonString()}")
     if age.parked:

@@ -16,7 +16,7 @@ from ceqs.cli._settings import Settings
 from ceqs.cli._signals import together
 from ceqs.client import Services
 from ceqs.errors import LogReplaced, LogUnavailable, Misconfigured
-from ceqs.log import Log, LogReader, open_log, open_reader
+from ceqs.log import Log, LogReader, Numbered, open_log, open_reader
 from ceqs.model import Context
 from ceqs.projectors import (
     ModelReader,
@@ -87,10 +87,10 @@ async def _serve(
             logs.append(log)
             stack.push_async_callback(log.close)
             models = _models(settings, context)
-            past = _past(settings, context, log)
+            around = _around(settings, context, addresses_of(settings, list(contexts), "events"), stack)
+            past = _past(settings, context, {name: log, **around.told})
             for close in (*(model.close for model in models.values()), *(one.close for one in past.values())):
                 stack.push_async_callback(close)
-            around = _around(settings, context, addresses_of(settings, list(contexts), "events"), stack)
             listening = server_settings(settings, name, addresses[name], roles=roles, shared=shared)
             services = Services(addresses_of(settings, list(contexts), "queries"))
             stack.push_async_callback(services.close)
@@ -194,8 +194,8 @@ def _models(settings: Settings, context: Context) -> dict[str, ModelReader]:
     }
 
 
-def _past(settings: Settings, context: Context, log: LogReader) -> dict[str, Past]:
-    """Give readers of what was, of the projections that fold the context's own log, in a database as theirs is."""
+def _past(settings: Settings, context: Context, logs: Mapping[str, Numbered]) -> dict[str, Past]:
+    """Give readers of what was, of the projections that fold one of the logs, in a database as theirs is."""
     on_postgres = bool(place_of(settings.past_url, "past", "any").schema)
     if on_postgres != (settings.store == "postgres"):
         raise Misconfigured(f"scratch_url {settings.past_url} is no {settings.store}, as the models are")
@@ -203,9 +203,9 @@ def _past(settings: Settings, context: Context, log: LogReader) -> dict[str, Pas
         bytes=settings.scratch_megabytes * 2**20, seconds=settings.scratch_seconds, idle=settings.scratch_minutes * 60
     )
     return {
-        name: Past(projection, context.decoder, log, settings.past_url, limits)
+        name: Past(projection, context.decoder_of(source), logs[source.context], settings.past_url, limits)
         for name, projection in context.projections.items()
-        if projection.ceqs_contract.package == context.contract.package
+        if (source := projection.ceqs_contract).context in logs
         and bool(place_of(settings.models_url_of(context.name, name), context.name, name).schema) == on_postgres
     }
 
@@ -222,14 +222,18 @@ def _around(settings: Settings, context: Context, addresses: Mapping[str, str], 
     for name, subscriber in context.subscribers.items():
         if (source := subscriber.ceqs_contract.context) != context.name:
             hearers.setdefault(source, []).append(progress(name))
-    heard: dict[str, Hearing] = {}
-    for source, subscribers in hearers.items():
-        if source in addresses:
-            upstream = Upstream(source, addresses[source])
-            stack.push_async_callback(upstream.close)
-            heard[source] = Hearing(upstream, subscribers)
+    told = {p.ceqs_contract.context for p in context.projections.values()} - {context.name}
+    upstreams: dict[str, Upstream] = {}
+    for source in sorted({*hearers, *told} & addresses.keys()):
+        upstreams[source] = Upstream(source, addresses[source])
+        stack.push_async_callback(upstreams[source].close)
     own = [name for name, s in context.subscribers.items() if s.ceqs_contract.context == context.name]
-    return Around([progress(name) for name in context.publishers], heard, [progress(name) for name in own])
+    return Around(
+        [progress(name) for name in context.publishers],
+        {name: Hearing(one, hearers[name]) for name, one in upstreams.items() if name in hearers},
+        [progress(name) for name in own],
+        {name: one for name, one in upstreams.items() if name in told},
+    )
 
 
 def server_settings(

@@ -228,6 +228,32 @@ class Purged:
     """After which command id the next step begins; empty after the last one."""
 
 
+class Numbered(Protocol):
+    """Events that are numbered without a gap: those of a log, or the public ones of another context's."""
+
+    @property
+    def name(self) -> str:
+        """The context's name."""
+        ...
+
+    @property
+    def log_id(self) -> str:
+        """As in LogReader; that of public events is another one, see `public_of`."""
+        ...
+
+    async def head(self) -> Head:
+        """Say where they end."""
+        ...
+
+    async def read(self, *, after: int = 0, limit: int = 1000, until: int | None = None) -> Slice:
+        """Read them; see LogReader."""
+        ...
+
+    async def position_before(self, time: dt.datetime) -> int:
+        """Give the last position that was recorded before an aware time; 0 where there is none."""
+        ...
+
+
 class LogReader(Protocol):
     """Reads the event log of one context. Positions are gapless and in the order of commits."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ceqs.contract import encode_token
-from ceqs.log import Head, LogReader
+from ceqs.log import Head, Numbered
 from ceqs.v1.answers_pb2 import Age
 from ceqs.v1.events_pb2 import RecordedEvent
 
@@ -27,7 +27,7 @@ class Aged:
 class Ages:
     """The ages of answers from one log. Of answers that lack nothing, equal ones are made once."""
 
-    def __init__(self, log: LogReader) -> None:
+    def __init__(self, log: Numbered) -> None:
         self._log = log
         self._kept: dict[tuple[str, int, dt.datetime | None, int], Aged] = {}
 
@@ -64,6 +64,8 @@ def trailers_of(age: Age) -> Trailers:
         ("ceqs-lag-seconds", f"{age.lag_seconds:.3f}"),
         ("ceqs-parked", str(age.parked)),
     ]
+    if age.behind:
+        trailers.append(("ceqs-behind", age.behind))
     if age.HasField("recorded_at"):
         trailers.append(("ceqs-recorded-at", age.recorded_at.ToJsonString()))
     return tuple(trailers)

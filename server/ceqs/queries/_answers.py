@@ -14,17 +14,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ceqs.client import Services
 from ceqs.contract import Moment, QueryRpc
-from ceqs.errors import Behind, Misconfigured, NotFound, Unimplemented
+from ceqs.errors import Misconfigured, NotFound, Unimplemented
 from ceqs.log import Head, LogReader
 from ceqs.model import Asked, Asker, Boundary, Context, boundary_of
 from ceqs.projectors import key_of, read_rows
-from ceqs.queries._ages import Aged, Ages, Trailers, trailers_of
+from ceqs.queries._ages import Ages, Trailers, trailers_of
 from ceqs.queries._changes import Changes
+from ceqs.queries._folded import Folded, OwnLog, ToldLog, require
 from ceqs.queries._gathering import Gathering
 from ceqs.queries._hops import Around, Hops
 from ceqs.queries._live import LiveQueries, Source
 from ceqs.queries._lookups import Lookups
-from ceqs.queries._models import Checkpoint, ModelReader, PastReader
+from ceqs.queries._models import ModelReader, PastReader
 from ceqs.queries._moments import position_of, recorded_at, time_of
 from ceqs.queries._rows import Rows, asked_tag, row_response
 from ceqs.queries._states import States
@@ -98,8 +99,11 @@ class Answers:
         self._hops = hops or Hops(context.name, log, Around())
         self._ages = Ages(log)
         self._changes = Changes(log)
+        self._folded = {name: self._log_of(name, model) for name, model in models.items()}
         keyed = context.contract.models.items()
-        self._lookups = {name: Lookups(model, models[name], self._aged) for name, model in keyed if name in models}
+        self._lookups = {
+            name: Lookups(model, models[name], self._folded[name].aged) for name, model in keyed if name in models
+        }
         self._live: LiveQueries[Answer] = LiveQueries(stop or Stop())
 
     async def answer(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
@@ -222,36 +226,32 @@ class Answers:
     async def _from_projection(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
         if call.as_of is not None:
             return await self._from_past(rpc, request, call, call.as_of)
-        model = self._models[rpc.projection]
-        least = await self._least(call)
+        model, folded = self._models[rpc.projection], self._folded[rpc.projection]
+        least = await folded.least(call.at_least, patience(call.expires))
         if least:
-            # The model cannot be where the log is not yet: so nobody looks at it in vain.
-            await self._log.wait(least - 1, patience(call.expires))
             await model.wait(least, patience(call.expires))
         if rpc.model is not None and rpc.row_field and not self._context.method(rpc):
             key = key_of(rpc.model, asked_tag(rpc, rpc.model, request))
             look = await self._lookups[rpc.projection].look(key)
-            _require(rpc.projection, look.position, least)
+            require(rpc.projection, look.position, least)
             row = look.rows.get(key)
             return Answer(row_response(rpc, row), look.position, look.aged.age, look.aged.trailers, row is not None)
         async with model.session() as (session, checkpoint):
-            _require(rpc.projection, checkpoint.position, least)
+            require(rpc.projection, checkpoint.position, least)
             response, found = await self._read(rpc, request, session)
-        aged = await self._aged(checkpoint)
+        aged = await folded.aged(checkpoint)
         return Answer(response, checkpoint.position, aged.age, aged.trailers, found)
-
-    async def _aged(self, at: Checkpoint) -> Aged:
-        """Give the age of an answer from a snapshot. Read after it, the head is never behind the answer."""
-        return await self._ages.of(await self._log.head(), at.position, at.recorded_at, parked=at.parked)
 
     async def _from_past(self, rpc: QueryRpc, request: Message, call: QueryCall, moment: Moment) -> Answer:
         past = self._past.get(rpc.projection)
         if past is None:
             raise Unimplemented(f"this server keeps no models of the past of {rpc.projection}: set scratch_url")
-        position = await position_of(moment, self._log, await self._head(call))
+        folded = self._folded[rpc.projection]
+        least = await folded.least(call.at_least, patience(call.expires))
+        position = await folded.position_of(moment, least)
         async with past.session(position, patience(call.expires)) as (session, checkpoint):
             response, found = await self._read(rpc, request, session)
-        aged = await self._aged(checkpoint)
+        aged = await folded.aged(checkpoint)
         return Answer(response, checkpoint.position, aged.age, aged.trailers, found)
 
     async def _read(self, rpc: QueryRpc, request: Message, session: AsyncSession) -> tuple[Message, bool]:
@@ -274,12 +274,23 @@ class Answers:
         if head.position < least:
             await self._log.wait(least - 1, patience(call.expires))
             head = await self._log.head()
-            _require(self._context.name, head.position, least)
+            require(self._context.name, head.position, least)
         return head
 
     async def _least(self, call: QueryCall) -> int:
         """Give the position of the own log that an answer must include, once all that it follows from has arrived."""
         return await self._hops.arrived(call.at_least, patience(call.expires)) if call.at_least else 0
+
+    def _log_of(self, projection: str, model: ModelReader) -> Folded:
+        """Give the log that a projection folds."""
+        source = self._context.projections[projection].ceqs_contract
+        if source.package == self._context.contract.package:
+            return OwnLog(self._log, self._hops)
+        if source.context not in self._hops.told:
+            raise Misconfigured(
+                f"{projection} folds what {source.context} tells, and nobody knows here where {source.context} is"
+            )
+        return ToldLog(self._hops.told[source.context], model, self._log, self._hops)
 
     async def _ask(self, rpc: QueryRpc, request: Message, *model: Any) -> Message:
         method: Callable[..., Awaitable[Message]] | None = self._context.method(rpc)
@@ -297,14 +308,6 @@ def patience(expires: float | None) -> float:
         return PATIENCE
     left = expires - time.monotonic()
     return max(0.0, min(PATIENCE, left - MARGIN, left * (1 - SHARE)))
-
-
-def _require(model: str, position: int, least: int) -> None:
-    if position < least:
-        raise Behind(
-            f"{model} stands at position {position}, {least - position} before {least}, which the query asks for",
-            metadata={"position": str(position), "asked": str(least)},
-        )
 
 
 def _without_age(rpc: QueryRpc, response: Message) -> bytes:

@@ -132,6 +132,7 @@ class Gathering(Generic[A]):
             lag_events=max(age.lag_events for age in ages),
             lag_seconds=max(age.lag_seconds for age in ages),
             parked=sum(age.parked for age in ages),
+            behind=next((age.behind for age in ages if age.behind), ""),
         )
         times = [age.recorded_at for age in ages if age.HasField("recorded_at")]
         if times:

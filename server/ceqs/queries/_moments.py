@@ -6,7 +6,7 @@ import datetime as dt
 
 from ceqs.contract import Moment
 from ceqs.errors import Invalid, OutOfRange, Violation
-from ceqs.log import Head, LogReader
+from ceqs.log import Head, Numbered
 from ceqs.v1.events_pb2 import RecordedEvent
 
 _TICK = dt.timedelta(microseconds=1)
@@ -15,7 +15,7 @@ _BEGINNING = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 """Before anything was recorded anywhere."""
 
 
-async def position_of(moment: Moment, log: LogReader, head: Head) -> int:
+async def position_of(moment: Moment, log: Numbered, head: Head) -> int:
     """Give the last position that belongs to a moment: of a time, what was recorded then or before.
 
     Raises OutOfRange where the moment is still to come, Invalid where it is a token of other logs only.
@@ -34,18 +34,18 @@ async def position_of(moment: Moment, log: LogReader, head: Head) -> int:
     return position
 
 
-async def time_of(moment: Moment, log: LogReader, head: Head) -> dt.datetime:
+async def time_of(moment: Moment, log: Numbered, head: Head) -> dt.datetime:
     """Give the time that a moment stands for, to be told to others. Raises as `position_of` does."""
     if isinstance(moment, dt.datetime):
         return moment
     return await recorded_at(log, await position_of(moment, log, head)) or _BEGINNING
 
 
-async def recorded_at(log: LogReader, position: int) -> dt.datetime | None:
+async def recorded_at(log: Numbered, position: int) -> dt.datetime | None:
     """Give when the event of a position was recorded; None for the position before the first event."""
     found = (await log.read(after=position - 1, limit=1)).events if position else ()
     return RecordedEvent.FromString(found[0].envelope).recorded_at.ToDatetime(dt.UTC) if found else None
 
 
-def _to_come(message: str, log: LogReader, head: Head) -> OutOfRange:
+def _to_come(message: str, log: Numbered, head: Head) -> OutOfRange:
     return OutOfRange(message, metadata={"log_id": log.log_id, "position": str(head.position)})

@@ -39,12 +39,21 @@ def fixed_ids() -> Iterator[str]:
 def given(context: Context, *events: Message, now: Timestamp = NOW, ids: Iterable[str] | None = None) -> Given:
     """Say what has happened in a context, in order: any of its events, of any entity; earlier forms are upcast.
 
+    What another context tells may be among them, where a projection folds it: `given(shop, BookTaken()).keeps(...)`.
     `now` is what handlers see as `ctx.now`; `ids` are what `ctx.new_id()` gives, one after the other.
     """
-    events = tuple(context.decoder.newest(event) for event in events)
-    for event in events:
-        context.contract.event(event)
-    return Given(context, events, now, iter(ids) if ids is not None else fixed_ids())
+    return Given(
+        context, tuple(_newest(context, event) for event in events), now, iter(ids) if ids is not None else fixed_ids()
+    )
+
+
+def _newest(context: Context, event: Message) -> Message:
+    """Give an event as it is today. Raises Misconfigured where neither the context nor its projections know it."""
+    folded = {p.ceqs_contract.package: p.ceqs_contract for p in context.projections.values()}
+    contract = folded.get(event.DESCRIPTOR.file.package, context.contract)
+    newest = context.decoder_of(contract).newest(event)
+    contract.event(newest)
+    return newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +109,8 @@ class Given:
         folder = self.context.folders[boundary.state.name]
         state = folder.initial(boundary.values())
         for event in self.events:
-            declared = self.context.contract.event(event)
-            if boundary.holds(declared.full_name, tags_of(event, declared.tags)):
+            declared = self.context.contract.events.get(event.DESCRIPTOR.full_name)
+            if declared and boundary.holds(declared.full_name, tags_of(event, declared.tags)):
                 folder.apply(state, event)
         return state
 

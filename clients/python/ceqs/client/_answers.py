@@ -83,6 +83,7 @@ def age_of(response: Message, trailers: Mapping[str, str]) -> Age:
         lag_events=int(trailers.get("ceqs-lag", 0)),
         lag_seconds=float(trailers.get("ceqs-lag-seconds", 0)),
         parked=int(trailers.get("ceqs-parked", 0)),
+        behind=trailers.get("ceqs-behind", ""),
     )
     if recorded_at := trailers.get("ceqs-recorded-at"):
         age.recorded_at.FromJsonString(recorded_at)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63\x65qs/v1/answers.proto\x12\x07\x63\x65qs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x01\n\x07Receipt\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0e\n\x06log_id\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x04\x12\x11\n\tevent_ids\x18\x04 \x03(\t\x12/\n\x0brecorded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05token\x18\x06 \x01(\t\x12\x17\n\x0fpublic_position\x18\x07 \x01(\x04\"~\n\x03\x41ge\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0brecorded_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlag_events\x18\x03 \x01(\x04\x12\x13\n\x0blag_seconds\x18\x04 \x01(\x01\x12\x0e\n\x06parked\x18\x05 \x01(\x04\"G\n\x07PartAge\x12\x19\n\x03\x61ge\x18\x01 \x01(\x0b\x32\x0c.ceqs.v1.Age\x12\x0f\n\x07missing\x18\x02 \x01(\t\x12\x10\n\x08\x66\x61llback\x18\x03 \x01(\x08\"\x81\x01\n\x10\x43onsistencyToken\x12;\n\tpositions\x18\x01 \x03(\x0b\x32(.ceqs.v1.ConsistencyToken.PositionsEntry\x1a\x30\n\x0ePositionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63\x65qs/v1/answers.proto\x12\x07\x63\x65qs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x01\n\x07Receipt\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0e\n\x06log_id\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x04\x12\x11\n\tevent_ids\x18\x04 \x03(\t\x12/\n\x0brecorded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05token\x18\x06 \x01(\t\x12\x17\n\x0fpublic_position\x18\x07 \x01(\x04\"\x8e\x01\n\x03\x41ge\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0brecorded_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlag_events\x18\x03 \x01(\x04\x12\x13\n\x0blag_seconds\x18\x04 \x01(\x01\x12\x0e\n\x06parked\x18\x05 \x01(\x04\x12\x0e\n\x06\x62\x65hind\x18\x06 \x01(\t\"G\n\x07PartAge\x12\x19\n\x03\x61ge\x18\x01 \x01(\x0b\x32\x0c.ceqs.v1.Age\x12\x0f\n\x07missing\x18\x02 \x01(\t\x12\x10\n\x08\x66\x61llback\x18\x03 \x01(\x08\"\x81\x01\n\x10\x43onsistencyToken\x12;\n\tpositions\x18\x01 \x03(\x0b\x32(.ceqs.v1.ConsistencyToken.PositionsEntry\x1a\x30\n\x0ePositionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +36,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSISTENCYTOKEN_POSITIONSENTRY']._serialized_options = b'8\001'
   _globals['_RECEIPT']._serialized_start=68
   _globals['_RECEIPT']._serialized_end=239
-  _globals['_AGE']._serialized_start=241
-  _globals['_AGE']._serialized_end=367
-  _globals['_PARTAGE']._serialized_start=369
-  _globals['_PARTAGE']._serialized_end=440
-  _globals['_CONSISTENCYTOKEN']._serialized_start=443
-  _globals['_CONSISTENCYTOKEN']._serialized_end=572
-  _globals['_CONSISTENCYTOKEN_POSITIONSENTRY']._serialized_start=524
-  _globals['_CONSISTENCYTOKEN_POSITIONSENTRY']._serialized_end=572
+  _globals['_AGE']._serialized_start=242
+  _globals['_AGE']._serialized_end=384
+  _globals['_PARTAGE']._serialized_start=386
+  _globals['_PARTAGE']._serialized_end=457
+  _globals['_CONSISTENCYTOKEN']._serialized_start=460
+  _globals['_CONSISTENCYTOKEN']._serialized_end=589
+  _globals['_CONSISTENCYTOKEN_POSITIONSENTRY']._serialized_start=541
+  _globals['_CONSISTENCYTOKEN_POSITIONSENTRY']._serialized_end=589
 # @@protoc_insertion_point(module_scope)

@@ -80,6 +80,7 @@ class Age(_message.Message):
     LAG_EVENTS_FIELD_NUMBER: _builtins.int
     LAG_SECONDS_FIELD_NUMBER: _builtins.int
     PARKED_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """What the answer includes, as a consistency token."""
     lag_events: _builtins.int
@@ -88,6 +89,10 @@ class Age(_message.Message):
     """How long, in seconds, the oldest event that the model lacks has been waiting; 0 where it lacks none."""
     parked: _builtins.int
     """How many events are parked in the model: recorded, but not in the answer."""
+    behind: _builtins.str
+    """The context whose public events the model folds, where its server does not say how far it is. Then the answer may lack
+    more than is known: `lag_seconds` is for how long nobody knows, and it grows. Empty where nothing is unknown.
+    """
     @_builtins.property
     def recorded_at(self) -> _timestamp_pb2.Timestamp:
         """When the last event that the answer includes was recorded; unset where it includes none."""
@@ -100,10 +105,11 @@ class Age(_message.Message):
         lag_events: _builtins.int = ...,
         lag_seconds: _builtins.float = ...,
         parked: _builtins.int = ...,
+        behind: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lag_events", b"lag_events", "lag_seconds", b"lag_seconds", "parked", b"parked", "recorded_at", b"recorded_at", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "lag_events", b"lag_events", "lag_seconds", b"lag_seconds", "parked", b"parked", "recorded_at", b"recorded_at", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -170,7 +176,7 @@ class ConsistencyToken(_message.Message):
     POSITIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def positions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Positions by log id."""
+        """Positions by log id; public positions by the log id with `:public` after it."""
 
     def __init__(
         self,
