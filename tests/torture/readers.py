@@ -141,7 +141,7 @@ class Subscriber:
     async def has(self, expected: Sequence[RecordedEvent]) -> None:
         """Wait for so many events."""
         assert self._task
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.found) < len(expected) and not self._task.done():
                 await asyncio.sleep(0.001)
         if self._task.done():
