@@ -99,7 +99,7 @@ class Answers:
         self._hops = hops or Hops(context.name, log, Around())
         self._ages = Ages(log)
         self._changes = Changes(log)
-        self._folded = {name: self._log_of(name, model) for name, model in models.items()}
+        self._folded = {name: self._log_of(name, models[name]) for name in context.projections if name in models}
         keyed = context.contract.models.items()
         self._lookups = {
             name: Lookups(model, models[name], self._folded[name].aged) for name, model in keyed if name in models

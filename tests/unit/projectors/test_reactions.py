@@ -381,7 +381,9 @@ async def test_too_many_unsent_calls_pause_a_handler_until_there_are_fewer(
         await eventually(lambda number=number: offered(world, number + 2))  # type: ignore[misc]
     await eventually(lambda: "calls are unsent, and no more than 2 may be" in projector.status()[0].reason)
     await eventually(lambda: "UNAVAILABLE" in projector.status()[0].reason)
-    assert (projector.status()[0].state, projector.status()[0].unsent) == ("paused", 2)
+    assert projector.status()[0].state == "paused"
+    # Events that came together are in one transaction, whatever there is room for.
+    assert 2 <= projector.status()[0].unsent <= 5
     assert "calls are unsent, and no more than 2 may be" in (await read_status(world.models_url, readers))[0].reason
     await world.start(readers)
     await eventually(lambda: all_noted(world, 6))
