@@ -102,6 +102,7 @@ class Upstream:
             if refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED and timeout < HASTE:
                 raise Expired(f"{self.name} has not said in time what the token means") from failed
             raise Unavailable(f"{self.name} cannot say what the token means: {refusal.error.message}") from failed
+        self._silent = 0.0, None
         return response.public_position if response.log_id else None
 
     async def close(self) -> None:
