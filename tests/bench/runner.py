@@ -100,17 +100,17 @@ class _Runs:
 
     async def results(self, measures: Sequence[Measure], store: str) -> AsyncGenerator[Result, None]:
         """Take the measures, one by one."""
-        needs = list(_distinct(need for measure in measures for need in measure.needs))
-        task = self._progress.add_task(
-            "",
-            total=2 * self._runs * sum(not measure.like(before) for before, measure in _after(measures)) + len(needs),
-        )
-        for need in needs:
-            self._progress.update(task, description=f"{store}: preparing")
-            await self._load(need)
-            self._progress.advance(task)
+        turns = 2 * self._runs * sum(not measure.like(before) for before, measure in _after(measures))
+        task = self._progress.add_task("", total=turns)
         taken: list[dict[str, dict[str, float]]] = []
+        met: list[Load] = []
         for before, measure in _after(measures):
+            # Just before they are needed: others change what is at hand, such as where the log's head is.
+            for need in measure.needs:
+                if need not in met:
+                    met.append(need)
+                    self._progress.update(task, description=f"{store}: preparing {measure.name}")
+                    await self._load(need)
             self._progress.update(task, description=f"{store}: {measure.name}")
             if not measure.like(before):
                 taken = [await self._turn(measure, task) for _ in range(self._runs)]
@@ -185,14 +185,6 @@ def _notes(load: Load, found: Mapping[str, float]) -> Iterator[str]:
 def _after(measures: Sequence[Measure]) -> Iterator[tuple[Measure | None, Measure]]:
     """Give each measure with the one before it."""
     return zip([None, *measures], measures, strict=False)
-
-
-def _distinct(needs: Iterator[Load]) -> Iterator[Load]:
-    seen: list[Load] = []
-    for need in needs:
-        if need not in seen:
-            seen.append(need)
-            yield need
 
 
 @asynccontextmanager
