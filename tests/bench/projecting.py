@@ -211,12 +211,19 @@ async def standing(place: Place) -> AsyncGenerator[Callable[[], Awaitable[int]]]
 
 @asynccontextmanager
 async def models_at(url: str) -> AsyncGenerator[str]:
-    """Give where models are kept: the database, or a directory that is gone afterwards."""
+    """Give where models are kept: a directory or a database that is gone afterwards, with all versions of them."""
     if url.startswith("sqlite"):
         with tempfile.TemporaryDirectory(prefix="ceqs-bench-models-") as directory:
             yield f"sqlite:///{directory}"
-    else:
-        yield url
+        return
+    name = f"bench_models_{time.time_ns()}"
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f"CREATE DATABASE {name}")
+        yield sa.make_url(url).set(database=name).render_as_string(hide_password=False)
+    finally:
+        await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await connection.close()
 
 
 @asynccontextmanager
