@@ -16,6 +16,9 @@ from ceqs.queries._models import Checkpoint, ModelReader
 FEW = 1
 """Lookups of one look that are not yet a load."""
 
+TURNS = 4
+"""Of the loop, within which a call that has come becomes a lookup."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -56,10 +59,19 @@ class Lookups:
         # Others wait for the same.
         return await asyncio.shield(self._next)
 
+    async def _gather(self) -> None:
+        """Let those ask who are on their way; under load, wait for more."""
+        asked = 0
+        while asked < len(self._keys):
+            asked = len(self._keys)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+        if max(self._before, asked) > FEW:
+            await linger(lambda: len(self._keys))
+
     async def _look(self) -> Look:
         async with self._turn:
-            if self._before > FEW:
-                await linger(lambda: len(self._keys))
+            await self._gather()
             keys, self._keys, self._next = self._keys, [], None
             self._before = len(keys)
             async with self._reader.session() as (session, checkpoint):

@@ -58,3 +58,24 @@ async def test_who_asks_while_others_look_is_part_of_the_next_look(stacks: Any) 
     assert [type(one) for one in failed] == [Unavailable] * 5
     gated.failing = False
     assert seen(await lookups.look("1")) == (3, 2)
+
+
+async def test_who_is_on_the_way_is_part_of_the_look_even_if_nobody_was_before(stacks: Any) -> None:
+    """Where a look takes less than a turn of the loop, nobody ever asks while others look: each would look alone."""
+    gated = Gated(stacks.readers["Book"])
+    gated.gate.set()
+
+    async def aged(_: Any) -> Any:
+        return None
+
+    async def come(turns: int) -> Look:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await lookups.look(str(turns))
+
+    lookups = Lookups(stacks.context.contract.models["Book"], gated, aged)  # type: ignore[arg-type]  # as above
+    await stacks.record(*(stacks.lent(str(number)) for number in range(4)))
+    await stacks.fill()
+    looks = await asyncio.gather(*map(come, range(4)))
+    assert gated.sessions == 1
+    assert looks[0].rows.keys() == {"0", "1", "2", "3"}
