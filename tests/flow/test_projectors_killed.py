@@ -246,6 +246,11 @@ async def test_a_projector_that_was_suspended_beyond_its_lease_writes_nothing_wh
                 assert line, "it has ended"
         assert await shop.feeds("Sales") == second.pid
         await shop.is_exact()
+        await shop.kill("orders")  # and the first takes everything over again, each of its handlers
+        await shop.place(20)
+        await eventually(shop.everything_is_delivered, within=60)
+        assert await shop.feeds("Sales") == first.pid
+        await shop.is_exact()
         first.kill()
         await first.wait()
         for name in list(shop.running):

@@ -228,39 +228,28 @@ class Store:
     @asynccontextmanager
     async def _renewing(self) -> AsyncGenerator[None]:
         """Renew the lease meanwhile; where it is lost, end what is done under it with Superseded."""
-        worker = asyncio.current_task()
-        assert worker is not None
-        lost = False
-
-        async def renew() -> None:
-            nonlocal lost
-            while True:
-                await asyncio.sleep(self._lease / 6)
-                if time.monotonic() - self._renewed < self._lease / 3:
-                    continue
-                try:
-                    async with self.begin() as connection:
-                        later = {"expires_at": now(self.place) + self._lease}
-                        await connection.execute(sa.update(CHECKPOINT).where(self.mine).values(later))
-                    self._renewed = time.monotonic()
-                except Superseded:
-                    lost = True
-                    worker.cancel()
-                    return
-                except (DBAPIError, OSError) as error:
-                    # Whoever works here meets the same.
-                    _process_log.warning("a lease is not renewed", place=str(self.place), error=said(error))
-
-        renewing = asyncio.create_task(renew(), name=f"renew the lease of {self.place}")
         try:
-            yield
-        except asyncio.CancelledError:
-            if lost and not worker.uncancel():
-                raise self._superseded() from None
-            raise
-        finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
+            # Who is ended for a lost lease is not cancelled afterwards, whatever else ended it at the same time.
+            async with asyncio.TaskGroup() as group:
+                renewing = group.create_task(self._renew(), name=f"renew the lease of {self.place}")
+                yield
+                renewing.cancel()
+        except ExceptionGroup as ended:
+            raise ended.exceptions[0] from None
+
+    async def _renew(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(self._lease / 6)
+            if time.monotonic() - self._renewed < self._lease / 3:
+                continue
+            try:
+                async with self.begin() as connection:
+                    later = {"expires_at": now(self.place) + self._lease}
+                    await connection.execute(sa.update(CHECKPOINT).where(self.mine).values(later))
+                self._renewed = time.monotonic()
+            except (DBAPIError, OSError) as error:
+                # Whoever works here meets the same.
+                _process_log.warning("a lease is not renewed", place=str(self.place), error=said(error))
 
     async def _end(self) -> None:
         """Let others have the place at once."""

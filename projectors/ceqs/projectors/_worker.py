@@ -142,11 +142,12 @@ class Worker:
                     self._state, self._reason = STOPPED, error.message
                     self._log.error("stopped", error=error.message)
                     return
-                self._state, self._reason = (
-                    STAND_BY if isinstance(error, Superseded) else PAUSED,
-                    f"{self.place}: {said(error)}",
-                )
-                self._log.error(self._state, error=self._reason, exc_info=_unexpected(error))
+                if isinstance(error, Superseded):
+                    self._state, self._reason = STAND_BY, error.message
+                    self._log.warning("stands by", why=error.message)
+                else:
+                    self._state, self._reason = PAUSED, f"{self.place}: {said(error)}"
+                    self._log.error("paused", error=self._reason, exc_info=_unexpected(error))
             heed_cancellation()
             await asyncio.sleep(backoff(failures, most=SLOWEST))
 

@@ -145,6 +145,39 @@ async def test_an_idle_worker_notices_that_it_has_lost_its_lease(place: Place) -
         await idle()
 
 
+async def test_a_worker_that_ends_when_its_lease_is_lost_is_not_cancelled_afterwards(place: Place) -> None:
+    """It would stand by for nothing: whoever was cancelled ends at the next opportunity."""
+    worker = asyncio.current_task()
+    assert worker
+
+    async def linger() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await eventually(lambda: not worker.cancelling())  # for what was refused: that is seen to
+            await eventually(worker.cancelling)  # and now for the lost lease
+
+    async def work() -> None:
+        async with Store.open(place, "library", lease=1.5) as store, waiting(place) as second:
+
+            async def lose() -> None:
+                async def lost() -> bool:
+                    await expire(place)  # again, where it was renewed meanwhile
+                    return second.done()
+
+                await eventually(lost)
+                await store.pause("refused")
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(linger())
+                group.create_task(lose())
+                await asyncio.Event().wait()
+
+    with pytest.raises((Superseded, ExceptionGroup)):
+        await work()
+    assert worker.cancelling() == 0
+
+
 async def test_a_cancelled_worker_is_cancelled_and_leaves_the_place_at_once(place: Place) -> None:
     async with waiting(place) as first:
         await first
