@@ -38,8 +38,8 @@ async def publish_batch(client: StreamClient, messages: Sequence[StreamMessage],
     log would put the same event; the last one's answer is that of all.
 
     Raises Overtaken where the stream's last sequence is another one; APIError where the server refuses them for another
-    reason; Unavailable where no stream hears the subjects; nats.errors.TimeoutError, with an unknown outcome, where no
-    answer comes within that many seconds.
+    reason; Unavailable where no stream hears the subjects, and, with an unknown outcome, where no answer comes within
+    that many seconds.
     """
     *most, last = _in_order(messages, after) if len(messages) <= FEW else _as_batch(messages, after)
     await client.publish_all(most)
@@ -47,6 +47,9 @@ async def publish_batch(client: StreamClient, messages: Sequence[StreamMessage],
         answer = await client.request(last.subject, last.data, timeout=within, headers=last.headers)
     except nats.errors.NoRespondersError as error:
         raise Unavailable(f"no stream hears {last.subject}") from error
+    except nats.errors.TimeoutError as error:
+        some = f"{after + 1} to {after + len(messages)}"
+        raise Unavailable(f"the nats-server has not acknowledged {some} within {within:g} s: see its log") from error
     ack = json.loads(answer.data)
     if "error" in ack:
         if ack["error"].get("err_code") == _WRONG_LAST_SEQUENCE:

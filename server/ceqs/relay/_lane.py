@@ -115,7 +115,7 @@ class Lane:
         await client.subscribe(status_subject(self._reader.name), cb=self._tell)  # pyright: ignore[reportUnknownMemberType]
         await self._reconcile(js)
         await self._limit(js)
-        looked, self.status.last_error = clock(), ""
+        looked = clock()
         while True:
             heed_cancellation()
             head = await self._reader.wait(seen, HEARTBEAT)
@@ -124,6 +124,7 @@ class Lane:
                 looked = clock()
             if await self._publish_what_is_new(client, until=looked + HEARTBEAT):
                 seen = head
+            self.status.last_error = ""
 
     async def _publish_what_is_new(self, client: StreamClient, *, until: float) -> bool:
         """Publish until nothing is left, or for so long; say whether nothing is left."""

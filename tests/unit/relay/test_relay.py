@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from nats.js.errors import NotFoundError
 
 from ceqs.contract import new_id
 from ceqs.embedded import NatsServer
-from ceqs.errors import Misconfigured
+from ceqs.errors import Misconfigured, Unavailable
 from ceqs.log import Entry, Log, NewEvent
 from ceqs.model import EventDecoder
 from ceqs.relay import _lane, differences
@@ -109,7 +110,7 @@ async def test_a_server_killed_mid_flow_gets_the_rest_when_it_is_back(
         await eventually(lambda: running.status()[0].last_error)
         await nats_server.start()
     await eventually(running.caught_up(log))
-    assert [status.last_error for status in running.status()] == ["", ""]
+    await eventually(lambda: [status.last_error for status in running.status()] == ["", ""])
     assert await streams.differing(log) == []
 
 
@@ -179,7 +180,46 @@ async def test_a_missing_server_is_said_and_tried_again_until_it_is_there(
     async with NatsServer(tmp_path / "nats", port=port) as server:
         await eventually(running.caught_up(log))
         assert await differences(log, EventDecoder(library.contract), server.url) == []
-        assert running.status()[0].last_error == ""
+        await eventually(lambda: running.status()[0].last_error == "")
+
+
+async def test_a_relay_says_what_is_wrong_until_the_stream_takes_events_again(
+    log: Log, append: Append, relay: Start, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = list[str]()
+
+    async def fail(*_: Any, **__: Any) -> int:
+        said.append(running.status()[0].last_error)
+        raise Unavailable("its disk is full")
+
+    running = relay(log, nats_server.url)
+    with monkeypatch.context() as broken:
+        broken.setattr(_lane, "publish_batch", fail)
+        await append(log, 2)
+        await eventually(lambda: said[2:])
+    assert said[:3] == ["", "its disk is full", "its disk is full"]
+    await eventually(running.caught_up(log))
+    await eventually(lambda: running.status()[0].last_error == "")
+
+
+async def test_a_server_that_acknowledges_nothing_is_named(
+    log: Log, append: Append, relay: Start, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    await append(log, 1)
+    running = relay(log, nats_server.url)
+    await eventually(running.caught_up(log))
+    async with connected(nats_server.url) as client:
+        config = (await client.jetstream().stream_info("CEQS_library_1")).config
+        await client.jetstream().update_stream(replace(config, no_ack=True))
+    monkeypatch.setattr(_lane, "ANSWER_WITHIN", 0.5)
+    await append(log, 2)
+    said = list[str]()
+    await eventually(lambda: "has not acknowledged 2 to 3 within 0.5 s" in _more(said, capsys.readouterr().out))
+
+
+def _more(said: list[str], more: str) -> str:
+    said.append(more)
+    return "".join(said)
 
 
 async def test_an_event_that_this_build_does_not_know_holds_the_stream_until_it_does(
