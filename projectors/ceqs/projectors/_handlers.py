@@ -235,7 +235,7 @@ class ReactionHandler(Handler):
         for ordinal, timer in enumerate(timers):
             prefix = f"ceqs:{self._context.name}/{self.name}:timer:{_in_id(timer.key)}:"
             if isinstance(timer, Cancelled):
-                changes.append(Timer(timer.key, prefix))
+                changes.append(Timer(timer.key, prefix, command_id=event.command_id))
             else:
                 # What is done every day, by a timer that its own outcome sets again, is no endless loop.
                 much_later = timer.due - recorded_at >= MUCH_LATER

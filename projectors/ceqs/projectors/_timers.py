@@ -43,6 +43,8 @@ class Timer:
     """How the ids of all calls of this key begin."""
     call: Outgoing | None = None
     due: dt.datetime = _EPOCH
+    command_id: str = ""
+    """Which command brought this about: where it is the timer's own, the timer is not dropped too late."""
 
 
 class Timers:
@@ -125,7 +127,9 @@ async def count_timers(connection: AsyncConnection) -> int:
 async def _own_up(connection: AsyncConnection, timer: Timer) -> None:
     """Say so where a timer that is to be dropped has fired, and its call is under way."""
     fired = sa.select(OUTBOX.c.request_id, OUTBOX.c.path).where(
-        OUTBOX.c.outcome == "", OUTBOX.c.request_id.startswith(timer.prefix, autoescape=True)
+        OUTBOX.c.outcome == "",
+        OUTBOX.c.request_id.startswith(timer.prefix, autoescape=True),
+        OUTBOX.c.request_id != timer.command_id,
     )
     row = (await connection.execute(fired)).first()
     if row is not None:

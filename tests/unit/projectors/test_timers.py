@@ -223,6 +223,16 @@ async def test_who_cancels_a_timer_that_is_on_its_way_is_told_so(
         assert not store.outbox.refused
 
 
+async def test_a_timer_whose_own_command_brings_its_cancellation_is_not_cancelled_too_late(world: Any) -> None:
+    async with Store.open(place_of(world.models_url, "library", "lend-later"), "library") as store:
+        due = dt.datetime.now(dt.UTC) - WEEK
+        await _set(store, _timer("a", due))
+        await store.timers.claim(due)
+        await _set(store, Timer("a", "ceqs:a:", command_id="ceqs:a:1"))
+    async with Store.open(place_of(world.models_url, "library", "lend-later"), "library") as store:
+        assert store.outbox.outcomes == {}
+
+
 async def test_a_due_timer_is_found_by_the_index(world: Any) -> None:
     place = place_of(world.models_url, "library", "plans")
     async with Store.open(place, "library") as store, store.begin() as connection:
