@@ -12,12 +12,12 @@ import structlog
 _WITHOUT_LOCALS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
-def configure_logging() -> None:
+def configure_logging(usual: str = "") -> None:
     """Send structlog's and the standard library's records to stderr, one line each.
 
-    `CEQS_LOG` chooses: `text` or `json`; without it a terminal gets text.
+    `CEQS_LOG` chooses: `text` or `json`; without it a terminal gets text, and anything else what is `usual`, or JSON.
     """
-    text = os.environ.get("CEQS_LOG", "text" if sys.stderr.isatty() else "json") == "text"
+    text = os.environ.get("CEQS_LOG", "text" if sys.stderr.isatty() else usual or "json") == "text"
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

@@ -107,7 +107,7 @@ def dev(output: OutputOption = Output.TEXT) -> None:
     from ceqs.cli._settings import load_settings
     from ceqs.cli._signals import run
 
-    configure_logging()
+    configure_logging(usual="text")
     with reporting(output):
         run(_dev.dev(load_settings(), output))
 

@@ -55,8 +55,8 @@ async def list_places(settings: Settings, names: Iterable[str], output: Output) 
     """List the places of all projections of contexts."""
     for chosen in _all(settings, names):
         async with _opened(settings, chosen) as places:
-            head = await _head(settings, chosen)
             standings = await look_over(places)
+            head = await _head(settings, chosen)  # after the places, which would be beyond it otherwise
             for one in standings:
                 lag = f"{_lag(one, head):,} behind" if head is not None else "head unknown"
                 text = f"{chosen!s:<28} {one.place.label:<6} {_state(one):<22} {one.at.position:>9,} {lag:>16}"
@@ -69,8 +69,9 @@ async def show_places(settings: Settings, name: str, output: Output) -> None:
     """Show what is known about the places of a projection."""
     chosen = _one(settings, name)
     async with _opened(settings, chosen) as places:
+        standings = await look_over(places)
         head = await _head(settings, chosen)
-        for one in await look_over(places):
+        for one in standings:
             value = _value(chosen, one, head)
             show(output, outline(value), value)
 
