@@ -12,6 +12,7 @@ import grpc.aio
 from google.rpc import code_pb2, status_pb2
 
 from ceqs.errors import CeqsError, LogUnavailable, from_status
+from ceqs.streams import heed_cancellation
 from ceqs.v1 import events_pb2
 from ceqs.v1.events_pb2 import RecordedEvent
 
@@ -41,7 +42,12 @@ class Refusal:
 
 
 def refusal_of(failed: grpc.aio.AioRpcError) -> Refusal:
-    """Read the error of a failed call."""
+    """Read the error of a failed call.
+
+    Raises CancelledError where the caller was cancelled: a call swallows a cancellation that meets its end, and whoever
+    makes calls until one succeeds would go on for ever.
+    """
+    heed_cancellation()
     for name, value in failed.trailing_metadata() or ():
         if name == "grpc-status-details-bin" and isinstance(value, bytes):
             return Refusal(failed.code(), from_status(status_pb2.Status.FromString(value)), details=True)

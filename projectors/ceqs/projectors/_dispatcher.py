@@ -9,10 +9,9 @@ import grpc
 import grpc.aio
 import structlog
 
-from ceqs.projectors._calls import TRANSIENT, refusal_of
+from ceqs.projectors._calls import TRANSIENT, Refusal, refusal_of
 from ceqs.projectors._outbox import ACCEPTED, FAILED, REJECTED, Outbox, Outcome, Outgoing
 from ceqs.projectors._retry import backoff
-from ceqs.streams import heed_cancellation
 
 WINDOW = 32
 """How many calls are under way at once."""
@@ -116,12 +115,12 @@ class Sender:
             try:
                 await self._method(call.path)(call.request, metadata=self._metadata(call), timeout=TIMEOUT)
             except grpc.aio.AioRpcError as failed:
-                heed_cancellation()
                 failures += 1
-                outcome = _final(failed, failures)
+                refusal = refusal_of(failed)
+                outcome = _final(refusal, failures)
                 if outcome is not None:
                     return outcome
-                self.problem = refusal_of(failed).error.message
+                self.problem = refusal.error.message
                 await asyncio.sleep(backoff(failures, least=0.02))
             else:
                 self.problem = ""
@@ -148,9 +147,8 @@ _DEPLOYMENT = frozenset(
 """What another key or another build mends: nothing may be lost for it."""
 
 
-def _final(failed: grpc.aio.AioRpcError, failures: int) -> Outcome | None:
+def _final(refusal: Refusal, failures: int) -> Outcome | None:
     """Give what the call came to; None where it is to be made again."""
-    refusal = refusal_of(failed)
     if refusal.code in TRANSIENT | _DEPLOYMENT:
         return None
     if refusal.code is grpc.StatusCode.FAILED_PRECONDITION:

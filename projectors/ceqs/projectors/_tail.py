@@ -75,7 +75,6 @@ class Tail:
         """
         at, failures, identified = after, 0, False
         while True:
-            heed_cancellation()
             identified = identified or await self.identify()
             log_id = log_id or self.log_id
             self._same_log(log_id, at)
@@ -160,7 +159,6 @@ class Tail:
     async def _look(self) -> None:
         """Look at the log itself where JetStream brings nothing: it, the relay or the network may be down."""
         while True:
-            heed_cancellation()
             before = self._last
             await asyncio.sleep(LOOK_LIVE if self.listening else LOOK_DEAF)
             if self._last > before and self.listening:

@@ -198,7 +198,6 @@ class Worker:
         """Tell the log how far a publisher is, and hear whether it is to begin again."""
         noted, looked = -1, time.monotonic()
         while True:
-            heed_cancellation()
             await asyncio.sleep(NOTE)
             position = await store.settled()
             if position == noted and time.monotonic() < looked + LISTEN:
