@@ -126,15 +126,12 @@ class Store:
         """Give which of the events beyond the checkpoint are of this writer's share, and not included yet."""
         if self.share == WHOLE and not self._ahead:
             return range(len(events))
-        first, last = self.share.first, self.share.last
-        mine = [index for index, event in enumerate(events) if first <= event.bucket <= last]
-        return [i for i in mine if self.lacks(events[i].bucket, number(events[i]))] if self._ahead else mine
-
-    def lacks(self, bucket: int, position: int) -> bool:
-        """Whether an event beyond the checkpoint is of this writer's share, and not included yet."""
-        return bucket in self.share and not any(
-            first <= bucket <= last and position <= at for first, last, at in self._ahead
-        )
+        mine = [(i, event) for i, event in enumerate(events) if event.bucket in self.share]
+        return [
+            i
+            for i, event in mine
+            if not any(first <= event.bucket <= last and number(event) <= at for first, last, at in self._ahead)
+        ]
 
     @asynccontextmanager
     async def amend(self, **values: Any) -> AsyncGenerator[AsyncSession]:

@@ -30,6 +30,7 @@ from ceqs.projectors._shares import WHOLE, shares
 from ceqs.projectors._store import Store
 from ceqs.projectors._tables import CHECKPOINT
 from ceqs.testing import eventually
+from ceqs.v1.events_pb2 import RecordedEvent
 
 pytestmark = pytest.mark.usefixtures("fast")
 BOOKS = [f"b{n}" for n in range(40)]
@@ -203,8 +204,10 @@ async def test_however_often_shares_are_cut_anew_every_event_is_applied_once(tmp
 
 async def advance(place: Place, share: Any, to: int, buckets: list[int], applied: dict[int, int]) -> None:
     async with Store.open(place, "library", share=share) as store:
-        for position in range(store.at.position + 1, to + 1):
-            applied[position] += store.lacks(buckets[position - 1], position)
+        first = store.at.position + 1
+        events = [RecordedEvent(position=p, bucket=buckets[p - 1]) for p in range(first, to + 1)]
+        for index in store.lacked(events, lambda event: event.position):
+            applied[first + index] += 1
         if to > store.at.position:
             async with store.advance(Checkpoint("log", to, "id")):
                 pass
