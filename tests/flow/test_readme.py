@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import re
+import socket
 import subprocess
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+
+BOOKSHOP = """sed -i 's/"library.context:library"/&, "bookshop.context:bookshop"/' pyproject.toml\n"""
 
 
 def test_the_readme_names_targets_that_exist() -> None:
@@ -33,7 +37,7 @@ def test_what_the_readme_quotes_stands_in_code_that_runs() -> None:
 
 @pytest.mark.timeout(180)
 def test_five_minutes_to_a_service_run_as_they_are_written(tmp_path: Path, postgres: str) -> None:
-    script = "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n" + "\n".join(BLOCKS[1:])
+    script, ports = with_own_ports("trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n" + "\n".join(BLOCKS[1:]))
     environment = {**os.environ, "TMPDIR": str(tmp_path), "DATABASE_URL": postgres}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
@@ -58,4 +62,23 @@ def test_five_minutes_to_a_service_run_as_they_are_written(tmp_path: Path, postg
     assert "demand" in done.stdout, said
     assert "library: commands are remembered for ever" in done.stdout
     assert "library: would forget 0 of " in done.stdout
-    assert "library is served at 127.0.0.1:50061 by process" in said
+    assert f"library is served at 127.0.0.1:{ports['50061']} by process" in said
+
+
+def with_own_ports(script: str) -> tuple[str, dict[str, int]]:
+    """Have a script use other ports, free ones; give it, and them by those that were there.
+
+    None is of those that the system gives to outgoing connections, which are many where tests run side by side.
+    """
+    for made, context, port in [("\ncd library\n", "library", 50051), (BOOKSHOP, "bookshop", 50052)]:
+        setting = f'addresses.{context} = "127.0.0.1:{port}"'
+        assert made in script
+        script = script.replace(made, f"{made}sed -i 's/^contexts = .*/&\\n{setting}/' pyproject.toml\n", 1)
+    candidates = iter(random.sample(range(20_000, 32_000), 1000))
+    ports = {port: next(filter(_is_free, candidates)) for port in re.findall(r"127\.0\.0\.1:(\d+)", script)}
+    return re.sub(r"(?<=127\.0\.0\.1:)\d+", lambda found: str(ports[found[0]]), script), ports
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) != 0
