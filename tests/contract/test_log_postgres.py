@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from ceqs.errors import Conflict, LogUnavailable, Misconfigured
+from ceqs.errors import Conflict, Expired, LogUnavailable, Misconfigured
 from ceqs.log import Appended, Condition, Entry, NewEvent, open_log, open_reader
 from ceqs.log._postgres import lock_key, schema
 from ceqs.model import ALL
@@ -125,6 +126,21 @@ async def test_a_writer_waits_for_the_lock_of_another(postgres: str, name: str) 
     assert twins[0].receipt == twins[1].receipt
     await first.close()
     await second.close()
+
+
+async def test_an_entry_that_expires_while_it_waits_for_the_lock_appends_nothing(postgres: str, name: str) -> None:
+    log = await open_log(postgres, name)
+    other = await asyncpg.connect(postgres)
+    await other.execute("SELECT pg_advisory_lock($1)", lock_key(name))
+    expires = time.monotonic() + 1
+    late = asyncio.create_task(log.append(replace(entry("late"), expires=expires)))
+    patient = asyncio.create_task(log.append(entry("patient")))
+    await eventually(lambda: time.monotonic() > expires)
+    await other.close()
+    with pytest.raises(Expired):
+        await late
+    assert (await patient).receipt.position == 1
+    await log.close()
 
 
 @pytest.mark.parametrize("events", [1, 0])
