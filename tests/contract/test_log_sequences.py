@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from ceqs.errors import CeqsError, Conflict, DuplicateCommand, Invalid, OutOfRange
@@ -23,6 +24,7 @@ from ceqs.log import (
     _postgres,
     open_log,
 )
+from ceqs.testing import eventually
 
 TYPE = "shop.Placed"
 
@@ -140,6 +142,28 @@ async def test_who_holds_a_key_keeps_others_waiting_that_hold_it(url: str, name:
     await waiting
     assert order == ["another key", "ours", "theirs"]
     await theirs.close()
+
+
+async def test_keys_are_taken_in_one_order_so_that_no_two_wait_for_each_other(url: str, name: str, log: Log) -> None:
+    if not url.startswith("postgresql"):
+        pytest.skip("one process writes this log, so there is nobody to wait for")
+    numbers = {_postgres._number(f"{_postgres.schema(name)}/{key}"): key for key in "abcde"}
+    first, *_, last = sorted(numbers)
+    rival = await asyncpg.connect(url)
+    await rival.execute("SELECT pg_advisory_lock($1)", last)
+
+    async def hold() -> None:
+        async with log.holding([numbers[number] for number in sorted(numbers, reverse=True)]):
+            pass
+
+    holding = asyncio.create_task(hold())
+
+    async def is_taken() -> bool:
+        return not await rival.fetchval("SELECT pg_try_advisory_xact_lock($1)", first)
+
+    await eventually(is_taken)
+    await rival.close()
+    await holding
 
 
 async def test_a_key_that_is_held_for_too_long_is_waited_for_in_vain(

@@ -352,10 +352,11 @@ async def test_the_stream_of_another_log_is_not_believed(
     assert following.positions == [1]
 
 
+@pytest.mark.parametrize(("bound", "most"), [("RING_EVENTS", 10), ("RING_BYTES", 40)])
 async def test_a_follower_that_falls_off_the_ring_reads_what_it_missed_from_the_log(
-    world: Any, served: Context, follow: Any, monkeypatch: pytest.MonkeyPatch, slow_looks: None
+    world: Any, served: Context, follow: Any, monkeypatch: pytest.MonkeyPatch, slow_looks: None, bound: str, most: int
 ) -> None:
-    monkeypatch.setattr(tails, "RING_EVENTS", 10)
+    monkeypatch.setattr(tails, bound, most)
     script = Script(world.logs["library"].log_id)
     following = follow(script)
     await eventually(lambda: following.tail.listening)

@@ -213,6 +213,25 @@ async def test_a_command_that_expires_before_its_batch_is_recorded_appends_nothi
     assert await recorded(slow._log) == ["first", "patient"]
 
 
+async def test_a_command_of_a_stream_that_expires_before_its_batch_is_recorded_appends_nothing(
+    busy: Any, slow: Slow, stream_to: Any
+) -> None:
+    """It may take itself no more time than the stream has."""
+    slow.hold()
+    stream = stream_to(busy.channel, timeout=0.5)
+    late = stream.command("OpenAccount", {"account_id": "late"})
+    late.command_id, late.timeout.seconds = "late", 60
+    await stream.write(late)
+    await eventually(lambda: slow.batches)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await stream.call.read()
+    assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await eventually(lambda: time.monotonic() > slow.expires["late"])
+    slow.let_go(100)
+    await opened(busy, "patient")
+    assert await recorded(slow._log) == ["patient"]
+
+
 async def test_a_request_beyond_the_limit_is_refused_with_both_sizes(served: Any, refused: Any) -> None:
     limit = ServerSettings().max_message
     filler = _unknown_field(limit)
