@@ -356,6 +356,10 @@ async def test_a_live_reading_ends_at_its_limit(client: Any, server: Any) -> Non
         ({"before_time": dt.datetime(2010, 12, 1), "live": False}, "before_time"),
         ({"correlation_ids": ["a"]}, "live"),
         ({"limit": 0}, "limit"),
+        ({"after": -1}, "after"),
+        ({"before": -1, "live": False}, "before"),
+        ({"after": 3, "from_time": dt.datetime(2010, 12, 1, tzinfo=dt.UTC)}, "from_time"),
+        ({"before": 3, "before_time": dt.datetime(2010, 12, 1, tzinfo=dt.UTC), "live": False}, "before_time"),
     ],
 )
 async def test_bounds_that_cannot_be_are_refused(client: Any, bounds: dict[str, Any], field: str) -> None:

@@ -175,6 +175,18 @@ async def test_whoever_joins_later_with_a_tag_misses_nothing(log: Any, events: E
         await follower.leave()
 
 
+async def test_tags_of_those_who_have_left_are_not_asked_about(log: Any, events: Events) -> None:
+    staying = Follower(events, private(0, "account:1"))
+    leaving = [Follower(events, private(0, f"account:{number}", "account:1")) for number in range(2, 100)]
+    await eventually(lambda: all(f.markers == ["caught_up"] for f in (staying, *leaving)))
+    for follower in leaving:
+        await follower.leave()
+    assert dict(events._tail._wanted) == {"account:1": 1}
+    await append(log, "account:1", "account:2")
+    await eventually(lambda: staying.seen == [1])
+    await staying.leave()
+
+
 async def test_whoever_joins_while_tags_are_looked_up_misses_nothing(log: Any, events: Events) -> None:
     late: list[Follower] = []
     look_up = log._log.tagged

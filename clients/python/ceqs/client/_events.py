@@ -50,11 +50,18 @@ class Bounds:
 
     def __post_init__(self) -> None:
         """Raise Invalid for bounds that cannot be."""
-        wrong = [
-            Violation(name, "needs a time zone")
-            for name, time in (("from_time", self.from_time), ("before_time", self.before_time))
-            if time is not None and time.tzinfo is None
-        ]
+        wrong: list[Violation] = []
+        ends = (
+            ("after", self.after, "from_time", self.from_time),
+            ("before", self.before, "before_time", self.before_time),
+        )
+        for position, number, name, time in ends:
+            if number < 0:
+                wrong.append(Violation(position, "must not be negative"))
+            if time is not None and time.tzinfo is None:
+                wrong.append(Violation(name, "needs a time zone"))
+            if time is not None and number:
+                wrong.append(Violation(name, f"stands instead of `{position}`: give one of them"))
         if self.live and (self.before or self.before_time or self.backwards):
             wrong.append(Violation("live", "has no end: events before something, or backwards, are read live=False"))
         if self.live and self.correlation_ids:
