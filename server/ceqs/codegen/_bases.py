@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from keyword import iskeyword
 
 from google.protobuf.descriptor import FileDescriptor
@@ -21,6 +21,7 @@ from ceqs.codegen._sources import Sources
 from ceqs.contract import (
     CommandRpc,
     Contract,
+    EarlierForm,
     EventType,
     KeyedModel,
     QueryRpc,
@@ -114,61 +115,51 @@ class _Bases:
         result: str,
     ) -> None:
         """Define a base with a method for each event that a state or a model lists; parameters go by the event's."""
-        body = [
-            f"class {name}({self.module.use(MODEL, base)}, {self.module.use('abc', 'ABC')}):",
-            *docstring(_joined(f"{does} {state.name}.", self._comment(state.full_name)), "    "),
-            "",
-            *attributes,
-        ]
-        for event in state.folds:
-            own = ["self", *parameters(f"event: {self.module.message(event.message)}")]
-            body += ["", f"    @{self.module.use('abc', 'abstractmethod')}"]
-            body += wrapped(f"def {event.handler}", "(", own, f") -> {result}:", "    ")
-            body += self._event_doc(event)
-        self.module.define(name, *body)
+        doc = _joined(f"{does} {state.name}.", self._comment(state.full_name))
+        methods = (
+            self._method(
+                f"def {event.handler}",
+                parameters(f"event: {self.module.message(event.message)}"),
+                result,
+                self._event_doc(event),
+                mark=self._abstract,
+            )
+            for event in state.folds
+        )
+        self._class(name, self._abstract_base(base), doc, attributes, methods)
 
     def _asker(self) -> str:
         """Define what asks the context's queries; without any it has nothing to add."""
         name, asker = self._named("Asker"), self.module.use(MODEL, "Asker")
-        body = [f"class {name}({asker}):", *docstring(f"Asks the queries of {self.contract.context}.", "    ")]
-        for rpc in self.contract.queries.values():
-            if rpc.streaming:
-                continue
-            request, response = self.module.message(rpc.request), self.module.message(rpc.response)
-            head = f") -> {self.module.use(MODEL, 'Asked')}[{response}]:"
-            body += ["", *wrapped(f"async def {rpc.method}", "(", ["self", f"request: {request}"], head, "    ")]
-            body += docstring(self._comment(f"{rpc.service}.{rpc.name}") or f"Ask {rpc.name}.", BODY)
-            body += wrapped("return await self._ask", "(", [f'"{rpc.path}"', "request", response], ")", BODY)
-        self.module.define(name, *body)
+        rpcs = (rpc for rpc in self.contract.queries.values() if not rpc.streaming)
+        self._class(name, asker, f"Asks the queries of {self.contract.context}.", [], map(self._ask, rpcs))
         return name
+
+    def _ask(self, rpc: QueryRpc) -> list[str]:
+        request, response = self.module.message(rpc.request), self.module.message(rpc.response)
+        result = f"{self.module.use(MODEL, 'Asked')}[{response}]"
+        doc = self._comment(f"{rpc.service}.{rpc.name}") or f"Ask {rpc.name}."
+        call = wrapped("return await self._ask", "(", [f'"{rpc.path}"', "request", response], ")", BODY)
+        return self._method(f"async def {rpc.method}", [f"request: {request}"], result, doc, *call)
 
     def _commands(self, service: str) -> str:
         name = service_class(service)
-        handler, abc = self.module.use(MODEL, "CommandHandler"), self.module.use("abc", "ABC")
-        body = [
-            f"class {name}({handler}, {abc}):",
-            *docstring(self._comment(service) or f"Decides the commands of {service}.", "    "),
-            "",
-            f'    ceqs_service = "{service}"',
-        ]
-        for rpc in self.contract.commands.values():
-            if rpc.service == service:
-                body += ["", f"    @{self.module.use('abc', 'abstractmethod')}", *self._command(rpc)]
-                body += ["", f"    @{self.module.use(MODEL, 'unheard')}", *self._boundary(rpc)]
-        self.module.define(name, *body)
+        doc = self._comment(service) or f"Decides the commands of {service}."
+        rpcs = (rpc for rpc in self.contract.commands.values() if rpc.service == service)
+        methods = (method for rpc in rpcs for method in (self._command(rpc), self._boundary(rpc)))
+        self._class(name, self._abstract_base("CommandHandler"), doc, [f'    ceqs_service = "{service}"'], methods)
         return name
 
     def _boundary(self, rpc: CommandRpc) -> list[str]:
         boundary = self.module.use(MODEL, "Boundary")
-        parameters = ["self", f"request: {self.module.message(rpc.request)}", f"boundary: {boundary}"]
-        head = wrapped(f"def {boundary_method(rpc.name)}", "(", parameters, f") -> {boundary}:", "    ")
+        parameters = [f"request: {self.module.message(rpc.request)}", f"boundary: {boundary}"]
         doc = f"Narrow or widen what {rpc.name} depends on: the boundary of its request in the state {rpc.state.name}."
-        return [*head, *docstring(doc, BODY), f"{BODY}return boundary"]
+        head = f"def {boundary_method(rpc.name)}"
+        return self._method(head, parameters, boundary, doc, f"{BODY}return boundary", mark=self._unheard)
 
     def _command(self, rpc: CommandRpc) -> list[str]:
         state = rpc.state
         parameters = [
-            "self",
             f"request: {self.module.message(rpc.request)}",
             f"{parameter(state.name)}: {self.module.message(state.message)}",
             f"ctx: {self.module.use(MODEL, 'Decision')}",
@@ -178,53 +169,39 @@ class _Bases:
             generator = self.module.use("collections.abc", "Generator")
             result = f"{generator}[{self._named('Event')}, None, {self.module.message(rpc.response)}]"
         doc = self._comment(f"{rpc.service}.{rpc.name}") or f"Decide {rpc.name} on the state {state.name}."
-        return [*wrapped(f"def {rpc.method}", "(", parameters, f") -> {result}:", "    "), *docstring(doc, BODY)]
+        return self._method(f"def {rpc.method}", parameters, result, doc, mark=self._abstract)
 
     def _gatekeeper(self, service: str) -> str:
-        name = gatekeeper_class(service)
-        body = [
-            f"class {name}({self.module.use(MODEL, 'Gatekeeper')}):",
-            *docstring(f"Guards the commands of {service}; override what it refuses.", "    "),
-            "",
-            f'    ceqs_service = "{service}"',
-        ]
-        for rpc in self.contract.commands.values():
-            if rpc.service == service:
-                admission = f"{self.module.use(MODEL, 'Admission')}[{self.asker}]"
-                parameters = ["self", f"request: {self.module.message(rpc.request)}", f"ctx: {admission}"]
-                body += ["", f"    @{self.module.use(MODEL, 'unheard')}"]
-                body += wrapped(f"async def {rpc.method}", "(", parameters, ") -> None:", "    ")
-                body += docstring(f"Let {rpc.name} pass, or raise Rejected.", BODY)
-        self.module.define(name, *body)
+        name, base = gatekeeper_class(service), self.module.use(MODEL, "Gatekeeper")
+        doc = f"Guards the commands of {service}; override what it refuses."
+        rpcs = (rpc for rpc in self.contract.commands.values() if rpc.service == service)
+        self._class(name, base, doc, [f'    ceqs_service = "{service}"'], map(self._guard, rpcs))
         return name
 
+    def _guard(self, rpc: CommandRpc) -> list[str]:
+        admission = f"{self.module.use(MODEL, 'Admission')}[{self.asker}]"
+        parameters = [f"request: {self.module.message(rpc.request)}", f"ctx: {admission}"]
+        doc = f"Let {rpc.name} pass, or raise Rejected."
+        return self._method(f"async def {rpc.method}", parameters, "None", doc, mark=self._unheard)
+
     def _projection(self, projection: str, source: str) -> str:
-        name, base, events, of = (
-            projection_class(projection),
-            self.module.use(MODEL, "TableProjection"),
-            self.private,
-            "",
-        )
+        base, events, of = self.module.use(MODEL, "TableProjection"), self.private, ""
         if source != self.contract.package:
             base = f"{self.module.use(MODEL, 'PublicHearing')}, {base}"
             told = read_public(*self.telling[source])
             events, of = list(told.events.values()), f" of {told.context}"
-        session = self.module.use("sqlalchemy.ext.asyncio", "AsyncSession", typing=True)
-        body = [
-            f"class {name}({base}):",
-            *docstring(f"Writes the query model {projection}; override what it hears{of}.", "    "),
-            "",
-            *self._folded(source),
-            f'    ceqs_projection = "{projection}"',
-        ]
-        for event in events:
-            message, recorded = self.module.message(event.message), self.module.use(MODEL, "Recorded")
-            parameters = ["self", f"session: {session}", f"event: {message}", f"meta: {recorded}"]
-            body += ["", f"    @{self.module.use(MODEL, 'unheard')}"]
-            body += wrapped(f"async def {event.handler}", "(", parameters, ") -> None:", "    ")
-            body += self._event_doc(event)
-        self.module.define(name, *body)
+        doc = f"Writes the query model {projection}; override what it hears{of}."
+        attributes = [*self._folded(source), f'    ceqs_projection = "{projection}"']
+        name = projection_class(projection)
+        self._class(name, base, doc, attributes, map(self._write, events))
         return name
+
+    def _write(self, event: EventType) -> list[str]:
+        session = self.module.use("sqlalchemy.ext.asyncio", "AsyncSession", typing=True)
+        message, recorded = self.module.message(event.message), self.module.use(MODEL, "Recorded")
+        parameters = [f"session: {session}", f"event: {message}", f"meta: {recorded}"]
+        doc = self._event_doc(event)
+        return self._method(f"async def {event.handler}", parameters, "None", doc, mark=self._unheard)
 
     def _keyed(self, model: KeyedModel) -> str:
         name, of = projection_class(model.name), f"{parameter(model.name)}: {self.module.message(model.message)}"
@@ -246,21 +223,13 @@ class _Bases:
         queries = [rpc for rpc in self.contract.queries.values() if rpc.service == service and rpc.needs_code]
         if not queries:
             return ""
-        name = service_class(service)
-        handler, abc = self.module.use(MODEL, "QueryHandler"), self.module.use("abc", "ABC")
-        body = [
-            f"class {name}({handler}, {abc}):",
-            *docstring(self._comment(service) or f"Answers the queries of {service}.", "    "),
-            "",
-            f'    ceqs_service = "{service}"',
-        ]
-        for rpc in queries:
-            body += ["", f"    @{self.module.use('abc', 'abstractmethod')}", *self._query(rpc)]
-        self.module.define(name, *body)
+        name, doc = service_class(service), self._comment(service) or f"Answers the queries of {service}."
+        attributes = [f'    ceqs_service = "{service}"']
+        self._class(name, self._abstract_base("QueryHandler"), doc, attributes, map(self._query, queries))
         return name
 
     def _query(self, rpc: QueryRpc) -> list[str]:
-        parameters = ["self", f"request: {self.module.message(rpc.request)}"]
+        parameters = [f"request: {self.module.message(rpc.request)}"]
         if rpc.state:
             parameters.append(f"{parameter(rpc.state.name)}: {self.module.message(rpc.state.message)}")
         elif rpc.model:
@@ -270,42 +239,44 @@ class _Bases:
             parameters.append(f"session: {self.module.use('sqlalchemy.ext.asyncio', 'AsyncSession', typing=True)}")
         else:
             parameters.append(f"ctx: {self.module.use('ceqs.queries', 'Gathering', typing=True)}[{self.asker}]")
-        result = self.module.message(rpc.response)
         model = (rpc.state and f" from the state {rpc.state.name}") or (
             rpc.projection and f" from the projection {rpc.projection}"
         )
         doc = self._comment(f"{rpc.service}.{rpc.name}") or f"Answer {rpc.name}{model or ''}."
-        return [*wrapped(f"async def {rpc.method}", "(", parameters, f") -> {result}:", "    "), *docstring(doc, BODY)]
+        result = self.module.message(rpc.response)
+        return self._method(f"async def {rpc.method}", parameters, result, doc, mark=self._abstract)
 
     def _reactions(self) -> None:
         use, context = self.module.use, self.contract.context
         if self.private and self.public:
-            publisher = f"class {self._named('Publisher')}({use(MODEL, 'Publisher')}):"
             doc = f"Derives public events of {context} from its private ones; override what it hears."
-            self._reaction("Publisher", publisher, doc, self.private, self._named("PublicEvent"))
+            self._reaction("Publisher", use(MODEL, "Publisher"), doc, self.private, self._named("PublicEvent"))
         if self.public:
             bases = f"{use(MODEL, 'PublicHearing')}, {use(MODEL, 'Subscriber')}"
-            subscriber = f"class {self._named('Subscriber')}({bases}):"
             doc = f"Reacts to public events of {context} with commands of another context; override what it hears."
-            self._reaction("Subscriber", subscriber, doc, self.public, use("google.protobuf.message", "Message"))
+            self._reaction("Subscriber", bases, doc, self.public, use("google.protobuf.message", "Message"))
         if self.private:
             bases = f"{use(MODEL, 'PrivateHearing')}, {use(MODEL, 'Subscriber')}"
-            subscriber = f"class {self._named('PrivateSubscriber')}({bases}):"
             doc = f"Reacts to private events of {context} with its own commands; override what it hears."
-            self._reaction("PrivateSubscriber", subscriber, doc, self.private, self._named("Command"))
+            self._reaction("PrivateSubscriber", bases, doc, self.private, self._named("Command"))
 
-    def _reaction(self, suffix: str, head: str, doc: str, events: Sequence[EventType], item: str) -> None:
-        body = [head, *docstring(doc, "    "), "", "    ceqs_contract = CONTRACT"]
+    def _reaction(self, suffix: str, bases: str, doc: str, events: Sequence[EventType], item: str) -> None:
         result = f"{self.module.use(MODEL, 'Reactions')}[{item}]"
         # Whoever hears public events is of another context, and asks the queries of that one.
         asker = self.module.use("typing", "Any") if events is self.public else self.asker
-        for event in events:
-            message = self.module.message(event.message)
-            parameters = ["self", f"event: {message}", f"ctx: {self.module.use(MODEL, 'Reaction')}[{asker}]"]
-            body += ["", f"    @{self.module.use(MODEL, 'unheard')}"]
-            body += wrapped(f"def {event.handler}", "(", parameters, f") -> {result}:", "    ")
-            body += [*self._event_doc(event), f"{BODY}return ()"]
-        self.module.define(self._named(suffix), *body)
+        ctx = f"ctx: {self.module.use(MODEL, 'Reaction')}[{asker}]"
+        methods = (
+            self._method(
+                f"def {event.handler}",
+                [f"event: {self.module.message(event.message)}", ctx],
+                result,
+                self._event_doc(event),
+                f"{BODY}return ()",
+                mark=self._unheard,
+            )
+            for event in events
+        )
+        self._class(self._named(suffix), bases, doc, ["    ceqs_contract = CONTRACT"], methods)
 
     def _process(self, state: StateType) -> None:
         name, of = process_class(state.name), f"{parameter(state.name)}: {self.module.message(state.message)}"
@@ -320,21 +291,16 @@ class _Bases:
         if not forms:
             return
         kind = "public events" if events is self.public else "events"
-        body = [
-            f"class {self._named(suffix)}({self.module.use(MODEL, 'Upcasters')}, {self.module.use('abc', 'ABC')}):",
-            *docstring(f"Says what {kind} of {self.contract.context} are today that were recorded earlier.", "    "),
-            "",
-            "    ceqs_contract = CONTRACT",
-        ]
-        for form in forms:
-            becomes = self.module.message(form.becomes)
-            parameters = ["self", f"earlier: {self.module.message(form.message)}"]
-            doc = self._comment(form.message.DESCRIPTOR.full_name)
-            what = f"Give the {becomes} that version {form.version} of {form.type_name.rpartition('.')[2]} is."
-            body += ["", f"    @{self.module.use('abc', 'abstractmethod')}"]
-            body += wrapped(f"def {form.method}", "(", parameters, f") -> {becomes}:", "    ")
-            body += docstring(_joined(what, doc), BODY)
-        self.module.define(self._named(suffix), *body)
+        doc = f"Says what {kind} of {self.contract.context} are today that were recorded earlier."
+        attributes = ["    ceqs_contract = CONTRACT"]
+        self._class(self._named(suffix), self._abstract_base("Upcasters"), doc, attributes, map(self._upcast, forms))
+
+    def _upcast(self, form: EarlierForm) -> list[str]:
+        becomes = self.module.message(form.becomes)
+        what = f"Give the {becomes} that version {form.version} of {form.type_name.rpartition('.')[2]} is."
+        doc = _joined(what, self._comment(form.message.DESCRIPTOR.full_name))
+        parameters = [f"earlier: {self.module.message(form.message)}"]
+        return self._method(f"def {form.method}", parameters, becomes, doc, mark=self._abstract)
 
     def _context(self) -> None:
         sequence = f"{self.module.use('collections.abc', 'Sequence')}[{{}}]".format
@@ -350,44 +316,69 @@ class _Bases:
             self.module.add("", "")
         for union, names in unions.items():
             self.module.alias(union, names)
+        kinds = {kind: f"Any{kind}" if names[1:] else names[0] for kind, names in several.items() if names}
         arguments: dict[str, str] = {}
-        if self.commands:
-            arguments["commands"] = sequence("AnyCommands") if self.commands[1:] else self.commands[0]
-        if self.folds:
-            arguments["folds"] = sequence("AnyFold" if self.folds[1:] else self.folds[0])
-        if self.gatekeepers:
-            kind = "AnyGatekeeper" if self.gatekeepers[1:] else self.gatekeepers[0]
+        if kind := kinds.get("Commands"):
+            arguments["commands"] = sequence(kind) if self.commands[1:] else kind
+        if kind := kinds.get("Fold"):
+            arguments["folds"] = sequence(kind)
+        if kind := kinds.get("Gatekeeper"):
             arguments["gatekeepers"] = f"{sequence(kind)} = ()"
-        if self.projections:
-            arguments["projections"] = sequence("AnyProjection" if self.projections[1:] else self.projections[0])
+        if kind := kinds.get("Projection"):
+            arguments["projections"] = sequence(kind)
         if self.private and self.public:
             arguments["publishers"] = f"{sequence(self._named('Publisher'))} = ()"
-        arguments["subscribers"] = f"{sequence(self.module.use(MODEL, 'Subscriber'))}"
+        arguments["subscribers"] = sequence(self.module.use(MODEL, "Subscriber"))
         if not self.contract.processes:
             arguments["subscribers"] += " = ()"
         evolved = any(event.earlier for event in self.contract.events.values())
         arguments["upcasters"] = sequence(self.module.use(MODEL, "Upcasters")) + ("" if evolved else " = ()")
-        if self.queries:
-            arguments["queries"] = sequence("AnyQueries") if self.queries[1:] else self.queries[0]
+        if kind := kinds.get("Queries"):
+            arguments["queries"] = sequence(kind) if self.queries[1:] else kind
         parameters = ["self", "*", *(f"{name}: {kind}" for name, kind in arguments.items())]
         name = self._named("Context")
-        self.module.define(
-            name,
-            f"class {name}({self.module.use(MODEL, 'Context')}):",
-            *docstring(f"The context {self.contract.context} with its handlers.", "    "),
-            "",
-            "    ceqs_contract = CONTRACT",
-            f"    ceqs_asker = {self.asker}",
-            "",
+        doc = f"The context {self.contract.context} with its handlers."
+        attributes = ["    ceqs_contract = CONTRACT", f"    ceqs_asker = {self.asker}"]
+        made = [
             *wrapped("def __init__", "(", parameters, ") -> None:", "    "),
             *wrapped("super().__init__", "(", [f"{name}={name}" for name in arguments], ")", BODY),
-        )
+        ]
+        self._class(name, self.module.use(MODEL, "Context"), doc, attributes, [made])
+
+    @property
+    def _abstract(self) -> str:
+        return self.module.use("abc", "abstractmethod")
+
+    @property
+    def _unheard(self) -> str:
+        return self.module.use(MODEL, "unheard")
+
+    def _abstract_base(self, base: str) -> str:
+        return f"{self.module.use(MODEL, base)}, {self.module.use('abc', 'ABC')}"
+
+    def _class(
+        self, name: str, bases: str, doc: str, attributes: Sequence[str], methods: Iterable[Sequence[str]]
+    ) -> None:
+        body = [f"class {name}({bases}):", *docstring(doc, "    ")]
+        if attributes:
+            body += ["", *attributes]
+        for method in methods:
+            body += ["", *method]
+        self.module.define(name, *body)
+
+    def _method(
+        self, head: str, parameters: Sequence[str], result: str, doc: str, *body: str, mark: str = ""
+    ) -> list[str]:
+        """Give a method with its decorator (`mark`); its head is `def name`."""
+        decorator = [f"    @{mark}"] if mark else []
+        signature = wrapped(head, "(", ["self", *parameters], f") -> {result}:", "    ")
+        return [*decorator, *signature, *docstring(doc, BODY), *body]
 
     def _comment(self, name: str) -> str:
         return self.sources.comment(name)
 
-    def _event_doc(self, event: EventType) -> list[str]:
-        return docstring(self._comment(event.full_name) or f"Hear {event.name}.", BODY)
+    def _event_doc(self, event: EventType) -> str:
+        return self._comment(event.full_name) or f"Hear {event.name}."
 
 
 def parameter(state: str) -> str:
