@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import grpc
 import grpc.aio
-import structlog
 
 from ceqs.projectors._calls import TRANSIENT, Refusal, refusal_of
 from ceqs.projectors._outbox import ACCEPTED, FAILED, REJECTED, Outbox, Outcome, Outgoing
@@ -20,8 +19,6 @@ TIMEOUT = 10.0
 """Seconds that one call may take."""
 INTERNAL_TRIES = 4
 """How often a call is made that the server answers with INTERNAL."""
-
-_process_log = structlog.get_logger("ceqs.projectors")
 
 
 class Dispatcher:
@@ -157,7 +154,6 @@ def _final(refusal: Refusal, failures: int) -> Outcome | None:
     tries = INTERNAL_TRIES if refusal.code is grpc.StatusCode.INTERNAL else 1
     if ended_by_transport or failures < tries:
         return None
-    _process_log.error("a call failed for good", code=refusal.code.name, error=refusal.error.message)
     return Outcome(FAILED, refusal.code.name, refusal.error.message)
 
 

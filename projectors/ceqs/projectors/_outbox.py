@@ -14,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from ceqs.projectors._tables import OUTBOX, OUTCOMES
 
 ACCEPTED, REJECTED, FAILED, SKIPPED = "accepted", "rejected", "failed", "skipped"
+WAITING = ""
+"""What has no outcome yet."""
 REFUSED = (REJECTED, FAILED)
 """What an operator may have tried again."""
 _ENQUEUED = "ceqs_enqueued"

@@ -6,9 +6,14 @@ import asyncio
 import datetime as dt
 from collections.abc import Callable
 
+import structlog
+
 from ceqs.projectors._clock import Clock
 from ceqs.projectors._dispatcher import Dispatcher, Sender
+from ceqs.projectors._outbox import REFUSED, Outcome, Outgoing
 from ceqs.projectors._store import Store
+
+_process_log = structlog.get_logger("ceqs.projectors")
 
 Heard = Callable[[dt.datetime], dt.datetime]
 """Gives, for a time, up to when a handler has heard everything."""
@@ -22,12 +27,26 @@ class Outlet:
         self._sender = sender
         self._clock = clock
         self._heard = heard
-        self._dispatcher = Dispatcher(store.outbox, sender.send)
+        self._dispatcher = Dispatcher(store.outbox, self._send)
 
     @property
     def problem(self) -> str:
         """Why calls are being repeated; empty where none is."""
         return self._sender.problem
+
+    async def _send(self, call: Outgoing) -> Outcome:
+        outcome = await self._sender.send(call)
+        if outcome.kind in REFUSED:
+            place = self._store.place
+            _process_log.warning(
+                "refused, and kept for somebody to see to: ceqs outbox list",
+                handler=f"{place.context}/{place.name}",
+                rpc=call.path,
+                keys=list(call.keys),
+                outcome=outcome.name,
+                why=outcome.message,
+            )
+        return outcome
 
     async def run(self) -> None:
         """Go on until cancelled."""

@@ -16,10 +16,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from ceqs.projectors._blame import Full
-from ceqs.projectors._place import Place, reading
+from ceqs.projectors._place import Place, exists, reading
 from ceqs.projectors._requests import Request, asked, done
 from ceqs.projectors._retry import said
 from ceqs.projectors._store import Store
@@ -197,15 +197,6 @@ async def _read(place: Place, table: sa.Table) -> Sequence[sa.Row[Any]]:
         if connection is None or not await exists(place, connection, table):
             return []
         return (await connection.execute(sa.select(table).order_by(table.c.position))).all()
-
-
-async def exists(place: Place, connection: AsyncConnection, table: sa.Table) -> bool:
-    """Say whether a place has a table yet."""
-
-    def look(sync: sa.Connection) -> bool:
-        return sa.inspect(sync).has_table(table.name, schema=place.schema or None)
-
-    return await connection.run_sync(look)
 
 
 def _row(parked: Parked) -> dict[str, Any]:

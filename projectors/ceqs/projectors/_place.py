@@ -160,6 +160,15 @@ async def reading(place: Place) -> AsyncGenerator[AsyncConnection | None]:
         await dispose(engine)
 
 
+async def exists(place: Place, connection: AsyncConnection, table: sa.Table) -> bool:
+    """Say whether a place has a table yet."""
+
+    def look(sync: sa.Connection) -> bool:
+        return sa.inspect(sync).has_table(table.name, schema=place.schema or None)
+
+    return await connection.run_sync(look)
+
+
 async def dispose(engine: AsyncEngine) -> None:
     """Close an engine's connections, even while the caller is being cancelled."""
     await asyncio.shield(engine.dispose())

@@ -7,19 +7,21 @@ gone on. Made again, it comes after them, under its own id.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ceqs.projectors._outbox import REFUSED, SKIPPED, Outcome, Outgoing, count_outcome, outgoing_of
-from ceqs.projectors._parking import exists
-from ceqs.projectors._place import Place, reading
+from ceqs.projectors._outbox import REFUSED, SKIPPED, WAITING, Outcome, Outgoing, count_outcome, outgoing_of
+from ceqs.projectors._place import Place, exists, reading
 from ceqs.projectors._requests import Request, asked, done
 from ceqs.projectors._store import Store
 from ceqs.projectors._tables import OUTBOX
+
+ANY = (WAITING, SKIPPED, *REFUSED)
+"""The outcomes of all calls that are in an outbox."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +42,27 @@ class Call:
         return self.outcome.kind in REFUSED
 
 
-async def read_calls(place: Place) -> Sequence[Call]:
-    """Read the calls in the outbox of a place: those that wait, were refused, or skipped. Nothing where no place is."""
+async def read_calls(
+    place: Place,
+    outcomes: Collection[str] = ANY,
+    *,
+    number: int | None = None,
+    request_id: str | None = None,
+    limit: int | None = None,
+) -> Sequence[Call]:
+    """Read calls in the outbox of a place, in order: of these kinds of outcomes, of a number or an id, at most so many.
+
+    Nothing where no place is.
+    """
+    query = sa.select(OUTBOX).where(OUTBOX.c.outcome.in_(outcomes)).order_by(OUTBOX.c.id).limit(limit)
+    if number is not None:
+        query = query.where(OUTBOX.c.id == number)
+    if request_id is not None:
+        query = query.where(OUTBOX.c.request_id == request_id)
     async with reading(place) as connection:
         if connection is None or not await exists(place, connection, OUTBOX):
             return []
-        rows = (await connection.execute(sa.select(OUTBOX).order_by(OUTBOX.c.id))).all()
+        rows = (await connection.execute(query)).all()
     return [
         Call(
             number=row.id,
@@ -56,6 +73,15 @@ async def read_calls(place: Place) -> Sequence[Call]:
         )
         for row in rows
     ]
+
+
+async def count_calls(place: Place, outcomes: Collection[str]) -> int:
+    """Give how many calls of these kinds of outcomes are in the outbox of a place."""
+    counted = sa.select(sa.func.count()).select_from(OUTBOX).where(OUTBOX.c.outcome.in_(outcomes))
+    async with reading(place) as connection:
+        if connection is None or not await exists(place, connection, OUTBOX):
+            return 0
+        return (await connection.execute(counted)).scalar_one()
 
 
 async def heed_calls(store: Store) -> Sequence[Request]:

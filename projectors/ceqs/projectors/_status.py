@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from sqlalchemy.exc import DBAPIError
 
@@ -12,11 +13,12 @@ from ceqs.model import Context, ProcessManager, Projection, Publisher, Subscribe
 from ceqs.projectors._around import Around
 from ceqs.projectors._handlers import Handler, ProcessHandler, ReactionHandler
 from ceqs.projectors._keyed import projecting
+from ceqs.projectors._lease import is_gone, named, now
 from ceqs.projectors._outbox import refused_of, tally
 from ceqs.projectors._place import Place, reading
 from ceqs.projectors._places import Places, places_of
 from ceqs.projectors._reader import least_advanced
-from ceqs.projectors._tables import aware
+from ceqs.projectors._tables import CHECKPOINT, aware
 from ceqs.projectors._timers import count_timers
 
 MISSING, STAND_BY, CATCHING_UP, LIVE = "missing", "stand-by", "catching-up", "live"
@@ -57,6 +59,9 @@ class HandlerStatus:
     """How many calls came to what: `accepted`, `rejected OUT_OF_STOCK`, `failed INVALID_ARGUMENT`; and cancellations of
     timers that came too late: `cancelled TOO_LATE`."""
 
+    fed_by: str = ""
+    """The process that writes the place: `process 4711 on host`; read from a place, empty where none does."""
+
     @property
     def lag(self) -> int | None:
         """How many events the handler is behind the log; None where the head is not known."""
@@ -91,14 +96,17 @@ def _of(context: Context, projection: Projection) -> Handler:
     return projecting(projection, context.decoder_of(projection.ceqs_contract))
 
 
-async def read_status(models_url: str, context: Context) -> list[HandlerStatus]:
+async def read_status(
+    models_url: str, context: Context, model_urls: Mapping[str, str] = MappingProxyType({})
+) -> list[HandlerStatus]:
     """Read from the places where the handlers of a context stand, whether a projector runs or not.
 
-    Of a projection that is the place that answers, or the newest where none does yet. Raises Unavailable.
+    `model_urls` are those of handlers that have a database of their own. Of a projection that is the place that
+    answers, or the newest where none does yet. Raises Unavailable.
     """
     statuses: list[HandlerStatus] = []
     for handler in handlers_of(context):
-        places = places_of(models_url, context.name, handler.name)
+        places = places_of(model_urls.get(handler.name) or models_url, context.name, handler.name)
         try:
             place = await shown(places) if handler.kind == "projection" else places.at(handler.version)
             statuses.append((place and await status_of(place, handler)) or missing(handler))
@@ -126,7 +134,8 @@ async def status_of(place: Place, handler: Handler) -> HandlerStatus | None:
         async with reading(place) as connection:
             if connection is None:
                 return None
-            row = (await connection.execute(least_advanced())).one_or_none()
+            held = (CHECKPOINT.c.expires_at > now(place)).label("held")
+            row = (await connection.execute(least_advanced(held))).one_or_none()
             unsent, outcomes = await tally(connection)
             timers = await count_timers(connection)
     except DBAPIError:
@@ -148,4 +157,5 @@ async def status_of(place: Place, handler: Handler) -> HandlerStatus | None:
         unsent=unsent,
         timers=timers,
         outcomes=outcomes,
+        fed_by=named(row.holder) if row.held and not is_gone(row.holder) else "",
     )

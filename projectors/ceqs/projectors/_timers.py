@@ -19,7 +19,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from ceqs.projectors._clock import Clock
-from ceqs.projectors._outbox import Outcome, Outgoing, count_outcome
+from ceqs.projectors._outbox import Outcome, Outgoing, count_outcome, outgoing_of
+from ceqs.projectors._place import Place, exists, reading
 from ceqs.projectors._tables import OUTBOX, TIMERS
 
 CLAIM = 500
@@ -117,6 +118,17 @@ def due_timers(now: dt.datetime) -> sa.Select[Any]:
     """Give the query for what is due: earliest first, by the index on `due`."""
     moment = (now - _EPOCH) // dt.timedelta(microseconds=1)
     return sa.select(TIMERS).where(TIMERS.c.due <= moment).order_by(TIMERS.c.due).limit(CLAIM)
+
+
+async def read_timers(place: Place, limit: int) -> tuple[Sequence[Timer], int]:
+    """Read the next timers of a place, so many at most, and how many there are. Nothing where no place is."""
+    async with reading(place) as connection:
+        if connection is None or not await exists(place, connection, TIMERS):
+            return [], 0
+        rows = (await connection.execute(sa.select(TIMERS).order_by(TIMERS.c.due).limit(limit))).all()
+        due = [_EPOCH + dt.timedelta(microseconds=row.due) for row in rows]
+        timers = [Timer(row.key, "", outgoing_of(row), at) for row, at in zip(rows, due, strict=True)]
+        return timers, await count_timers(connection)
 
 
 async def count_timers(connection: AsyncConnection) -> int:

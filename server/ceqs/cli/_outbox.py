@@ -24,23 +24,44 @@ Handlers = Annotated[list[str] | None, typer.Argument(metavar="[HANDLER]...", he
 Wait = Annotated[float, typer.Option(min=0, help="Seconds that a projector has to see to it.")]
 
 
+@app.command()
+def status(handlers: Handlers = None, output: OutputOption = Output.TEXT) -> None:
+    """Say where publishers and subscribers stand, what of theirs waits or was refused, and who runs them.
+
+    One that is paused says why: the reason passes by itself, or names what mends it.
+
+    Examples:  `ceqs outbox status`,  `ceqs outbox status fulfil-orders -o json`
+    """
+    from ceqs.cli import _standing
+    from ceqs.cli._settings import load_settings
+    from ceqs.cli._signals import run
+
+    with reporting(output):
+        run(_standing.show_standing(load_settings(), handlers or [], output))
+
+
 @app.command("list")
 def list_(
     handlers: Handlers = None,
     waiting: Annotated[bool, typer.Option("--waiting", help="What is yet to be sent, instead.")] = False,
     skipped: Annotated[bool, typer.Option("--skipped", help="What was skipped, instead, with who and why.")] = False,
+    timers: Annotated[bool, typer.Option("--timers", help="What is to be sent at its time, instead.")] = False,
     limit: LimitOption = LIMIT,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """List what was refused, each with its number and the reason.
 
-    Examples:  `ceqs outbox list`,  `ceqs outbox list inventory/deliver-orders -o json`,  `ceqs outbox list --waiting`
+    Examples:  `ceqs outbox list`,  `ceqs outbox list inventory/deliver-orders -o json`,  `ceqs outbox list --waiting`,
+    `ceqs outbox list --timers --limit 5`
     """
     from ceqs.cli import _sending
     from ceqs.cli._settings import load_settings
     from ceqs.cli._signals import run
 
     with reporting(output):
+        if timers:
+            run(_sending.list_timers(load_settings(), handlers or [], limit, output))
+            return
         which = _sending.Which.WAITING if waiting else _sending.Which.SKIPPED if skipped else _sending.Which.REFUSED
         run(_sending.list_calls(load_settings(), handlers or [], which, limit, output))
 

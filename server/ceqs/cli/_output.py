@@ -37,11 +37,20 @@ class Listing:
     def __init__(self, output: Output, limit: int) -> None:
         self._output, self._limit, self._found = output, limit, 0
 
+    @property
+    def room(self) -> int:
+        """For how many more there is room."""
+        return max(0, self._limit - self._found)
+
     def add(self, text: str, value: Mapping[str, Any]) -> None:
         """Print a result, as long as there is room for it."""
         self._found += 1
         if self._found <= self._limit:
             show(self._output, text, value)
+
+    def leave_out(self, count: int) -> None:
+        """Count results that are not printed."""
+        self._found += count
 
     def end(self, nothing: str) -> None:
         """Say what was left out, or to people that there is `nothing`."""

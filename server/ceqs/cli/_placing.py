@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ceqs.cli._contexts import choose, load_contexts, the_one_called
+from ceqs.cli._logs import head_of
 from ceqs.cli._output import Output, outline, show
 from ceqs.cli._progress import progress
 from ceqs.cli._settings import Settings
-from ceqs.errors import LogUnavailable, Misconfigured, NotFound, Unavailable
-from ceqs.log import open_reader
+from ceqs.errors import Misconfigured, NotFound, Unavailable
 from ceqs.model import Context, Projection
 from ceqs.projectors import (
     Place,
@@ -171,15 +171,7 @@ async def _opened(settings: Settings, chosen: _Chosen) -> AsyncGenerator[Places]
 async def _head(settings: Settings, chosen: _Chosen) -> int | None:
     """Give the last position of what the projection folds; None where that cannot be read from here."""
     source = chosen.projection.ceqs_contract.context
-    try:
-        reader = await open_reader(settings.log_url(source), source)
-    except LogUnavailable:
-        return None
-    try:
-        head = await reader.head()
-    finally:
-        await reader.close()
-    return head.position if source == chosen.context.name else head.public_position
+    return await head_of(settings, source, public=source != chosen.context.name)
 
 
 def _versioned(chosen: _Chosen, version: int | None) -> Projection:

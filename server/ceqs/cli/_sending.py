@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import getpass
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -17,7 +17,20 @@ from ceqs.cli._handlers import Handler, places_of_handler, the_handler_called
 from ceqs.cli._output import Listing, Output, outline, show
 from ceqs.cli._settings import Settings
 from ceqs.errors import Misconfigured, NotFound, Unavailable
-from ceqs.projectors import ACCEPTED, Call, Outcome, Place, Request, ask, read_calls
+from ceqs.projectors import (
+    ACCEPTED,
+    REFUSED,
+    SKIPPED,
+    WAITING,
+    Call,
+    Outcome,
+    Place,
+    Request,
+    ask,
+    count_calls,
+    read_calls,
+    read_timers,
+)
 from ceqs.v1.admin_pb2 import AppendPublicRequest
 
 
@@ -28,15 +41,35 @@ class Which(enum.Enum):
     WAITING = "nothing waits to be sent"
     SKIPPED = "nothing was skipped"
 
+    @property
+    def outcomes(self) -> Collection[str]:
+        """The outcomes of these calls."""
+        return {Which.REFUSED: REFUSED, Which.WAITING: (WAITING,), Which.SKIPPED: (SKIPPED,)}[self]
+
 
 async def list_calls(settings: Settings, names: Iterable[str], which: Which, limit: int, output: Output) -> None:
     """List calls, of handlers by name or of all."""
     listing = Listing(output, limit)
     async for handler, place in places_called(settings, names):
-        for call in await read_calls(place):
-            if _which(call) is which:
-                listing.add(f"{handler} {place.label}  {_line(call)}", _described(handler, place, call))
+        calls = await read_calls(place, which.outcomes, limit=listing.room)
+        for call in calls:
+            listing.add(f"{handler} {place.label}  {_line(call)}", _described(handler, place, call))
+        listing.leave_out(await count_calls(place, which.outcomes) - len(calls))
     listing.end(which.value)
+
+
+async def list_timers(settings: Settings, names: Iterable[str], limit: int, output: Output) -> None:
+    """List the commands whose time is yet to come, of handlers by name or of all."""
+    listing = Listing(output, limit)
+    async for handler, place in places_called(settings, names):
+        timers, count = await read_timers(place, listing.room)
+        for timer in timers:
+            rpc = timer.call.path if timer.call else ""
+            text = f"{handler} {place.label}  {timer.due:%Y-%m-%d %H:%M:%S}  {rpc.rpartition('/')[2]:<24} {timer.key}"
+            value = {"context": handler.context, "handler": handler.name, "place": place.label, "rpc": rpc}
+            listing.add(text, value | {"key": timer.key, "due": timer.due.isoformat()})
+        listing.leave_out(count - len(timers))
+    listing.end("no timer is set")
 
 
 async def show_call(settings: Settings, name: str, number: int, output: Output) -> None:
@@ -55,8 +88,8 @@ async def retry(
     if every == bool(numbers):
         raise Misconfigured("say which: the numbers of what was refused (see ceqs outbox list), or --all")
     if every:
-        calls = [await read_calls(place) for place in await places_of_handler(settings, handler)]
-        numbers = sorted({call.number for some in calls for call in some if call.refused})
+        calls = [await read_calls(place, REFUSED) for place in await places_of_handler(settings, handler)]
+        numbers = sorted({call.number for some in calls for call in some})
     await _request(settings, handler, "retry", numbers, actor=getpass.getuser(), why="", wait=wait, output=output)
 
 
@@ -110,7 +143,7 @@ async def _outcome(place: Place, before: Call, until: float) -> Call:
     mine = before.outgoing.request_id
 
     async def look() -> Call | None:
-        now = next((call for call in await read_calls(place) if call.outgoing.request_id == mine), None)
+        now = next(iter(await read_calls(place, request_id=mine)), None)
         if now is None:
             return replace(before, outcome=Outcome(ACCEPTED))
         news = now.outcome.kind and (now.number, now.outcome.kind) != (before.number, before.outcome.kind)
@@ -123,16 +156,11 @@ async def _found(settings: Settings, handler: Handler, number: int) -> list[tupl
     found = [
         (place, call)
         for place in await places_of_handler(settings, handler)
-        for call in await read_calls(place)
-        if call.number == number
+        for call in await read_calls(place, number=number)
     ]
     if not found:
         raise NotFound(f"{handler} has nothing under the number {number}: see ceqs outbox list {handler}")
     return found
-
-
-def _which(call: Call) -> Which:
-    return Which.REFUSED if call.refused else Which.SKIPPED if call.outcome.kind else Which.WAITING
 
 
 def _short(call: Call) -> str:
