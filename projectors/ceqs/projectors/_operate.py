@@ -76,7 +76,8 @@ async def roll_back(places: Places, to: str | None, timeout: float) -> tuple[Pla
     """Let an earlier place answer again, as soon as it includes all that was answered with. Give both, it first.
 
     `to`: its label; by default the newest one older than the place that serves. Raises NotFound where there is none,
-    Rejected where it has never answered, and Unavailable where it stays behind for `timeout` seconds.
+    Rejected where it has never answered or is of a log that was replaced, and Unavailable where it stays behind for
+    `timeout` seconds.
     """
     known, serving = await places.known(), await places.serving()
     current = next((one for one in known if one.place == serving), None)
@@ -89,6 +90,13 @@ async def roll_back(places: Places, to: str | None, timeout: float) -> tuple[Pla
         raise NotFound(f"there is no place that answered before {current.place.label}; it may have been dropped")
     if target not in ready:
         raise Rejected("NOT_FILLED", f"{target.place.label} is not filled, or about to be dropped")
+    if target in earlier:
+        logs = [(await _standing(one, False)).at.log_id for one in (target, current)]
+        if all(logs) and logs[0] != logs[1]:
+            raise Rejected(
+                "OTHER_LOG",
+                f"{target.place.label} is of an earlier log than {current.place.label}: it includes what no longer is",
+            )
     until = time.monotonic() + timeout
     while not await places.switch(target.place):
         if time.monotonic() > until:

@@ -215,8 +215,7 @@ class Tail:
     def _same_log(self, log_id: str, at: int) -> None:
         if self.log_id and self.log_id != log_id:
             raise LogReplaced(
-                f"the log of {self.link.context} is {self.log_id}, and position {at} belongs to the log {log_id}: "
-                "remove the handler's place to build it anew"
+                f"the log of {self.link.context} is {self.log_id}, and position {at} belongs to the log {log_id}"
             )
 
     def _expect(self, batch: Sequence[RecordedEvent], first: int) -> None:

@@ -139,8 +139,8 @@ class Worker:
                     self._log.warning("begins where the log says", why=str(error))
                     continue
                 if isinstance(error, LogReplaced):
-                    self._state, self._reason = STOPPED, error.message
-                    self._log.error("stopped", error=error.message)
+                    self._state, self._reason = STOPPED, f"{error.message}: {self._anew}"
+                    self._log.error("stopped", error=self._reason)
                     return
                 if isinstance(error, Superseded):
                     self._state, self._reason = STAND_BY, error.message
@@ -223,6 +223,16 @@ class Worker:
             await asyncio.sleep(LOOK)
         if waited:
             self._state, self._reason = LIVE, ""
+
+    @property
+    def _anew(self) -> str:
+        """Say how the handler is built anew for another log."""
+        if self.handler.kind == "projection":
+            return f"ceqs projection rebuild {self.place.context}/{self.place.name}"
+        return (
+            f"remove {self.place} and start the projector again; it begins with the first event, and what it did "
+            "for events that the log has is not done twice"
+        )
 
     @property
     def _behind(self) -> bool:

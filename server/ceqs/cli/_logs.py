@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from ceqs.cli._settings import Settings
 from ceqs.errors import LogUnavailable
-from ceqs.log import open_reader
+from ceqs.log import Head, open_reader
+from ceqs.projectors import Checkpoint, HandlerStatus
 
 
-async def head_of(settings: Settings, context: str, *, public: bool) -> int | None:
-    """Give the last position (public position) of a context's log; None where that cannot be read from here."""
+async def head_of(settings: Settings, context: str) -> Head | None:
+    """Say where a context's log stands; None where that cannot be read from here."""
     try:
         reader = await open_reader(settings.log_url(context), context)
     except LogUnavailable:
         return None
     try:
-        head = await reader.head()
+        return await reader.head()
     finally:
         await reader.close()
+
+
+def behind(head: Head | None, at: Checkpoint | HandlerStatus, *, public: bool) -> str:
+    """Say how far from the head of its log something stands: `3 behind`."""
+    if head is None:
+        return "head unknown"
+    if is_replaced(head, at):
+        return "of another log"
+    return f"{max(0, number_of(head, public=public) - at.position):,} behind"
+
+
+def is_replaced(head: Head | None, at: Checkpoint | HandlerStatus) -> bool:
+    """Whether something stands in a log that was replaced since."""
+    return head is not None and at.log_id not in ("", head.log_id)
+
+
+def number_of(head: Head, *, public: bool) -> int:
+    """Give the head as a reader counts."""
     return head.public_position if public else head.position

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ceqs.cli._contexts import choose, load_contexts, the_one_called
-from ceqs.cli._logs import head_of
+from ceqs.cli._logs import behind, head_of, is_replaced, number_of
 from ceqs.cli._output import Output, outline, show
 from ceqs.cli._progress import progress
 from ceqs.cli._settings import Settings
 from ceqs.errors import Misconfigured, NotFound, Unavailable
+from ceqs.log import Head
 from ceqs.model import Context, Projection
 from ceqs.projectors import (
     Place,
@@ -47,6 +48,11 @@ class _Chosen:
         """The projection's name."""
         return self.projection.ceqs_name()
 
+    @property
+    def public(self) -> bool:
+        """Whether it folds the public events of another context."""
+        return self.projection.ceqs_contract.context != self.context.name
+
     def __str__(self) -> str:
         return f"{self.context.name}/{self.name}"
 
@@ -58,7 +64,7 @@ async def list_places(settings: Settings, names: Iterable[str], output: Output) 
             standings = await look_over(places)
             head = await _head(settings, chosen)  # after the places, which would be beyond it otherwise
             for one in standings:
-                lag = f"{_lag(one, head):,} behind" if head is not None else "head unknown"
+                lag = behind(head, one.at, public=chosen.public)
                 text = f"{chosen!s:<28} {one.place.label:<6} {_state(one):<22} {one.at.position:>9,} {lag:>16}"
                 show(output, f"{text}  {one.fed_by or 'nobody feeds it'}", _value(chosen, one, head))
             if not standings:
@@ -136,7 +142,8 @@ async def _filled(
         if one is None or one.record.dropping:
             raise NotFound(f"{place.label} was dropped before it was filled")
         first = one.at.position if first is None else first
-        report(one.at.position, await _head(settings, chosen) or one.at.position)
+        head = await _head(settings, chosen)
+        report(one.at.position, number_of(head, public=chosen.public) if head else one.at.position)
         if one.serves:
             return one, one.at.position - first, time.monotonic() - began
         if one.record.filled:
@@ -168,10 +175,9 @@ async def _opened(settings: Settings, chosen: _Chosen) -> AsyncGenerator[Places]
         await places.close()
 
 
-async def _head(settings: Settings, chosen: _Chosen) -> int | None:
-    """Give the last position of what the projection folds; None where that cannot be read from here."""
-    source = chosen.projection.ceqs_contract.context
-    return await head_of(settings, source, public=source != chosen.context.name)
+async def _head(settings: Settings, chosen: _Chosen) -> Head | None:
+    """Say where the log stands that the projection folds; None where that cannot be read from here."""
+    return await head_of(settings, chosen.projection.ceqs_contract.context)
 
 
 def _versioned(chosen: _Chosen, version: int | None) -> Projection:
@@ -205,16 +211,13 @@ def _one(settings: Settings, name: str) -> _Chosen:
     return the_one_called(_all(settings, []), name, "projection")
 
 
-def _lag(one: Standing, head: int) -> int:
-    return max(0, head - one.at.position)
-
-
 def _state(one: Standing) -> str:
     parked = f", {one.at.parked} parked" if one.at.parked else ""
     return f"{one.state}{', answers' if one.serves and one.state != 'serves' else ''}{parked}"
 
 
-def _value(chosen: _Chosen, one: Standing, head: int | None) -> dict[str, Any]:
+def _value(chosen: _Chosen, one: Standing, at: Head | None) -> dict[str, Any]:
+    head = None if at is None else number_of(at, public=chosen.public)
     value: dict[str, Any] = {
         "projection": str(chosen),
         "place": one.place.label,
@@ -222,7 +225,8 @@ def _value(chosen: _Chosen, one: Standing, head: int | None) -> dict[str, Any]:
         "serves": one.serves,
         "position": one.at.position,
         "head": head,
-        "lag": None if head is None else _lag(one, head),
+        "lag": None if head is None or is_replaced(at, one.at) else max(0, head - one.at.position),
+        "log_id": one.at.log_id,
         "recorded_at": one.at.recorded_at.isoformat() if one.at.recorded_at else None,
         "parked": one.at.parked,
         "fed_by": one.fed_by or None,

@@ -8,7 +8,7 @@ from typing import Any
 
 from ceqs.cli._contexts import load_contexts
 from ceqs.cli._handlers import handlers_called
-from ceqs.cli._logs import head_of
+from ceqs.cli._logs import behind, head_of, is_replaced, number_of
 from ceqs.cli._output import Output, show
 from ceqs.cli._settings import Settings
 from ceqs.projectors import HandlerStatus, read_status
@@ -22,15 +22,16 @@ async def show_standing(settings: Settings, names: Iterable[str], output: Output
         for status in await read_status(settings.models_url, context, urls):
             if status.kind == "projection" or f"{name}/{status.name}" not in wanted:
                 continue
-            one = replace(status, head=await head_of(settings, status.source, public=status.source != name))
-            show(output, _text(name, one), _value(name, one))
+            head, public = await head_of(settings, status.source), status.source != name
+            one = replace(status, head=None if head is None else number_of(head, public=public))
+            replaced = is_replaced(head, status)
+            show(output, _text(name, one, behind(head, one, public=public)), _value(name, one, replaced=replaced))
 
 
-def _text(context: str, one: HandlerStatus) -> str:
-    behind = f"{one.lag:,} behind" if one.lag is not None else "head unknown"
+def _text(context: str, one: HandlerStatus, lag: str) -> str:
     counts = {"unsent": one.unsent, "refused": one.refused, "timers": one.timers, "parked": one.parked}
     said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    text = f"{context + '/' + one.name:<28} {one.position:>9,} {behind:>16}  {one.fed_by or 'nobody runs it'}"
+    text = f"{context + '/' + one.name:<28} {one.position:>9,} {lag:>16}  {one.fed_by or 'nobody runs it'}"
     lines = [text, f"    {said}" if said else "", f"    {one.state}: {one.reason}" if one.reason else ""]
     if one.refused:
         lines.append(f"    see: ceqs outbox list {context}/{one.name}")
@@ -39,7 +40,7 @@ def _text(context: str, one: HandlerStatus) -> str:
     return "\n".join(filter(None, lines))
 
 
-def _value(context: str, one: HandlerStatus) -> dict[str, Any]:
+def _value(context: str, one: HandlerStatus, *, replaced: bool) -> dict[str, Any]:
     return {
         "context": context,
         "handler": one.name,
@@ -49,7 +50,8 @@ def _value(context: str, one: HandlerStatus) -> dict[str, Any]:
         "source": one.source,
         "position": one.position,
         "head": one.head,
-        "lag": one.lag,
+        "lag": None if replaced else one.lag,
+        "log_id": one.log_id,
         "unsent": one.unsent,
         "refused": one.refused,
         "timers": one.timers,

@@ -94,7 +94,11 @@ class Lane:
             before = self.status.position
             try:
                 async with connected(self._nats_url, name=f"ceqs relay {self._reader.name}") as client:
-                    await self._follow(client)
+                    try:
+                        await self._follow(client)
+                    except Fork as error:
+                        self._fail(error)
+                        await asyncio.sleep(delay)  # connected, so that whoever asks is told
             except (Misconfigured, LogReplaced) as error:
                 self._fail(error)
                 raise

@@ -10,13 +10,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ceqs.cli._admin import AdminClient
+from ceqs.cli._output import Output
+from ceqs.cli._placing import list_places, show_places
+from ceqs.cli._settings import Settings
+from ceqs.cli._standing import show_standing
 from ceqs.contract import new_id
 from ceqs.embedded import NatsServer
 from ceqs.log import Entry, NewEvent, open_log
+from ceqs.projectors import Checkpoint, place_of, places_of
+from ceqs.projectors._store import Store
 from ceqs.streams import connected, find_stream
 from ceqs.testing import eventually
 from shop.orders.v1.events_pb2 import OrderPlaced
@@ -80,6 +87,26 @@ async def test_a_backup_is_restored_and_the_relay_goes_on_with_it(
         said = json.loads(done.stdout.splitlines()[-1])
         assert (said["restored"], said["events"], said["epoch"]) == ("orders", 3, 2)
         await eventually(lambda: streams_are(2, 3))
+
+
+async def test_what_stands_in_a_log_that_was_replaced_is_said_to(tmp_path: Path, capsys: Any) -> None:
+    """Its position counts for nothing: it would be said to be up to date."""
+    settings = Settings(contexts=["shop.orders.context:orders"], data=tmp_path / "data")
+    await record(tmp_path, 3)
+    places = places_of(settings.models_url, "orders", "Sales")
+    await places.make(places.at(1), "shape")
+    for place in (places.at(1), place_of(settings.models_url, "orders", "publish-orders")):
+        async with Store.open(place, "orders") as store, store.advance(Checkpoint("another", 9, "id")):
+            pass
+    await list_places(settings, [], Output.TEXT)
+    await show_standing(settings, ["publish-orders"], Output.TEXT)
+    told = [line for line in capsys.readouterr().out.splitlines() if "of another log" in line]
+    assert [line.split()[0] for line in told] == ["orders/Sales", "orders/publish-orders"]
+    await show_places(settings, "Sales", Output.JSON)
+    await show_standing(settings, ["publish-orders"], Output.JSON)
+    values = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [(value["lag"], value["log_id"]) for value in values] == [(None, "another")] * 2
+    await places.close()
 
 
 async def test_a_server_whose_log_became_another_begins_anew(env: dict[str, str], tmp_path: Path) -> None:

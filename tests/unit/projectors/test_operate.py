@@ -22,10 +22,10 @@ async def places(models_url: str) -> AsyncIterator[Places]:
     await places.close()
 
 
-async def stand(places: Places, place: Place, position: int, *, filled: bool = True) -> None:
+async def stand(places: Places, place: Place, position: int, *, filled: bool = True, log: str = "log") -> None:
     """Have a place stand at a position."""
     await places.make(place, "shape")
-    async with Store.open(place, "library") as store, store.advance(Checkpoint("log", position, "id")):
+    async with Store.open(place, "library") as store, store.advance(Checkpoint(log, position, "id")):
         pass
     await places.note(place, filled=filled)
 
@@ -44,6 +44,17 @@ async def test_a_rebuild_that_was_begun_goes_on_and_a_filled_one_is_followed_by_
     assert (place.label, new) == ("v2.2", True)
     other, new = await start_rebuild(places, 2, "of other tables")
     assert (other.label, new) == ("v2.3", True)
+
+
+async def test_nobody_goes_back_to_a_log_that_was_replaced(places: Places) -> None:
+    first, second = places.at(1), places.at(2)
+    await stand(places, first, 9, log="before")
+    await places.switch(first)
+    await stand(places, second, 7, log="after")
+    assert await roll_back(places, "v2", 0) == (second, first)
+    with pytest.raises(Rejected, match="v1 is of an earlier log than v2"):
+        await roll_back(places, None, 0)
+    assert await places.serving() == second
 
 
 async def test_who_goes_back_never_goes_back_in_time(places: Places) -> None:

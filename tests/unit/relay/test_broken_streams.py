@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from nats.js import JetStreamContext
 
 from ceqs.embedded import NatsServer
 from ceqs.log import Log, open_log
-from ceqs.relay import Condition, survey
+from ceqs.relay import Condition, _lane, status_subject, survey
 from ceqs.streams import connected, find_stream, stream_name
 from ceqs.testing import eventually
 
@@ -112,6 +113,24 @@ async def test_a_stream_of_another_log_is_left_alone_until_a_new_epoch_begins(
     await other.begin_epoch()
     await eventually(streams.equal(other))
     assert forked.alarms == []
+    await other.close()
+
+
+async def test_a_relay_that_may_publish_nothing_still_says_why(
+    log: Log, append: Append, relay: Start, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append(log, 10)
+    running = relay(log, nats_server.url)
+    await eventually(running.caught_up(log))
+    running.task.cancel()
+    for delay in ("FIRST_DELAY", "LONGEST_DELAY"):
+        monkeypatch.setattr(_lane, delay, 600.0)  # it is between two attempts now
+    other = await open_log("memory:", "library")
+    forked = relay(other, nats_server.url)
+    await eventually(lambda: len(forked.alarms) == 2)
+    async with connected(nats_server.url) as client:
+        told = json.loads((await client.request(status_subject("library"), b"", timeout=10)).data)
+    assert "ceqs relay new-epoch library" in told["alarms"][0]
     await other.close()
 
 
