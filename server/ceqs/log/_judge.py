@@ -130,6 +130,7 @@ def judge(
     # Time may stand still in the log, but it never runs back.
     recorded_at = max(now, head.recorded_at) if head.recorded_at else now
     recording = Recording(recorded_at, timestamp(recorded_at), to_micros(recorded_at))
+    several = any(prepared.group != batch[0].group for prepared in batch)
     for i, prepared in enumerate(batch):
         entry, group = prepared.entry, prepared.group
         first = known.get(entry.command_id) or verdict.commands.get(entry.command_id)
@@ -148,13 +149,14 @@ def judge(
         elif entry.condition and (
             i in moved
             # What its own group appended before it, the decision knows; it must not know what was not appended.
-            or accepted.hold(entry.condition, beside=group)
+            or (several and accepted.hold(entry.condition, beside=group))
             or lost.hold(entry.condition, within=group)
         ):
             outcome = Conflict()
         else:
             outcome = _accept(prepared, verdict, recording)
-            accepted.add(entry.events, group)
+            if several:
+                accepted.add(entry.events, group)
             verdict.outcomes.append(outcome)
             continue
         lost.add(entry.events, group)
@@ -244,9 +246,8 @@ def _event(entry: Entry, event: NewEvent, position: int, public_position: int | 
 
 def timestamp(time: dt.datetime) -> Timestamp:
     """Give an aware time as a protobuf timestamp."""
-    stamp = Timestamp()
-    stamp.FromDatetime(time)
-    return stamp
+    seconds, micros = divmod(to_micros(time), 1_000_000)
+    return Timestamp(seconds=seconds, nanos=micros * 1000)
 
 
 class _Proposed:

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql
 from ceqs.log._identity import refuse_another
 from ceqs.log._judge import CommandRow, Verdict
 from ceqs.log._kept import REPLACE
+from ceqs.log._recent import Mark, Recent
 from ceqs.log._retention import NOW_POSTGRES, NOW_SQLITE
 from ceqs.log._schema import commands, events, states, tags
 from ceqs.log._tagging import Tagging, read_rules
@@ -218,20 +219,22 @@ class SqlLedger(Generic[C]):
     """Reads and writes the tables on a connection whose transaction holds the log's lock."""
 
     def __init__(
-        self, connection: C, dialect: Dialect[C], name: str, log_id: str = "", tagging: Tagging | None = None
+        self, connection: C, dialect: Dialect[C], name: str, log_id: str, tagging: Tagging, recent: Recent
     ) -> None:
         """Raise LogReplaced where the log is not the one that is expected, Unavailable where it is indexed otherwise.
 
-        `log_id` is the log that was opened; `tagging` has the rules that this process tags by.
+        `log_id` is the log that was opened; `tagging` has the rules that this process tags by; `recent` is told how the
+        log is found.
         """
         self._connection = connection
         self._dialect = dialect
+        self._recent = recent
         self._head, index = dialect.head(connection)
-        if log_id:
-            refuse_another(name, log_id, self._head)
+        refuse_another(name, log_id, self._head)
         self._generation = index.generation
-        if tagging is not None and not tagging.fits(index.tagging):
+        if not tagging.fits(index.tagging):
             tagging.judge(index.tagging, read_rules(connection, dialect))
+        recent.find(Mark(self._head.log_id, self._head.position, *index))
 
     def head(self) -> Head:
         """Say where the log stands."""
@@ -245,6 +248,8 @@ class SqlLedger(Generic[C]):
         """Give the keys of the conditions that a stored event fails: one statement for all of them."""
         moved, items = set[int](), list[str]()
         for key, condition in conditions.items():
+            if self._recent.untouched(condition):
+                continue
             if all(item.types or item.tags for item in condition.query.items) and condition.query.items:
                 items += _items(key, condition)
             elif condition.after < self._head.position:

@@ -24,6 +24,7 @@ from ceqs.log._judge import CommandRow, Verdict, settle
 from ceqs.log._kept import read_kept
 from ceqs.log._ledger import HEAD, POSTGRES, SqlLedger, stored, to_head
 from ceqs.log._prepare import Prepared
+from ceqs.log._recent import Recent
 from ceqs.log._select_postgres import PostgresReads
 from ceqs.log._shared import Shared
 from ceqs.log._sql import OutcomeUnknown, SqlLog, Step
@@ -143,6 +144,7 @@ class _PostgresStore:
         self._key = lock_key(name)
         self._clock = clock
         self.tagging = Tagging(name)
+        self._recent = Recent()
         self._log_id = ""
         self._connection: AsyncConnection | None = None
 
@@ -170,10 +172,11 @@ class _PostgresStore:
         except FAILURES as error:
             await self._disconnect()
             raise OutcomeUnknown(str(error)) from error
+        self._recent.leave(verdict)
         return verdict
 
     def _settle(self, connection: Connection, batch: Sequence[Prepared]) -> Verdict:
-        ledger = SqlLedger(connection, POSTGRES, self._name, self._log_id, self.tagging)
+        ledger = SqlLedger(connection, POSTGRES, self._name, self._log_id, self.tagging, self._recent)
         return settle(ledger, batch, now=self._clock(), monotonic=time.monotonic())
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:

@@ -75,6 +75,7 @@ commands = Table(
     Column("receipt", LargeBinary, nullable=False, comment="ceqs.v1.Receipt"),
     Column("response", LargeBinary, nullable=False),
     comment="What each accepted command was answered with",
+    sqlite_with_rowid=False,
 )
 
 promises = Table(

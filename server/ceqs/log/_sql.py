@@ -201,7 +201,8 @@ class SqlLog(SqlReader):
         """Commit a batch, again where that fails: command ids make the repetition harmless."""
         unknown, failure = False, ""
         for pause in _PAUSES:
-            await asyncio.sleep(pause)
+            if pause:
+                await asyncio.sleep(pause)
             try:
                 async with self._storing:
                     verdict = await self._store.attempt(batch)

@@ -28,6 +28,7 @@ from ceqs.log._histories import SqliteHistories
 from ceqs.log._judge import CommandRow, Verdict, settle
 from ceqs.log._ledger import HEAD, SQLITE, SqlLedger, stored, to_head
 from ceqs.log._prepare import Prepared
+from ceqs.log._recent import Recent
 from ceqs.log._select_sqlite import SqliteReads
 from ceqs.log._sql import OutcomeUnknown, SqlLog, Step
 from ceqs.log._sql_reader import FAILURES, SqlReader
@@ -101,6 +102,7 @@ class SqliteStore:
         event.listen(self._engine, "connect", configure)
         event.listen(self._engine, "begin", _begin)
         self.tagging = Tagging(name)
+        self._recent = Recent()
         self._log_id = ""
         self._connection: Connection | None = None
         self._lock: int | None = None
@@ -118,6 +120,7 @@ class SqliteStore:
         # A thread would have to wait for a busy loop after every statement: they run here, and the commit alone there.
         verdict = self._settle(batch)
         await self._run(self._commit)
+        self._recent.leave(verdict)
         return verdict
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
@@ -159,7 +162,7 @@ class SqliteStore:
         try:
             driver = self._driver()
             driver.execute(_BEGIN)
-            ledger = SqlLedger(driver, SQLITE, self._name, self._log_id, self.tagging)
+            ledger = SqlLedger(driver, SQLITE, self._name, self._log_id, self.tagging, self._recent)
             return settle(ledger, batch, now=self._clock(), monotonic=time.monotonic())
         except BaseException:
             self._disconnect()

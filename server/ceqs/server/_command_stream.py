@@ -82,12 +82,15 @@ class _Stream:
         self._sender = calls.sender(context)
         self._waiting = 0
         self._room = asyncio.Event()
-        self._begun: set[asyncio.Future[Executed]] = set()
-        self._turns: dict[Any, asyncio.Task[Executed]] = {}
+        self._turns: dict[Any, asyncio.Task[None]] = {}
         """The last command of each boundary where a gatekeeper is asked: the next one waits for it."""
+        self._asking: set[asyncio.Task[None]] = set()
+        """All of those commands."""
         self._outcomes: deque[bytes] = deque()
         self._news = asyncio.Event()
         """That there are outcomes, or that reading has ended."""
+        self.ended = False
+        """That nobody waits for outcomes any more."""
 
     async def run(self, stop: Stop) -> None:
         """Read until the client or the server ends the stream, and answer all that was read."""
@@ -104,90 +107,71 @@ class _Stream:
                     self._room.set()
             await reading
         finally:
-            reading.cancel()
-            # Nobody waits for them any more; what the log has been given is recorded all the same.
-            for future in list(self._begun):
-                future.cancel()
-            await asyncio.gather(reading, *self._turns.values(), return_exceptions=True)
+            # What the log has been given is recorded all the same.
+            self.ended = True
+            tasks = [reading, *self._asking]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         if stop.asked:
             raise Unavailable("This server is going away. Send again what it has not answered.")
 
     async def _read(self) -> None:
         while (raw := await self._context.read()) is not grpc.aio.EOF:
             for command in _decoded(raw).commands:
+                one = self._commands.get(command.rpc)
                 # Who has nothing under way would wait for others: it is told instead, and decides for itself.
-                while self._waiting >= BOUND or (self._waiting and self._is_full(command)):
+                while self._waiting >= BOUND or (self._waiting and one is not None and one.executor.full):
                     self._room.clear()
                     await self._room.wait()
                 self._waiting += 1
-                self._begin(command)
+                answer = _Answer(self, command.number, one)
+                try:
+                    self._begin(one, command, answer)
+                except Exception as error:  # noqa: BLE001  # every error becomes a status; the unforeseen are logged
+                    answer.set_exception(error)
 
-    def _is_full(self, command: Command) -> bool:
-        one = self._commands.get(command.rpc)
-        return one is not None and one.executor.full
-
-    def _begin(self, command: Command) -> None:
-        one = self._commands.get(command.rpc)
-        try:
-            if one is None:
-                raise Unimplemented(f"this server has no command rpc {command.rpc!r}")
-            if one.executor.full:
-                raise Overloaded
-            future = self._submit(one, command)
-        except Exception as error:  # noqa: BLE001  # every error becomes a status; the unforeseen are logged
-            self._refuse(command.number, one, error)
-            return
-        self._begun.add(future)
-        future.add_done_callback(partial(self._answer, command.number, one))
-
-    def _submit(self, one: Streamed, command: Command) -> asyncio.Future[Executed]:
-        arrived = time.monotonic()
-
-        def read() -> tuple[Message, CommandCall]:
-            request = one.decode(command.request)
-            return request, self._calls.streamed(one.rpc, request, command, self._sender, arrived)
-
-        if not one.guarded and not self._turns:
-            # Others have come along in its message already.
-            return one.executor.submit(one.rpc, read, hurry=True)
-        request, call = read()
-        boundary = one.context.boundary(one.rpc, request)
-        # Without what code makes of it: a narrowed boundary and the whole one overlap.
-        key = one.context.name, boundary.state.name, boundary.tags
-        before = self._turns.get(key)
-        if not one.guarded and before is None:
-            return one.executor.submit(one.rpc, lambda: (request, call), hurry=True)
-        turn = asyncio.create_task(self._in_turn(before, one, request, call))
-        self._turns[key] = turn
-        turn.add_done_callback(partial(self._leave, key))
-        return turn
+    def _begin(self, one: Streamed | None, command: Command, answer: _Answer) -> None:
+        if one is None:
+            raise Unimplemented(f"this server has no command rpc {command.rpc!r}")
+        if one.executor.full:
+            raise Overloaded
+        # It is read now, not with its batch: meanwhile the batch before it may be on its way to the disk.
+        request = one.decode(command.request)
+        call = self._calls.streamed(one.rpc, request, command, self._sender, time.monotonic())
+        if one.guarded or self._turns:
+            boundary = one.context.boundary(one.rpc, request)
+            # Without what code makes of it: a narrowed boundary and the whole one overlap.
+            key = one.context.name, boundary.state.name, boundary.tags
+            before = self._turns.get(key)
+            if one.guarded or before is not None:
+                turn = asyncio.create_task(self._in_turn(before, one, request, call, answer))
+                self._turns[key] = turn
+                self._asking.add(turn)
+                turn.add_done_callback(partial(self._leave, key))
+                return
+        # Others have come along in its message already.
+        one.executor.queue(one.rpc, lambda: (request, call), answer, hurry=True)
 
     async def _in_turn(
-        self, before: asyncio.Task[Executed] | None, one: Streamed, request: Message, call: CommandCall
-    ) -> Executed:
+        self, before: asyncio.Task[None] | None, one: Streamed, request: Message, call: CommandCall, answer: _Answer
+    ) -> None:
         if before is not None:
             await asyncio.wait([before])
-        return await one.executor.execute(one.rpc, request, call)
+        try:
+            executed = await one.executor.execute(one.rpc, request, call)
+        except Exception as error:  # noqa: BLE001  # as above
+            answer.set_exception(error)
+        else:
+            answer.set_result(executed)
 
-    def _leave(self, key: Any, turn: asyncio.Task[Executed]) -> None:
+    def _leave(self, key: Any, turn: asyncio.Task[None]) -> None:
+        self._asking.discard(turn)
         if self._turns.get(key) is turn:
             del self._turns[key]
 
-    def _answer(self, number: int, one: Streamed, future: asyncio.Future[Executed]) -> None:
-        self._begun.discard(future)
-        if future.cancelled():
-            self._refuse(number, one, Unavailable("The command was given up before it began. Send it again."))
-        elif (error := future.exception()) is not None:
-            self._refuse(number, one, error)
-        else:
-            self._tell(_accepted(number, future.result()))
-
-    def _refuse(self, number: int, one: Streamed | None, error: BaseException) -> None:
-        domain, rpc = (one.context.name, one.rpc.path) if one else (DOMAIN, PATH)
-        status = status_of(error, domain=domain, rpc=rpc)
-        self._tell(CommandOutcome(number=number, status=status).SerializeToString())
-
-    def _tell(self, outcome: bytes) -> None:
+    def tell(self, outcome: bytes) -> None:
+        """Have an outcome written."""
         self._outcomes.append(outcome)
         self._news.set()
 
@@ -200,6 +184,29 @@ class _Stream:
             parts += prefix(_OUTCOMES, len(outcome)), outcome
             size += len(outcome)
         return b"".join(parts), len(parts) // 2
+
+
+@dataclass(slots=True, eq=False)
+class _Answer:
+    """Where the outcome of one command goes."""
+
+    stream: _Stream
+    number: int
+    one: Streamed | None
+    told: bool = False
+
+    def done(self) -> bool:
+        return self.told or self.stream.ended
+
+    def set_result(self, executed: Executed) -> None:
+        self.told = True
+        self.stream.tell(_accepted(self.number, executed))
+
+    def set_exception(self, error: BaseException) -> None:
+        self.told = True
+        domain, rpc = (self.one.context.name, self.one.rpc.path) if self.one else (DOMAIN, PATH)
+        status = status_of(error, domain=domain, rpc=rpc)
+        self.stream.tell(CommandOutcome(number=self.number, status=status).SerializeToString())
 
 
 def _decoded(raw: bytes) -> ExecuteStreamRequest:

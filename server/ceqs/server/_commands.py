@@ -25,7 +25,7 @@ from ceqs.queries import Known, States
 from ceqs.server._calls import CommandCall
 from ceqs.server._decode import violations_of
 from ceqs.server._gates import Gates
-from ceqs.server._lane import Lane
+from ceqs.server._lane import Answer, Lane
 from ceqs.server._pending import Pending
 from ceqs.v1.answers_pb2 import Receipt
 
@@ -71,7 +71,7 @@ Read: TypeAlias = Callable[[], tuple[Message, CommandCall]]
 class _Command:
     rpc: CommandRpc
     read: Read
-    answer: asyncio.Future[Executed]
+    answer: Answer
     request: Message = field(init=False)
     call: CommandCall = field(init=False)
     boundary: Boundary = field(init=False)
@@ -144,19 +144,25 @@ class CommandExecutor:
         executed = await self.submit(rpc, lambda: (request, call))
         return replace(executed, gate=gate) if gate else executed
 
-    def submit(self, rpc: CommandRpc, read: Read, *, hurry: bool = False) -> asyncio.Future[Executed]:
-        """Queue a command that no gatekeeper guards; commands of one boundary are decided in the order of these calls.
+    def submit(self, rpc: CommandRpc, read: Read) -> asyncio.Future[Executed]:
+        """Queue a command that no gatekeeper guards. Raises Overloaded; for the rest, see `execute`.
 
         It is read when its batch begins: a processor that decodes many requests in a row takes a quarter of the time
-        for each of them. In a `hurry`, it does not wait for others to share its transaction. Raises Overloaded; for the
-        rest, see `execute`.
+        for each of them.
+        """
+        answer: asyncio.Future[Executed] = asyncio.get_running_loop().create_future()
+        self.queue(rpc, read, answer)
+        return answer
+
+    def queue(self, rpc: CommandRpc, read: Read, answer: Answer, *, hurry: bool = False) -> None:
+        """Queue a command as `submit` does: commands of one boundary are decided in the order of these calls.
+
+        In a `hurry`, it does not wait for others to share its transaction.
         """
         if self.full:
             raise Overloaded
-        answer: asyncio.Future[Executed] = asyncio.get_running_loop().create_future()
         lane = self._pessimistic if rpc.state.locking is Locking.PESSIMISTIC else self._optimistic
         lane.add(_Command(rpc, read, answer), hurry=hurry)
-        return answer
 
     def guards(self, rpc: CommandRpc) -> bool:
         """Whether a gatekeeper is asked about a command: then it is for `execute`."""

@@ -13,12 +13,26 @@ FEW = 3
 """Commands of one batch that are not yet a load."""
 
 
+class Answer(Protocol):
+    """Where an answer goes: a future, or what is like one."""
+
+    def done(self) -> bool:
+        """Whether it is there, or nobody waits for it any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """Answer."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Answer with an error."""
+
+
 class Waiting(Protocol):
     """What waits for an answer."""
 
     @property
-    def answer(self) -> asyncio.Future[Any]:
-        """Done once it is answered, or once nobody waits for it any more."""
+    def answer(self) -> Answer:
+        """Where it goes."""
         ...
 
 

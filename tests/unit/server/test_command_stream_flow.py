@@ -115,19 +115,17 @@ async def test_outcomes_that_are_ready_together_travel_together(stream: Any) -> 
 
 
 def accept(submitted: list[Any], size: int, answered: Callable[[], bool]) -> Any:
-    """An executor's `submit` that accepts at once, with receipts of a size, or never."""
+    """An executor's `queue` that accepts at once, with receipts of a size, or never."""
 
-    def submit(_: CommandExecutor, rpc: Any, read: Any, *, hurry: bool) -> asyncio.Future[Executed]:
+    def queue(_: CommandExecutor, rpc: Any, read: Any, answer: Any, *, hurry: bool) -> None:
         _, call = read()
         assert hurry
         submitted.append(call.command_id)
-        future: asyncio.Future[Executed] = asyncio.get_running_loop().create_future()
         if answered():
             receipt = Receipt(command_id=call.command_id, token="t" * size)
-            future.set_result(Executed(rpc, Appended(receipt, receipt.SerializeToString())))
-        return future
+            answer.set_result(Executed(rpc, Appended(receipt, receipt.SerializeToString())))
 
-    return submit
+    return queue
 
 
 async def fill(stream: Any, commands: int, most: int) -> int:
@@ -153,7 +151,7 @@ async def test_a_stream_is_not_read_while_its_bound_of_commands_is_unanswered(
     stream: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submitted: list[str] = []
-    monkeypatch.setattr(CommandExecutor, "submit", accept(submitted, 10, lambda: False))
+    monkeypatch.setattr(CommandExecutor, "queue", accept(submitted, 10, lambda: False))
     most = 100_000
     assert await fill(stream, 100, most) < most, "gRPC holds the client"
     await eventually(lambda: len(submitted) >= BOUND)
@@ -162,7 +160,7 @@ async def test_a_stream_is_not_read_while_its_bound_of_commands_is_unanswered(
 
 async def test_a_client_that_takes_no_outcomes_is_not_read(stream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     submitted: list[str] = []
-    monkeypatch.setattr(CommandExecutor, "submit", accept(submitted, 10_000, lambda: True))
+    monkeypatch.setattr(CommandExecutor, "queue", accept(submitted, 10_000, lambda: True))
     most = 100_000
     assert await fill(stream, 100, most) < most, "gRPC holds the client"
     held = len(submitted)
