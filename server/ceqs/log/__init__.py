@@ -1,5 +1,6 @@
 """The event log: append-only storage of recorded events."""
 
+from ceqs.log._interface import Log, LogReader, Numbered
 from ceqs.log._linger import linger
 from ceqs.log._open import backup_log, open_log, open_reader, restore_log, retag_log
 from ceqs.log._published import Published
@@ -23,10 +24,7 @@ from ceqs.log._types import (
     Head,
     Keep,
     Kept,
-    Log,
-    LogReader,
     NewEvent,
-    Numbered,
     Purged,
     Retagged,
     Slice,

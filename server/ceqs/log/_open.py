@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ceqs.errors import Misconfigured
+from ceqs.log._interface import Log, LogReader
 from ceqs.log._memory import MemoryLog
-from ceqs.log._types import MAX_WAITING_ENTRIES, Log, LogReader, Retagged
+from ceqs.log._types import MAX_WAITING_ENTRIES, Retagged
 from ceqs.model import EventDecoder
 
 if TYPE_CHECKING:
