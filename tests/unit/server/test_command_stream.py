@@ -18,6 +18,7 @@ from google.rpc.code_pb2 import (
 )
 
 from ceqs.errors import Invalid
+from ceqs.server import _command_stream
 from ceqs.v1.commands_pb2 import Command, CommandOutcome, ExecuteStreamRequest
 from ceqs.v1.events_pb2 import RecordedEvent
 
@@ -60,6 +61,16 @@ async def test_each_command_of_a_message_is_accepted_or_refused_by_itself(stream
     assert [event.id for event in await recorded(served.log)] == [
         event_id for n in (1, 2, 5) for event_id in found[n].receipt.event_ids
     ]
+
+
+async def test_outcomes_that_are_ready_together_are_more_messages_where_one_would_be_too_large(
+    stream: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients of gRPC take 4 MiB, and responses have fields of their own."""
+    monkeypatch.setattr(_command_stream, "MAX_BYTES", 1000)
+    await stream.write(*(stream.command("NoSuch", b"") for _ in range(100)))
+    sizes = [outcome.ByteSize() for outcome in (await stream.read(100)).values()]
+    assert stream.messages > sum(sizes) / (1000 + max(sizes))
 
 
 async def test_commands_of_one_boundary_are_decided_in_the_order_of_sending(stream: Any, served: Any) -> None:
