@@ -65,11 +65,12 @@ class Process:
         call = CommandCall(command_id=f"command-{next(_ids)}")
         return (await self.executor.execute(rpc, request, call)).response
 
-    async def state(self, kind: str, vessel: str = "v") -> Any:
-        """Ask for a vessel."""
+    async def state(self, kind: str, vessel: str = "v", as_of: int | None = None) -> Any:
+        """Ask for a vessel, of now or of a position."""
         rpc = self.context.contract.queries[f"/vessels.v1.VesselQueriesService/Get{kind}"]
         request = getattr(self.vessels, f"Get{kind}Request")(vessel_id=vessel)
-        return getattr((await self.answers.answer(rpc, request, QueryCall())).response, kind.lower())
+        call = QueryCall(as_of=None if as_of is None else {self.log.log_id: as_of})
+        return getattr((await self.answers.answer(rpc, request, call)).response, kind.lower())
 
     async def append(self, by: Sequence[int], vessel: str = "v") -> None:
         """Append events past the commands, as another writer does."""
@@ -134,6 +135,20 @@ async def test_a_stored_state_is_kept_by_every_command(start: Any) -> None:
     fresh = start()
     assert (await fresh.change("Tank", 1)).level == 6
     assert fresh.log.events == 0
+
+
+@pytest.mark.parametrize("kind", ["Meter", "Tank"])
+async def test_what_is_kept_is_no_beginning_for_a_moment_before_it(start: Any, kind: str) -> None:
+    process = start()
+    for _ in range(12):
+        await process.change(kind, 1)
+    kept = (await process.kept(kind)).position
+    for reader in (process, start()):
+        assert [(await reader.state(kind, as_of=at)).level for at in range(1, 13)] == list(range(1, 13))
+        assert (await reader.state(kind)).level == 12
+    fresh = start()
+    await fresh.state(kind, as_of=12)
+    assert fresh.log.events == 12 - kept + 1, "and the one that tells the time"
 
 
 async def test_a_state_that_is_neither_is_not_kept_nor_looked_for(start: Any) -> None:
