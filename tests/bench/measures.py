@@ -193,6 +193,14 @@ def measures(scale: Scale, seconds: float) -> list[Measure]:
             (known("hot"),),
         ),
         Measure(
+            "hot boundary, 256 clients beside 8, pessimistic",
+            "commands/s",
+            closed("meters", "hot", 256, "rate", meters=1),
+            closed("meters", "hot", 8, "rate", meters=1),
+            Goal(at_least=1),
+            (known("hot"),),
+        ),
+        Measure(
             f"not cached, {scale.history:,} events beside 10, p50",
             "s",
             Load("cold", "closed", "p50", {"rpc": "old", "clients": 1, "seconds": seconds, **old}),

@@ -23,7 +23,7 @@ def test_every_measure_stands_beside_its_floor(tmp_path: Path) -> None:
     done = bench(results, "--store", "sqlite")
     assert done.returncode == 0, done.stderr
     measures = json.loads(results.read_text())
-    assert len([m for m in measures if m["reach"]]) == 24
+    assert len([m for m in measures if m["reach"]]) == 25
     for measure in measures:
         assert measure["name"] in done.stdout
         assert measure["ratio"] == measure["min"] == measure["max"] == measure["value"] / measure["floor"]
