@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from sqlalchemy.exc import DBAPIError
 
+from ceqs.errors import Unavailable
 from ceqs.model import Context, ProcessManager, Projection, Publisher, Subscriber
 from ceqs.projectors._around import Around
 from ceqs.projectors._handlers import Handler, ProcessHandler, ReactionHandler
@@ -18,6 +19,7 @@ from ceqs.projectors._outbox import refused_of, tally
 from ceqs.projectors._place import Place, reading
 from ceqs.projectors._places import Places, places_of
 from ceqs.projectors._reader import least_advanced
+from ceqs.projectors._retry import said
 from ceqs.projectors._tables import CHECKPOINT, aware
 from ceqs.projectors._timers import count_timers
 
@@ -102,7 +104,7 @@ async def read_status(
     """Read from the places where the handlers of a context stand, whether a projector runs or not.
 
     `model_urls` are those of handlers that have a database of their own. Of a projection that is the place that
-    answers, or the newest where none does yet. Raises Unavailable.
+    answers, or the newest where none does yet. One that cannot be reached is paused.
     """
     statuses: list[HandlerStatus] = []
     for handler in handlers_of(context):
@@ -110,6 +112,9 @@ async def read_status(
         try:
             place = await shown(places) if handler.kind == "projection" else places.at(handler.version)
             statuses.append((place and await status_of(place, handler)) or missing(handler))
+        except (Unavailable, OSError) as error:
+            unreached = f"its place cannot be reached: {said(error)}"
+            statuses.append(replace(missing(handler), state=PAUSED, reason=unreached))
         finally:
             await places.close()
     return statuses

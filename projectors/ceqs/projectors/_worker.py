@@ -393,4 +393,5 @@ def _first(error: Exception) -> Exception:
 
 
 def _unexpected(error: Exception) -> Exception | None:
-    return None if isinstance(error, CeqsError) else error
+    """Give an error whose place in the code helps: it is the handler's, or ours."""
+    return None if isinstance(error, CeqsError) or blame(error) is Blame.CIRCUMSTANCES else error

@@ -20,10 +20,21 @@ LOOK = 0.2
 
 
 async def places_called(settings: Settings, names: Iterable[str]) -> AsyncGenerator[tuple[Handler, Place]]:
-    """Give the places of handlers by name, or of all. Raises Misconfigured for a name that nothing has."""
+    """Give the places of handlers by name, or of all. Raises Misconfigured for a name that nothing has.
+
+    Raises Unavailable in the end where some cannot be reached.
+    """
+    unreached = list[str]()
     for handler in handlers_called(settings, names):
-        for place in await places_of_handler(settings, handler):
+        try:
+            places = await places_of_handler(settings, handler)
+        except (Unavailable, OSError) as error:
+            unreached.append(str(error))
+            continue
+        for place in places:
             yield handler, place
+    if unreached:
+        raise Unavailable("; ".join(unreached))
 
 
 def decider(why: str, actor: str | None) -> str:

@@ -12,6 +12,14 @@ import structlog
 _WITHOUT_LOCALS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
+def quieten() -> None:
+    """Keep what is no warning from those who run a command that prints its result."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+
+
 def configure_logging(usual: str = "") -> None:
     """Send structlog's and the standard library's records to stderr, one line each.
 

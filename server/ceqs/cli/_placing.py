@@ -58,17 +58,28 @@ class _Chosen:
 
 
 async def list_places(settings: Settings, names: Iterable[str], output: Output) -> None:
-    """List the places of all projections of contexts."""
-    for chosen in _all(settings, names):
-        async with _opened(settings, chosen) as places:
-            standings = await look_over(places)
-            head = await _head(settings, chosen)  # after the places, which would be beyond it otherwise
-            for one in standings:
-                lag = behind(head, one.at, public=chosen.public)
-                text = f"{chosen!s:<28} {one.place.label:<6} {_state(one):<22} {one.at.position:>9,} {lag:>16}"
-                show(output, f"{text}  {one.fed_by or 'nobody feeds it'}", _value(chosen, one, head))
-            if not standings:
-                show(output, f"{chosen!s:<28} -      no projector has run yet", {"projection": str(chosen)})
+    """List the places of all projections of contexts. Raises Unavailable in the end where some cannot be reached."""
+    known, unreached = _all(settings, names), 0
+    for chosen in known:
+        try:
+            await _list(settings, chosen, output)
+        except (Unavailable, OSError) as error:
+            unreached += 1
+            show(output, f"{chosen!s:<28} -      {error}", {"projection": str(chosen), "error": str(error)})
+    if unreached:
+        raise Unavailable(f"{unreached} of {len(known)} projections cannot be reached")
+
+
+async def _list(settings: Settings, chosen: _Chosen, output: Output) -> None:
+    async with _opened(settings, chosen) as places:
+        standings = await look_over(places)
+        head = await _head(settings, chosen)  # after the places, which would be beyond it otherwise
+        for one in standings:
+            lag = behind(head, one.at, public=chosen.public)
+            text = f"{chosen!s:<28} {one.place.label:<6} {_state(one):<22} {one.at.position:>9,} {lag:>16}"
+            show(output, f"{text}  {one.fed_by or 'nobody feeds it'}", _value(chosen, one, head))
+        if not standings:
+            show(output, f"{chosen!s:<28} -      no projector has run yet", {"projection": str(chosen)})
 
 
 async def show_places(settings: Settings, name: str, output: Output) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,12 @@ try:
 except ValueError:
     structlog.get_logger("ceqs").exception("it failed", command="PayOrder")
 """
+
+
+def test_a_command_that_prints_its_result_prints_nothing_else(ceqs: Callable[..., Any]) -> None:
+    env = {"CEQS_CONTEXTS": "shop.orders.context:orders", "CEQS_NATS_URL": "nats://127.0.0.1:1"}
+    done = ceqs("relay", "status", **env)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

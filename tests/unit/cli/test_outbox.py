@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ceqs.cli._output import Output
+from ceqs.cli._placing import list_places
 from ceqs.cli._roles import project, serve
 from ceqs.cli._sending import Which, list_calls, list_timers, retry, show_call, skip
 from ceqs.cli._settings import Settings
@@ -184,6 +185,29 @@ async def test_handlers_that_nobody_runs_yet_are_said_to_be_missing(tmp_path: Pa
     assert capsys.readouterr().out.split() == ["orders/publish-orders", "0", "head", "unknown", "nobody", "runs", "it"]
     with pytest.raises(Misconfigured, match="did you mean publish-orders"):
         await show_standing(settings, ["publish-order"], Output.TEXT)
+
+
+async def test_a_database_that_is_down_hides_no_other(tmp_path: Path, capsys: Any) -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    settings = Settings(
+        contexts=["shop.orders.context:orders"],
+        data=tmp_path,
+        model_urls={"Sales": nowhere, "note-stock": nowhere},
+    )
+    place = place_of(settings.models_url, "orders", "review-orders")
+    async with Store.open(place, "orders") as store, store.amend(paused="") as session:
+        await enqueue(session, [Outgoing(request_id="id", path="/s/ReviewOrder", request=b"")])
+    with pytest.raises(Unavailable, match="1 of 2 projections cannot be reached"):
+        await list_places(settings, [], Output.TEXT)
+    assert re.search("orders/Sales .* cannot be reached", said := capsys.readouterr().out)
+    assert "orders/CustomerHistory" in said
+    with pytest.raises(Unavailable, match="the places of note-stock of the context orders cannot be reached"):
+        await list_calls(settings, [], Which.WAITING, 10, Output.TEXT)
+    assert "ReviewOrder" in capsys.readouterr().out
+    await show_standing(settings, [], Output.TEXT)
+    said = capsys.readouterr().out
+    assert re.search("orders/note-stock .*\n    paused: its place cannot be reached", said)
+    assert "orders/review-orders" in said
 
 
 async def place_order(orders: OrdersClient) -> None:

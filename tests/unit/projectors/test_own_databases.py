@@ -41,7 +41,7 @@ def two_models(world: Any, library: Any, library_context: Any) -> Context:
 
 
 async def test_a_database_that_is_down_stops_its_projection_only_and_that_catches_up_when_it_is_back(
-    world: Any, library: Any, two_models: Context
+    world: Any, library: Any, two_models: Context, capsys: Any
 ) -> None:
     await world.start(two_models)
     async with (
@@ -77,3 +77,4 @@ async def test_a_database_that_is_down_stops_its_projection_only_and_that_catche
         await eventually(lambda: projector.status()[1].state == "live")
         await titles.close()
         await world.halt()
+    assert "Traceback" not in capsys.readouterr().out  # whoever reads the process log is told in a line
