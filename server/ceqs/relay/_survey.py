@@ -101,7 +101,8 @@ async def _compare(
     if fork:
         return Condition.FORKED, fork
     if stream.deleted:
-        return Condition.BROKEN, f"{stream.name} lacks {stream.deleted} messages in its middle"
+        lost = f"{stream.deleted:,} messages" if stream.deleted > 1 else "a message"
+        return Condition.BROKEN, f"{stream.name} lacks {lost} in its middle"
     behind = stream.last < position
     return Condition.BEHIND if behind else Condition.EQUAL, f"{position - stream.last} events follow" if behind else ""
 

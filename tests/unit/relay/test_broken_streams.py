@@ -30,7 +30,7 @@ async def condition(log: Any, url: str, *, public: bool = False) -> Condition:
 
 
 async def test_a_stream_that_lost_its_tail_gets_it_again(
-    log: Log, append: Append, relay: Start, nats_server: NatsServer, tmp_path: Path, streams: Streams
+    log: Log, append: Append, relay: Start, nats_server: NatsServer, tmp_path: Path, streams: Streams, capsys: Any
 ) -> None:
     """As after a crash of a server that did not fsync: its files are those of an earlier time."""
     await append(log, 50)
@@ -46,7 +46,9 @@ async def test_a_stream_that_lost_its_tail_gets_it_again(
     await asyncio.to_thread(_copy, earlier, store)
     await nats_server.start()
     await eventually(streams.equal(log))
-    assert "CEQS_library_1 has lost its tail, 51 to 100: it is published again" in running.repairs
+    repair = "CEQS_library_1 has lost its tail, 51 to 100: it is published again"
+    assert repair in running.repairs
+    assert repair in capsys.readouterr().out  # in the process log, too
     assert running.alarms == []
 
 
@@ -177,7 +179,7 @@ async def test_a_reader_that_is_a_moment_behind_is_no_fork(
 
 
 async def test_a_hole_in_a_stream_is_an_alarm_and_a_new_epoch_has_none(
-    log: Log, append: Append, relay: Start, nats_server: NatsServer, streams: Streams
+    log: Log, append: Append, relay: Start, nats_server: NatsServer, streams: Streams, capsys: Any
 ) -> None:
     async with connected(nats_server.url) as client:
         js = client.jetstream()
@@ -189,8 +191,9 @@ async def test_a_hole_in_a_stream_is_an_alarm_and_a_new_epoch_has_none(
         again = relay(log, nats_server.url)
         await eventually(lambda: again.alarms)
         assert again.alarms == [
-            "CEQS_library_1 lacks 1 messages in its middle: run `ceqs relay new-epoch library`",
+            "CEQS_library_1 lacks a message in its middle: run `ceqs relay new-epoch library`",
         ]
+        assert again.alarms[0] in capsys.readouterr().out  # in the process log, too
         assert await condition(log, nats_server.url) is Condition.BROKEN
         await append(log, 5)
         await eventually(again.caught_up(log))
