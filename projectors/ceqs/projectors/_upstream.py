@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 
 import grpc
@@ -13,7 +12,7 @@ import grpc.aio
 
 from ceqs.contract import public_of
 from ceqs.errors import CeqsError, Expired, LogUnavailable, OutOfRange, Unavailable
-from ceqs.log import BEYOND, Head, Slice, StoredEvent
+from ceqs.log import BEYOND, Head, Shared, Slice, StoredEvent
 from ceqs.projectors._calls import EVENTS, LogLink, open_channel, refusal_of
 from ceqs.v1 import events_pb2
 from ceqs.v1.events_pb2 import RecordedEvent
@@ -43,13 +42,12 @@ class Upstream:
             request_serializer=events_pb2.ResolveTokenRequest.SerializeToString,
             response_deserializer=events_pb2.ResolveTokenResponse.FromString,
         )
-        self._next: asyncio.Task[events_pb2.Head] | None = None
-        self._turn = asyncio.Lock()
+        self._heads: Shared[None, events_pb2.Head] = Shared(self._ask)
         self._silent: tuple[float, CeqsError | None] = 0.0, None
         """Until when nobody waits for the server, and why."""
 
     async def head(self) -> Head:
-        """Say where the public log stands, not before it was asked. Whoever asks meanwhile is told together.
+        """Say where the public log stands, not before it was asked.
 
         Raises Unavailable where the server does not say; at once, where it did not say a moment ago.
         """
@@ -107,31 +105,24 @@ class Upstream:
 
     async def close(self) -> None:
         """Close the channel."""
-        if self._next is not None:
-            self._next.cancel()
+        await self._heads.close()
         await self._channel.close()
 
     async def _stands(self) -> events_pb2.Head:
-        if self._next is None:
-            self._next = asyncio.create_task(self._ask())
-            # Where nobody waits for it, nobody asks how it went.
-            self._next.add_done_callback(lambda done: None if done.cancelled() else done.exception())
         until, why = self._silent
         if why is not None and time.monotonic() < until:
             raise LogUnavailable(why.message)
-        return await asyncio.shield(self._next)
+        return await self._heads.ask(None)
 
-    async def _ask(self) -> events_pb2.Head:
-        async with self._turn:
-            self._next = None
-            try:
-                head = await self._link.ask(HASTE)
-            except Unavailable as error:
-                self._silent = time.monotonic() + SILENT, error
-                raise
-            self._silent = 0.0, None
-            self.log_id = public_of(head.log_id)
-            return head
+    async def _ask(self, asked: Sequence[None]) -> Sequence[events_pb2.Head]:
+        try:
+            head = await self._link.ask(HASTE)
+        except Unavailable as error:
+            self._silent = time.monotonic() + SILENT, error
+            raise
+        self._silent = 0.0, None
+        self.log_id = public_of(head.log_id)
+        return [head] * len(asked)
 
     def _public(self, head: events_pb2.Head) -> Head:
         recorded_at = head.recorded_at.ToDatetime(dt.UTC) if head.HasField("recorded_at") else None

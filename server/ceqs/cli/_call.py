@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from ceqs.cli._contexts import addresses_of, load_contexts
+from ceqs.cli._events import said_head
 from ceqs.cli._output import Output, outline, show, show_progress
 from ceqs.cli._reflection import Rpc, find_rpc, rpcs_of
 from ceqs.cli._request import fill_request
@@ -20,8 +21,8 @@ from ceqs.cli._running import find_running
 from ceqs.cli._settings import Settings
 from ceqs.cli._times import moment_of
 from ceqs.client import Answer, ContextClient
-from ceqs.contract import encode_token
-from ceqs.errors import CeqsError, Misconfigured, Unavailable
+from ceqs.contract import encode_token, merge_tokens
+from ceqs.errors import CeqsError, Misconfigured, Unavailable, Unimplemented
 from ceqs.v1.answers_pb2 import Age
 from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse
 
@@ -91,12 +92,40 @@ async def call(
     request = GetMessageClass(rpc.method.input_type)()
     fill_request(request, words)
     async with AnyClient(rpc.address, key=key, actor=actor) as client:
-        least = await client.now() if at_least == NOW else at_least
+        least = await _now(settings, rpc, client) if at_least == NOW else at_least
         answers = client.call(
             rpc, request, command_id=command_id, at_least=least, as_of=moment, wait=max(wait, PATIENCE)
         )
         async for answer in answers:
             _show(answer, output)
+
+
+async def _now(settings: Settings, rpc: Rpc, client: AnyClient) -> str:
+    """Give the token of everything that is recorded where the rpc is served, and in the log that its model folds."""
+    tokens, asked = list[str](), _logs_behind(settings, rpc)
+    try:
+        tokens.append(await client.now())
+        asked = asked[1:]
+    except Unimplemented:  # Where queries are served alone, nobody says where the log stands.
+        if not asked:
+            raise
+    for name in asked:
+        head = await said_head(settings, name, PATIENCE)
+        tokens.append(encode_token({head.log_id: head.position}))
+    return merge_tokens(*tokens)
+
+
+def _logs_behind(settings: Settings, rpc: Rpc) -> list[str]:
+    """Give the context that declares a query, and the one that its model folds where that is another.
+
+    Nothing where the project has no such query.
+    """
+    for context in load_contexts(settings).values() if settings.contexts else ():
+        if query := context.contract.queries.get(rpc.path):
+            model = context.projections.get(query.projection)
+            source = model.ceqs_contract.context if model else context.name
+            return list(dict.fromkeys([context.name, source]))
+    return []
 
 
 async def _served(settings: Settings, name: str, address: str | None, wait: float, output: Output) -> tuple[Rpc, str]:

@@ -7,6 +7,9 @@ from typing import Any, ClassVar
 
 from google.protobuf.json_format import MessageToDict
 
+from ceqs.cli._contexts import addresses_of, choose, load_contexts
+from ceqs.cli._running import find_running
+from ceqs.cli._settings import Settings
 from ceqs.client import ContextClient, Event
 from ceqs.contract import Contract
 from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse, Head
@@ -31,6 +34,19 @@ class EventsClient(ContextClient):
         request = GetHeadRequest(context=self.ceqs_context)
         answer = await self._query("/ceqs.v1.EventsService/GetHead", request, GetHeadResponse)
         return answer.message.head
+
+
+async def said_head(settings: Settings, name: str, patience: float) -> Head:
+    """Let a context say where its log stands, wherever `ceqs dev` or the settings say that it is served.
+
+    Raises Misconfigured for a context that the project does not have, Unavailable where nobody says it in time.
+    """
+    contexts = load_contexts(settings)
+    (context,) = choose(contexts, [name]).values()
+    running = find_running(settings)
+    addresses = running.addresses if running else addresses_of(settings, list(contexts), "events")
+    async with EventsClient.of(context.contract, addresses[name], "", timeout=patience) as client:
+        return await client.head()
 
 
 def fields_of(event: Event) -> str:

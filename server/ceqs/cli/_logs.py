@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from ceqs.cli._events import said_head
 from ceqs.cli._settings import Settings
-from ceqs.errors import LogUnavailable
+from ceqs.errors import CeqsError, LogUnavailable
 from ceqs.log import Head, open_reader
 from ceqs.projectors import Checkpoint, HandlerStatus
 
+PATIENCE = 2.0
+"""Seconds that a server has to say where its log stands."""
+
 
 async def head_of(settings: Settings, context: str) -> Head | None:
-    """Say where a context's log stands; None where that cannot be read from here."""
+    """Say where a context's log stands: where the log is not here, its server is asked. None where nobody says."""
     try:
         reader = await open_reader(settings.log_url(context), context)
     except LogUnavailable:
-        return None
+        try:
+            said = await said_head(settings, context, PATIENCE)
+        except CeqsError:
+            return None
+        return Head(said.log_id, said.position, said.public_position)
     try:
         return await reader.head()
     finally:

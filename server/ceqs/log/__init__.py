@@ -5,6 +5,7 @@ from ceqs.log._linger import linger
 from ceqs.log._open import backup_log, open_log, open_reader, restore_log, retag_log
 from ceqs.log._published import Published
 from ceqs.log._reached import Reached
+from ceqs.log._shared import Shared
 from ceqs.log._span import splice
 from ceqs.log._types import (
     BEYOND,
@@ -64,6 +65,7 @@ __all__ = [
     "QueryItem",
     "Reached",
     "Retagged",
+    "Shared",
     "Slice",
     "Span",
     "StateKey",

@@ -26,7 +26,7 @@ from ceqs.queries._hops import Around, Hops
 from ceqs.queries._live import LiveQueries, Source
 from ceqs.queries._lookups import Lookups
 from ceqs.queries._models import ModelReader, PastReader
-from ceqs.queries._moments import position_of, recorded_at, time_of
+from ceqs.queries._moments import own_moment, position_of, recorded_at, time_of
 from ceqs.queries._rows import Rows, asked_tag, row_response
 from ceqs.queries._states import States
 from ceqs.queries._stop import Stop
@@ -173,6 +173,8 @@ class Answers:
                 yield Source(evaluate, mark.beyond)
 
     async def _evaluate(self, rpc: QueryRpc, request: Message, call: QueryCall) -> Answer:
+        if call.as_of is not None:
+            call = replace(call, as_of=await own_moment(call.as_of, self._log))
         if rpc.state is not None:
             answer = await self._from_state(rpc, boundary_of(rpc.state, rpc.tags, request), request, call)
         elif rpc.projection:

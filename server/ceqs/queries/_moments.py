@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 
-from ceqs.contract import Moment
+from ceqs.contract import Moment, public_of
 from ceqs.errors import Invalid, OutOfRange, Violation
-from ceqs.log import Head, Numbered
+from ceqs.log import Head, LogReader, Numbered
 from ceqs.v1.events_pb2 import RecordedEvent
 
 _TICK = dt.timedelta(microseconds=1)
@@ -32,6 +32,23 @@ async def position_of(moment: Moment, log: Numbered, head: Head) -> int:
     if position > head.position:
         raise _to_come(f"the log of {log.name} ends at {head.position}, before {position}", log, head)
     return position
+
+
+async def own_moment(moment: Moment, log: LogReader) -> Moment:
+    """Give a moment of the own log; where it is a public position of it, by that event's position.
+
+    So what another context's projection says that it includes is a moment here. Raises OutOfRange where there are not
+    so many public events.
+    """
+    own = public_of(log.log_id)
+    if isinstance(moment, dt.datetime) or log.log_id in moment or own not in moment:
+        return moment
+    public = moment[own]
+    found = (await log.read(after=public - 1, limit=1, public=True)).events if public else ()
+    if public and not found:
+        head = await log.head()
+        raise _to_come(f"the log of {log.name} has {head.public_position} public events, not yet {public}", log, head)
+    return {**moment, log.log_id: found[0].position if found else 0}
 
 
 async def time_of(moment: Moment, log: Numbered, head: Head) -> dt.datetime:

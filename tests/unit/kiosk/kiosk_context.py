@@ -17,6 +17,7 @@ from kiosk.v1.kiosk_ceqs import (
     SectionsProjection,
 )
 from press.v1.press_pb2 import ArticlePrinted, ArticlePulled
+from press_context import EarlierNews
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ceqs.model import Decision, Recorded
@@ -84,4 +85,10 @@ async def _printed(session: AsyncSession) -> dict[str, int]:
     return dict((await session.execute(counted)).all())
 
 
-kiosk = KioskContext(commands=Kiosk(), folds=[SaleFold()], projections=[Offers(), Sections()], queries=Queries())
+kiosk = KioskContext(
+    commands=Kiosk(),
+    folds=[SaleFold()],
+    projections=[Offers(), Sections()],
+    queries=Queries(),
+    upcasters=[EarlierNews()],
+)

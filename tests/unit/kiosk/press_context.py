@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from press.v1 import press_pb2 as pb
-from press.v1.press_ceqs import ArticleFoldBase, PressAsker, PressCommands, PressContext, PressEvent, PressPublisher
+from press.v1.press_ceqs import (
+    ArticleFoldBase,
+    PressAsker,
+    PressCommands,
+    PressContext,
+    PressEvent,
+    PressPublicUpcasters,
+    PressPublisher,
+)
 
 from ceqs.errors import Rejected
 from ceqs.model import Decision, Reaction
@@ -43,4 +51,9 @@ class TellReaders(PressPublisher):
         yield pb.ArticlePulled(article_id=event.article_id, section=event.section)
 
 
-press = PressContext(commands=Press(), folds=[ArticleFold()], publishers=[TellReaders()])
+class EarlierNews(PressPublicUpcasters):
+    def article_printed_v1(self, earlier: pb.ArticlePrinted.V1) -> pb.ArticlePrinted:
+        return pb.ArticlePrinted(article_id=earlier.article_id, section=("news", "sports", "arts")[earlier.desk])
+
+
+press = PressContext(commands=Press(), folds=[ArticleFold()], publishers=[TellReaders()], upcasters=[EarlierNews()])
