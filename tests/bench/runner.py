@@ -27,9 +27,9 @@ from ceqs.embedded import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 STORES = ("sqlite", "postgres")
-LOGS = {"meters": "bench", "cold": "cold", "ageless": "ageless"}
+LOGS = {"meters": "bench", "cold": "cold", "aged": "aged", "ageless": "ageless"}
 """What the servers' logs are called: the one whose streams are followed, as its context is."""
-STATES = {"meters": 100_000, "cold": 1, "ageless": 100_000}
+STATES = {"meters": 100_000, "cold": 1, "aged": 100_000, "ageless": 100_000}
 """How many states the servers keep: all, or as good as none."""
 KEPT_UP = 0.95
 """The part of a fixed rate that counts as having kept up with it."""
