@@ -97,7 +97,7 @@ async def call(
             rpc, request, command_id=command_id, at_least=least, as_of=moment, wait=max(wait, PATIENCE)
         )
         async for answer in answers:
-            _show(answer, output)
+            _show(answer, output, past=moment is not None)
 
 
 async def _now(settings: Settings, rpc: Rpc, client: AnyClient) -> str:
@@ -184,18 +184,20 @@ def _declared(settings: Settings, name: str) -> bool:
     return short in declared
 
 
-def _show(answer: Answer[Message] | Message, output: Output) -> None:
+def _show(answer: Answer[Message] | Message, output: Output, *, past: bool) -> None:
     message = answer.message if isinstance(answer, Answer) else answer
     value: dict[str, Any] = {"answer": _dict(message)}
     text = outline(value["answer"]) or "(empty)"
     if isinstance(answer, Answer) and answer.age != Age():
         value["age"] = _dict(answer.age)
-        text += f"\n# {_describe(answer.age)}"
+        text += f"\n# {_describe(answer.age, past=past)}"
     show(output, text, value)
 
 
-def _describe(age: Age) -> str:
+def _describe(age: Age, *, past: bool) -> str:
     parts = [f"{age.lag_events} events behind ({age.lag_seconds:.3g} s)" if age.lag_events else "up to date"]
+    if past:
+        parts = [f"as of an earlier moment: {age.lag_events} events have been recorded since"]
     if age.behind:
         parts = [f"{age.behind} has not said for {age.lag_seconds:.3g} s what is missing"]
     if age.HasField("recorded_at"):

@@ -88,6 +88,23 @@ def test_a_query_waits_for_what_is_recorded_now_as_long_as_it_is_told_to(
             projecting.kill()
 
 
+def test_a_call_asks_as_of_a_moment_of_the_past(
+    serving: subprocess.Popen[str], shop: dict[str, str], ceqs: Ceqs
+) -> None:
+    assert serving.stdout is not None
+    serving.stdout.readline()
+    line = ("lines[0].product_code=A1", "lines[0].quantity=2", "lines[0].unit_price_micros=3")
+    placed = ceqs("call", "PlaceOrder", "order_id=1", "country=UK", *line, "-o", "json", **shop)
+    token = json.loads(placed.stdout)["answer"]["receipt"]["token"]
+    assert ceqs("call", "CancelOrder", "order_id=1", **shop).returncode == 0
+    assert "ORDER_STATUS_CANCELLED" in ceqs("call", "GetOrder", "order_id=1", **shop).stdout
+    then = ceqs("call", "GetOrder", "order_id=1", "--as-of", token, **shop).stdout
+    assert "ORDER_STATUS_PLACED" in then
+    assert "# as of an earlier moment: 1 events have been recorded since, includes events up to" in then
+    before = ceqs("call", "GetOrder", "order_id=1", "--as-of", "2010-12-02", **shop)
+    assert (before.returncode, before.stderr) == (1, "error: nothing is recorded of order:1\n")
+
+
 def test_call_waits_for_an_rpc_that_the_project_declares_only(
     serving: subprocess.Popen[str], shop: dict[str, str], ceqs: Ceqs
 ) -> None:
