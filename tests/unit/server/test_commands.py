@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ceqs.errors import Conflict, DuplicateCommand, Expired, LogUnavailable, Misconfigured, Rejected
+from ceqs.errors import Conflict, DuplicateCommand, Expired, LogUnavailable, Misconfigured, OutOfRange, Rejected
 from ceqs.testing import eventually
 
 
@@ -187,6 +188,18 @@ async def test_an_unknown_outcome_discards_the_cached_state(sender: Any, watched
     assert not sender.executor._states._kept
     deposited = await sender.send("Deposit", account_id="a", amount=1)
     assert deposited.response.balance == 3
+
+
+async def test_a_state_of_more_than_the_log_holds_is_discarded(sender: Any) -> None:
+    """So it is once a replica has taken over that had not seen the last commits."""
+    await sender.send("Deposit", account_id="a", amount=1)
+    kept = sender.executor._states._kept
+    ((boundary, known),) = kept.items()
+    kept[boundary] = replace(known, position=99)
+    with pytest.raises(OutOfRange, match="the log ends at 1"):
+        await sender.send("Deposit", account_id="a", amount=1)
+    deposited = await sender.send("Deposit", account_id="a", amount=1)
+    assert deposited.response.balance == 2
 
 
 async def test_nothing_is_appended_after_the_deadline(sender: Any) -> None:
