@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -46,10 +47,18 @@ async def test_a_batch_is_bounded_and_the_rest_goes_on_in_order(sender: Any, wat
     assert [len(batch) for batch in watched.batches] == [256, 256, 88]
 
 
-async def test_slow_handlers_make_batches_small_and_keep_the_order(
-    sender: Any, watched: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["_is_read", "_propose"])
+async def test_slow_reading_or_deciding_makes_batches_small_and_keeps_the_order(
+    sender: Any, watched: Any, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    monkeypatch.setattr("ceqs.server._commands.LONGEST_DECIDING", 0.0)
+    monkeypatch.setattr("ceqs.server._commands.LONGEST_DECIDING", 0.02)
+    quick = getattr(CommandExecutor, step)
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(0.03)
+        return quick(*arguments)
+
+    monkeypatch.setattr(CommandExecutor, step, slowly)
     executed = await asyncio.gather(*(sender.send("Deposit", account_id="a", amount=1) for _ in range(5)))
     assert balances(executed) == [1, 2, 3, 4, 5]
     assert [len(batch) for batch in watched.batches] == [1] * 5
