@@ -155,10 +155,13 @@ async def _correlated(
         chosen = [
             event for event in part.events if RecordedEvent.FromString(event.envelope).correlation_id in correlation_ids
         ]
-        chosen = chosen[: span.limit]
+        through = part.through
+        if len(chosen) > span.limit:
+            chosen = chosen[: span.limit]
+            through = chosen[-1].public_position if span.public else chosen[-1].position
         envelopes = source.envelopes(chosen) if isinstance(source, Upcast) else [event.envelope for event in chosen]
-        yield Batch(splice(envelopes), len(envelopes), part.through)
-        span = replace(span.beyond(part.through), limit=span.limit - len(envelopes))
+        yield Batch(splice(envelopes), len(envelopes), through)
+        span = replace(span.beyond(through), limit=span.limit - len(envelopes))
         # Memory and SQLite answer at once; others get a turn.
         await asyncio.sleep(0)
 

@@ -73,6 +73,21 @@ async def test_reading_stops_at_the_limit(served: Any) -> None:
     assert messages[-1].caught_up.position == 4
 
 
+@pytest.mark.parametrize(("backwards", "expected"), [(False, [2, 4]), (True, [6, 4])])
+async def test_reading_what_follows_from_a_command_stops_at_the_limit_and_says_where(
+    served: Any, backwards: bool, expected: list[int]
+) -> None:
+    for number in range(6):
+        request = served.DepositRequest(account_id="a", amount=1)
+        await served.send("Deposit", request, ceqs_correlation_id="odd" if number % 2 else "even")
+    chosen = {"correlation_ids": ["odd"], "backwards": backwards}
+    messages = await collect(private(served, "Read", limit=2, **chosen))
+    assert [event.position for message in messages for event in message.events] == expected
+    assert messages[-1].caught_up.position == expected[-1]
+    messages = await collect(private(served, "Read", **chosen))
+    assert sum(len(message.events) for message in messages) == 3
+
+
 async def test_batches_stay_below_what_clients_take(served: Any) -> None:
     await append(served, *(str(i) for i in range(60)), size=100_000)
     messages = await collect(private(served, "Read"))
