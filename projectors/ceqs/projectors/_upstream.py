@@ -42,7 +42,8 @@ class Upstream:
             request_serializer=events_pb2.ResolveTokenRequest.SerializeToString,
             response_deserializer=events_pb2.ResolveTokenResponse.FromString,
         )
-        self._heads: Shared[None, events_pb2.Head] = Shared(self._ask)
+        # A call takes long enough for company to come; whoever asks one after the other would wait each time.
+        self._heads: Shared[None, events_pb2.Head] = Shared(self._ask, linger=0)
         self._silent: tuple[float, CeqsError | None] = 0.0, None
         """Until when nobody waits for the server, and why."""
 

@@ -17,10 +17,13 @@ A = TypeVar("A")
 
 
 class Shared(Generic[Q, A]):
-    """Asks `fetch` for many at once. A question is never served by a read that began before it was asked."""
+    """Asks `fetch` for many at once. A question is never served by a read that began before it was asked.
 
-    def __init__(self, fetch: Callable[[Sequence[Q]], Awaitable[Sequence[A]]]) -> None:
-        self._fetch = fetch
+    `linger`: how long, in seconds, who is not alone waits for company.
+    """
+
+    def __init__(self, fetch: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, linger: float = LINGER) -> None:
+        self._fetch, self._linger = fetch, linger
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._served = 0.0
@@ -41,8 +44,8 @@ class Shared(Generic[Q, A]):
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            if loop.time() - self._served < LINGER:
-                await asyncio.sleep(LINGER)
+            if loop.time() - self._served < self._linger:
+                await asyncio.sleep(self._linger)
             asked = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH_ENTRIES))]
             try:
                 answers = await self._fetch([question for question, _ in asked])
