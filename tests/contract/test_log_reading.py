@@ -237,6 +237,17 @@ async def test_waiting_ends_when_an_event_is_appended(log: Log) -> None:
     assert 0.04 < time.monotonic() - started < 5
 
 
+async def test_waiting_for_public_events_ends_with_one_and_not_with_another(log: Log) -> None:
+    waiting = asyncio.create_task(log.wait(0, 30, public=True))
+    for position in (1, 2):
+        await log.append(entry(event()))
+        assert await log.wait(position - 1, 30) == position
+    assert await log.wait(0, 0.05, public=True) == 0
+    assert not waiting.done()
+    await log.append(entry(event(public=True)))
+    assert await waiting == 1
+
+
 async def test_a_reader_elsewhere_is_woken(url: str, name: str) -> None:
     if url == "memory:":
         with pytest.raises(CeqsError, match="hand on the one"):
@@ -251,6 +262,9 @@ async def test_a_reader_elsewhere_is_woken(url: str, name: str) -> None:
         await log.append(entry(event()))
         assert await waiting == position
         assert (await reader.head()).position == position
+    public = asyncio.create_task(reader.wait(0, 30, public=True))
+    await log.append(entry(event(public=True)))
+    assert await public == 1
     await reader.close()
     await log.close()
 

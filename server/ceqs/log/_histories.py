@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from ceqs.log._kept import read_kept
 from ceqs.log._ledger import SQLITE, C, Dialect
-from ceqs.log._types import MAX_SLICE_BYTES, Kept, Slice, StateKey, StoredEvent, Wanted
+from ceqs.log._types import MAX_SLICE_BYTES, Head, Kept, Slice, StateKey, StoredEvent, Wanted
 from ceqs.model import Query
 
 MOST_EVENTS = 4_000
@@ -106,9 +106,9 @@ class SqliteHistories:
         """Read kept states."""
         return read_kept(self._connection, SQLITE, wanted)
 
-    def position(self) -> int:
-        """Say where the log's head stands."""
-        return SQLITE.head(self._connection)[0].position
+    def head(self) -> Head:
+        """Say where the log stands."""
+        return SQLITE.head(self._connection)[0]
 
     async def close(self) -> None:
         """Close the connection."""

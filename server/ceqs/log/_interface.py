@@ -100,10 +100,11 @@ class LogReader(Numbered, Protocol):
         """Read kept states; None for what is not kept, or by another fold. Fold on the events after its position."""
         ...
 
-    async def wait(self, after: int, timeout: float) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
+    async def wait(self, after: int, timeout: float, *, public: bool = False) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
         """Wait until the head's position is beyond `after`, at most `timeout` seconds; give the head's position.
 
-        One task per process follows the head, however many wait.
+        With `public`, both are public positions: who follows the public events is not woken by the others. One task per
+        process follows the head, however many wait.
         """
         ...
 

@@ -48,7 +48,7 @@ class MemoryLog:
         self._clock = clock
         self._log_id = new_log_id()
         self._ledger = _MemoryLedger(self._log_id)
-        self._follower = Follower(0)
+        self._follower = Follower(self._ledger.head())
         self._writer = Writer(self._commit, max_waiting=max_waiting)
 
     @property
@@ -102,9 +102,9 @@ class MemoryLog:
         """Read kept states; see LogReader."""
         return [self._ledger.kept(key) for key in wanted]
 
-    async def wait(self, after: int, timeout: float) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
+    async def wait(self, after: int, timeout: float, *, public: bool = False) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
         """Wait until the head's position is beyond `after`; see LogReader."""
-        return await self._follower.wait(after, timeout)
+        return await self._follower.wait(after, timeout, public=public)
 
     async def append(self, entry: Entry) -> Appended:
         """Append the events of one command; see Log."""
@@ -172,7 +172,7 @@ class MemoryLog:
     async def _commit(self, batch: Sequence[Prepared]) -> Sequence[Outcome]:
         refuse_another(self._name, self._log_id, self._ledger.head())
         verdict = settle(self._ledger, batch, now=self._clock(), monotonic=time.monotonic())
-        self._follower.advance(verdict.head.position)
+        self._follower.advance(verdict.head.position, verdict.head.public_position)
         return verdict.outcomes
 
 

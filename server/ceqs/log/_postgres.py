@@ -72,7 +72,7 @@ async def open_postgres_log(url: str, name: str, *, clock: Callable[[], dt.datet
     store, head = await open_postgres_store(url, name, clock=clock)
     engine = _engine(url, name, _READING, _READERS)
     histories, reads = _PostgresHistories(engine), PostgresReads(engine)
-    follower = Follower(head.position, _poll(reads))
+    follower = Follower(head, _poll(reads))
     return SqlLog(name, head, engine, follower, histories, reads, store=store, max_waiting=max_waiting)
 
 
@@ -103,7 +103,7 @@ async def open_postgres_reader(url: str, name: str) -> SqlReader:
         await engine.dispose()
         raise
     histories, reads = _PostgresHistories(engine), PostgresReads(engine)
-    return SqlReader(name, head, engine, Follower(head.position, _poll(reads)), histories, reads)
+    return SqlReader(name, head, engine, Follower(head, _poll(reads)), histories, reads)
 
 
 @asynccontextmanager
@@ -308,9 +308,9 @@ class _PostgresHistories(Shared[Wanted, Found]):
             return await connection.run_sync(read_kept, POSTGRES, wanted)
 
 
-def _poll(reads: PostgresReads) -> Callable[[], Awaitable[int]]:
-    async def poll() -> int:
-        return to_head(await reads.head()).position
+def _poll(reads: PostgresReads) -> Callable[[], Awaitable[Head]]:
+    async def poll() -> Head:
+        return to_head(await reads.head())
 
     return poll
 

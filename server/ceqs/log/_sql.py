@@ -213,16 +213,19 @@ class SqlLog(SqlReader):
                 if self._alone:
                     self._known_head = verdict.head
                 self._fresh.add(verdict.events)
-                self._follower.advance(verdict.head.position)
+                self._follower.advance(verdict.head.position, verdict.head.public_position)
                 return verdict.outcomes
         unavailable = f"the log {self._name!r} cannot be written: {failure}"
         if not unknown:
             raise LogUnavailable(unavailable)
         self._known_head = None
         known = await self._resolve([prepared.entry.command_id for prepared in batch if not prepared.invalid])
+        outcomes = [self._resolved(prepared, known) or LogUnavailable(unavailable) for prepared in batch]
         # What is found to be there is no less to be followed.
-        self._follower.advance(max((row.position for row in known.values()), default=0))
-        return [self._resolved(prepared, known) or LogUnavailable(unavailable) for prepared in batch]
+        for outcome in outcomes:
+            if isinstance(outcome, Appended):
+                self._follower.advance(outcome.receipt.position, outcome.receipt.public_position)
+        return outcomes
 
     @staticmethod
     def _resolved(prepared: Prepared, known: Mapping[str, CommandRow]) -> Outcome | None:

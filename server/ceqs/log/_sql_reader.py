@@ -162,10 +162,10 @@ class SqlReader:
             raise LogReplaced(f"the log of {self._name} has been replaced by another file")
         return [refuse_another(self._name, self._log_id, head)] * len(asked)
 
-    async def wait(self, after: int, timeout: float) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
+    async def wait(self, after: int, timeout: float, *, public: bool = False) -> int:  # noqa: ASYNC109  # a bound, not a cancellation
         """Wait until the head's position is beyond `after`; see LogReader."""
         with self._reading():
-            return await self._follower.wait(after, timeout)
+            return await self._follower.wait(after, timeout, public=public)
 
     async def remembers(self) -> int | None:
         """Give for how many days the ids of commands are remembered; see LogReader."""

@@ -47,7 +47,7 @@ async def open_sqlite_log(path: Path, name: str, *, clock: Callable[[], dt.datet
     """Open or create the log in a file for writing; see open_log."""
     store, head = await open_sqlite_store(path, name, clock=clock)
     # Only this process writes, so nobody needs to look whether another one did.
-    engine, follower = _reading_engine(path), Follower(head.position)
+    engine, follower = _reading_engine(path), Follower(head)
     histories, reads = SqliteHistories(_uri(path)), SqliteReads(_uri(path))
     return SqlLog(name, head, engine, follower, histories, reads, store=store, max_waiting=max_waiting, alone=True)
 
@@ -76,7 +76,7 @@ async def open_sqlite_reader(path: Path, name: str) -> SqlReader:
         await engine.dispose()
         raise LogUnavailable(f"there is no log in {path} yet: start the server of {name!r}")
     histories = SqliteHistories(_uri(path))
-    follower = Follower(head.position, _poll(histories))
+    follower = Follower(head, _poll(histories))
     found = path.stat().st_ino  # noqa: ASYNC240  # once, at start-up
     reads = SqliteReads(_uri(path))
     return SqlReader(name, head, engine, follower, histories, reads, in_place=lambda: _inode(path) == found)
@@ -257,15 +257,15 @@ def _reading_engine(path: Path) -> AsyncEngine:
     )
 
 
-def _poll(histories: SqliteHistories) -> Callable[[], Awaitable[int]]:
+def _poll(histories: SqliteHistories) -> Callable[[], Awaitable[Head]]:
     """Give a function that looks where the head stands.
 
     It asks the database each time: its files change before a commit can be seen, and the disk may take its time
     between the two, so that who looks at the files alone misses the last commit.
     """
 
-    async def poll() -> int:
-        return histories.position()
+    async def poll() -> Head:
+        return histories.head()
 
     return poll
 

@@ -122,7 +122,7 @@ class Lane:
         looked = clock()
         while True:
             heed_cancellation()
-            head = await self._reader.wait(seen, HEARTBEAT)
+            head = await self._reader.wait(seen, HEARTBEAT, public=self._public)
             if head <= seen or clock() - looked >= HEARTBEAT:
                 await self._reconcile(js)
                 looked = clock()

@@ -145,7 +145,7 @@ async def _event_at(reader: LogReader, position: int, *, public: bool) -> Record
     while not (found := await read_on(reader, after=position - 1, limit=1, public=public)):
         if (left := deadline - clock()) <= 0:
             return None
-        seen = await reader.wait(seen, left)
+        seen = await reader.wait(seen, left, public=public)
     return RecordedEvent.FromString(found[0].envelope)
 
 

@@ -80,7 +80,7 @@ async def log(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sq
         "orders",
         Head("log"),
         create_async_engine("sqlite+aiosqlite://"),
-        Follower(0),
+        Follower(Head("log")),
         SqliteHistories("file::memory:"),
         SqliteReads("file::memory:"),
         store=store,
@@ -116,10 +116,10 @@ async def test_a_batch_that_never_reached_a_commit_is_unavailable(log: SqlLog, s
 
 
 async def test_what_was_found_to_be_stored_is_followed(log: SqlLog, store: Store) -> None:
-    following = asyncio.create_task(log.wait(0, 60))
+    following = [asyncio.create_task(log.wait(0, 60, public=public)) for public in (False, True)]
     store.attempts = [STORED_ALL_THE_SAME, LOST, LOST]
-    await log.append(entry("c1"))
-    assert await asyncio.wait_for(following, 10) == 1
+    await log.append(Entry(command_id="c1", events=(NewEvent(id="c1", type="shop.Told", payload=b"", public=True),)))
+    assert await asyncio.wait_for(asyncio.gather(*following), 10) == [1, 1]
 
 
 @pytest.mark.parametrize("last", [LOST, NOT_STORED], ids=str)

@@ -169,7 +169,7 @@ async def test_a_reader_that_is_a_moment_behind_is_no_fork(
             self.asked += 1
             return await self._log.read(**arguments | ({"until": 5} if self.asked < 5 else {}))
 
-        async def wait(self, after: int, timeout: float) -> int:
+        async def wait(self, after: int, timeout: float, *, public: bool = False) -> int:
             await asyncio.sleep(0.01)
             return 10
 
