@@ -104,7 +104,7 @@ async def test_now_is_what_is_recorded_by_now_in_the_log_that_the_model_folds(
     assert found == {"printed": {"news": "1"}}
     await street.stop("project press")
     await street.write(2)
-    with pytest.raises(Behind, match=r"tell-readers of the context press has passed position \d+, 1 before \d+"):
+    with pytest.raises(Behind, match=r"tell-readers of the context press has passed position \d+, \d+ before \d+"):
         await ask(street, "CountSections", capsys, at_least="now", wait=2)
     street.start("project press")
     assert await ask(street, "CountSections", capsys, at_least="now") == {"printed": {"news": "2"}}
