@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from google.protobuf.message import Message
 
-from ceqs.cli._contexts import addresses_of, choose, load_contexts
-from ceqs.cli._running import find_running
+from ceqs.cli._contexts import choose, load_contexts
+from ceqs.cli._running import whereabouts
 from ceqs.cli._settings import Settings
 from ceqs.client import ContextClient
 from ceqs.log import Log, LogReader, Purged, open_log, open_reader
@@ -55,9 +55,7 @@ class AdminClient(ContextClient):
 def admin_clients(settings: Settings, names: Iterable[str]) -> dict[str, AdminClient]:
     """Give clients of contexts, wherever `ceqs dev` or the settings say that they are served. They are to be closed."""
     contexts = load_contexts(settings)
-    running = find_running(settings)
-    addresses = running.addresses if running else addresses_of(settings, list(contexts))
-    key = settings.key or (running.key if running else "")
+    addresses, key = whereabouts(settings, contexts, "commands")
     return {name: AdminClient(addresses[name], key=key, timeout=PATIENCE) for name in choose(contexts, names)}
 
 

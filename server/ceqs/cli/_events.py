@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from google.protobuf.json_format import MessageToDict
 
-from ceqs.cli._contexts import addresses_of, choose, load_contexts
-from ceqs.cli._running import find_running
+from ceqs.cli._contexts import choose, load_contexts
+from ceqs.cli._running import whereabouts
 from ceqs.cli._settings import Settings
 from ceqs.client import ContextClient, Event
 from ceqs.contract import Contract
@@ -43,8 +43,7 @@ async def said_head(settings: Settings, name: str, patience: float) -> Head:
     """
     contexts = load_contexts(settings)
     (context,) = choose(contexts, [name]).values()
-    running = find_running(settings)
-    addresses = running.addresses if running else addresses_of(settings, list(contexts), "events")
+    addresses, _ = whereabouts(settings, contexts, "events")
     async with EventsClient.of(context.contract, addresses[name], "", timeout=patience) as client:
         return await client.head()
 

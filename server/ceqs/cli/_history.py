@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from ceqs.cli._contexts import addresses_of, choose, load_contexts
+from ceqs.cli._contexts import choose, load_contexts
 from ceqs.cli._events import EventsClient, as_value, fields_of
 from ceqs.cli._output import Output, show
-from ceqs.cli._running import find_running
+from ceqs.cli._running import whereabouts
 from ceqs.cli._settings import Settings
 from ceqs.client import History, HistoryCommand, HistoryEvent, read_history
 from ceqs.contract import Contract
@@ -31,9 +31,7 @@ async def history(
 ) -> None:
     """Print what happened to what the tags name, in the contexts (all where none is named)."""
     contexts = load_contexts(settings)
-    running = find_running(settings)
-    key = settings.key or (running.key if running else "")
-    addresses = running.addresses if running else addresses_of(settings, list(contexts), "events")
+    addresses, key = whereabouts(settings, contexts, "events")
     contracts = {name: context.contract for name, context in choose(contexts, names).items()}
     _check(tags, contracts)
     async with contextlib.AsyncExitStack() as stack:

@@ -32,14 +32,15 @@ def behind(head: Head | None, at: Checkpoint | HandlerStatus, *, public: bool) -
     """Say how far from the head of its log something stands: `3 behind`."""
     if head is None:
         return "head unknown"
-    if is_replaced(head, at):
-        return "of another log"
-    return f"{max(0, number_of(head, public=public) - at.position):,} behind"
+    lag = lag_of(head, at, public=public)
+    return "of another log" if lag is None else f"{lag:,} behind"
 
 
-def is_replaced(head: Head | None, at: Checkpoint | HandlerStatus) -> bool:
-    """Whether something stands in a log that was replaced since."""
-    return head is not None and at.log_id not in ("", head.log_id)
+def lag_of(head: Head | None, at: Checkpoint | HandlerStatus, *, public: bool) -> int | None:
+    """Give how many events something is behind its log; None where that is unknown, or was replaced since."""
+    if head is None or at.log_id not in ("", head.log_id):
+        return None
+    return max(0, number_of(head, public=public) - at.position)
 
 
 def number_of(head: Head, *, public: bool) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ceqs.cli._contexts import choose, load_contexts, the_one_called
-from ceqs.cli._logs import behind, head_of, is_replaced, number_of
+from ceqs.cli._logs import behind, head_of, lag_of, number_of
 from ceqs.cli._output import Output, outline, show
 from ceqs.cli._progress import progress
 from ceqs.cli._settings import Settings
@@ -227,16 +227,15 @@ def _state(one: Standing) -> str:
     return f"{one.state}{', answers' if one.serves and one.state != 'serves' else ''}{parked}"
 
 
-def _value(chosen: _Chosen, one: Standing, at: Head | None) -> dict[str, Any]:
-    head = None if at is None else number_of(at, public=chosen.public)
+def _value(chosen: _Chosen, one: Standing, head: Head | None) -> dict[str, Any]:
     value: dict[str, Any] = {
         "projection": str(chosen),
         "place": one.place.label,
         "state": one.state,
         "serves": one.serves,
         "position": one.at.position,
-        "head": head,
-        "lag": None if head is None or is_replaced(at, one.at) else max(0, head - one.at.position),
+        "head": number_of(head, public=chosen.public) if head else None,
+        "lag": lag_of(head, one.at, public=chosen.public),
         "log_id": one.at.log_id,
         "recorded_at": one.at.recorded_at.isoformat() if one.at.recorded_at else None,
         "parked": one.at.parked,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ceqs.cli._contexts import RoleName, addresses_of
 from ceqs.cli._settings import Settings
 
 FILE = "dev.json"
@@ -34,6 +35,16 @@ def find_running(settings: Settings) -> Running | None:
     except (OSError, ValueError, TypeError):  # No file, nobody of that id, or a file of another version.
         return None
     return found
+
+
+def whereabouts(settings: Settings, contexts: Iterable[str], role: RoleName) -> tuple[dict[str, str], str]:
+    """Give where a role of all the project's contexts is served, `host:port` by context, and their key.
+
+    The `ceqs dev` that runs knows; where none does, the settings say it.
+    """
+    running = find_running(settings)
+    addresses = running.addresses if running else addresses_of(settings, list(contexts), role)
+    return addresses, settings.key or (running.key if running else "")
 
 
 @contextlib.contextmanager

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from ceqs.cli._contexts import load_contexts
 from ceqs.cli._handlers import handlers_called
-from ceqs.cli._logs import behind, head_of, is_replaced, number_of
+from ceqs.cli._logs import behind, head_of, lag_of, number_of
 from ceqs.cli._output import Output, show
 from ceqs.cli._settings import Settings
+from ceqs.log import Head
 from ceqs.projectors import HandlerStatus, read_status
 
 
@@ -19,18 +19,17 @@ async def show_standing(settings: Settings, names: Iterable[str], output: Output
     wanted = {str(handler) for handler in handlers_called(settings, names)}
     for name, context in load_contexts(settings).items():
         urls = {one: settings.models_url_of(name, one) for one in (*context.publishers, *context.subscribers)}
-        for status in await read_status(settings.models_url, context, urls):
-            if status.kind == "projection" or f"{name}/{status.name}" not in wanted:
-                continue
-            head, public = await head_of(settings, status.source), status.source != name
-            one = replace(status, head=None if head is None else number_of(head, public=public))
-            replaced = is_replaced(head, status)
-            show(output, _text(name, one, behind(head, one, public=public)), _value(name, one, replaced=replaced))
+        found = await read_status(settings.models_url, context, urls)
+        statuses = [one for one in found if one.kind != "projection" and f"{name}/{one.name}" in wanted]
+        heads = {source: await head_of(settings, source) for source in {one.source for one in statuses}}
+        for one in statuses:
+            show(output, _text(name, one, heads[one.source]), _value(name, one, heads[one.source]))
 
 
-def _text(context: str, one: HandlerStatus, lag: str) -> str:
+def _text(context: str, one: HandlerStatus, head: Head | None) -> str:
     counts = {"unsent": one.unsent, "refused": one.refused, "timers": one.timers, "parked": one.parked}
     said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    lag = behind(head, one, public=one.source != context)
     text = f"{context + '/' + one.name:<28} {one.position:>9,} {lag:>16}  {one.fed_by or 'nobody runs it'}"
     lines = [text, f"    {said}" if said else "", f"    {one.state}: {one.reason}" if one.reason else ""]
     if one.refused:
@@ -40,7 +39,8 @@ def _text(context: str, one: HandlerStatus, lag: str) -> str:
     return "\n".join(filter(None, lines))
 
 
-def _value(context: str, one: HandlerStatus, *, replaced: bool) -> dict[str, Any]:
+def _value(context: str, one: HandlerStatus, head: Head | None) -> dict[str, Any]:
+    public = one.source != context
     return {
         "context": context,
         "handler": one.name,
@@ -49,8 +49,8 @@ def _value(context: str, one: HandlerStatus, *, replaced: bool) -> dict[str, Any
         "reason": one.reason,
         "source": one.source,
         "position": one.position,
-        "head": one.head,
-        "lag": None if replaced else one.lag,
+        "head": number_of(head, public=public) if head else None,
+        "lag": lag_of(head, one, public=public),
         "log_id": one.log_id,
         "unsent": one.unsent,
         "refused": one.refused,

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Literal
 
-from ceqs.cli._contexts import addresses_of, choose, load_contexts
+from ceqs.cli._contexts import choose, load_contexts
 from ceqs.cli._events import EventsClient, as_value, fields_of
 from ceqs.cli._output import Output, show
-from ceqs.cli._running import find_running
+from ceqs.cli._running import whereabouts
 from ceqs.cli._settings import Settings
 from ceqs.cli._signals import together
 from ceqs.cli._times import time_of
@@ -41,9 +41,7 @@ async def tail(
         raise Misconfigured("--after, --since and --last each say where to begin: give one of them")
     from_time = None if since is None else time_of("--since", since, dt.datetime.now(dt.UTC))
     contexts = load_contexts(settings)
-    running = find_running(settings)
-    key = settings.key or (running.key if running else "")
-    addresses = running.addresses if running else addresses_of(settings, list(contexts), "events")
+    addresses, key = whereabouts(settings, contexts, "events")
     chosen = choose(contexts, names)
     if after is not None and len(chosen) > 1:
         raise Misconfigured("--after is a position in one log; say which context")

@@ -17,7 +17,7 @@ SQLITE = (
     _refuse(
         "events_insert",
         """INSERT ON events WHEN NEW.position <> (SELECT coalesce(max(position), 0) + 1 FROM events)
-        OR NEW.public_position IS NOT NULL AND NEW.public_position <> (
+        OR NEW.public_position <> (
             SELECT coalesce(max(public_position), 0) + 1 FROM events WHERE public_position IS NOT NULL)""",
         "an event takes the next position",
     ),

@@ -149,7 +149,7 @@ def judge(
         elif entry.condition and (
             i in moved
             # What its own group appended before it, the decision knows; it must not know what was not appended.
-            or (several and accepted.hold(entry.condition, beside=group))
+            or accepted.hold(entry.condition, beside=group)
             or lost.hold(entry.condition, within=group)
         ):
             outcome = Conflict()

@@ -29,7 +29,7 @@ class Recent:
     """
 
     def __init__(self) -> None:
-        self._mark: Mark | None = None
+        self._mark = Mark("", 0, 0, 0)
         self._since = 0
         self._last: dict[str, int] = {}
 
@@ -40,10 +40,9 @@ class Recent:
 
     def leave(self, verdict: Verdict) -> None:
         """Note how the log is left: what was committed."""
-        if self._mark is not None:
-            self._mark = self._mark._replace(position=verdict.head.position)
-            self._last.update((row.tag, row.position) for row in verdict.tags)
-            self._last.update((row.type, row.position) for row in verdict.events)
+        self._mark = self._mark._replace(position=verdict.head.position)
+        self._last.update((row.tag, row.position) for row in verdict.tags)
+        self._last.update((row.type, row.position) for row in verdict.events)
 
     def untouched(self, condition: Condition) -> bool:
         """Whether no event after a condition's position matches its query. False where that is not known."""

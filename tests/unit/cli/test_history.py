@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from ceqs.cli import _history
+from ceqs.cli import _history, _running
 from ceqs.cli._output import Output
 from ceqs.cli._settings import Settings
 from ceqs.contract import tags_of
@@ -96,8 +96,8 @@ History = Callable[..., Coroutine[Any, Any, None]]
 @pytest.fixture
 def history(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> History:
     monkeypatch.setattr(_history, "load_contexts", lambda _: CONTEXTS)
-    monkeypatch.setattr(_history, "find_running", lambda _: None)
-    monkeypatch.setattr(_history, "addresses_of", lambda *_: shop.addresses)
+    monkeypatch.setattr(_running, "find_running", lambda _: None)
+    monkeypatch.setattr(_running, "addresses_of", lambda *_: shop.addresses)
     monkeypatch.setattr(_history, "PATIENCE", 1.0)
 
     async def run(*tags: str, key: str = "k", names: tuple[str, ...] = (), **options: Any) -> None:

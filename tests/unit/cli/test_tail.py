@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ceqs.cli import _tail
+from ceqs.cli import _running, _tail
 from ceqs.cli._output import Output
 from ceqs.cli._settings import Settings
 from ceqs.errors import Misconfigured
@@ -54,8 +54,8 @@ async def tail(bank: Any, log: Log, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     server = Server([Served(context, log, {"Total": Model()})], ServerSettings(key="k", grace=5))  # type: ignore[dict-item]
     await server.start()
     monkeypatch.setattr(_tail, "load_contexts", lambda _: {"bank": context})
-    monkeypatch.setattr(_tail, "find_running", lambda _: None)
-    monkeypatch.setattr(_tail, "addresses_of", lambda *_: {"bank": server.address})
+    monkeypatch.setattr(_running, "find_running", lambda _: None)
+    monkeypatch.setattr(_running, "addresses_of", lambda *_: {"bank": server.address})
     given: dict[str, Any] = dict.fromkeys(("after", "since", "last", "private", "limit"))
     given |= {"types": (), "tags": (), "follow": False, "output": Output.JSON}
 
