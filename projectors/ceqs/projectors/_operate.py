@@ -46,8 +46,9 @@ class Standing:
 
 async def look_over(places: Places) -> Sequence[Standing]:
     """Say where the places of a projection stand, oldest first. Raises Unavailable."""
-    serving = await places.serving()
-    return [await _standing(known, known.place == serving) for known in await places.known()]
+    # In this order: a place answers before it is noted as filled, so one that is found filled has answered.
+    known, serving = await places.known(), await places.serving()
+    return [await _standing(one, one.place == serving) for one in known]
 
 
 async def start_rebuild(places: Places, version: int, shape: str) -> tuple[Place, bool]:

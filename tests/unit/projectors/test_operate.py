@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -44,6 +45,29 @@ async def test_a_rebuild_that_was_begun_goes_on_and_a_filled_one_is_followed_by_
     assert (place.label, new) == ("v2.2", True)
     other, new = await start_rebuild(places, 2, "of other tables")
     assert (other.label, new) == ("v2.3", True)
+
+
+@pytest.mark.parametrize("at", ["known", "serving"])
+async def test_a_place_that_takes_over_during_a_look_is_never_found_filled_without_an_answer(
+    places: Places, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Whoever waits for it would take it for one that was overtaken."""
+    first, second = places.at(1), places.at(2)
+    await stand(places, first, 5)
+    await places.switch(first)
+    await stand(places, second, 5, filled=False)
+    look = getattr(places, at)
+
+    async def taken_over() -> Any:
+        monkeypatch.undo()
+        found = await look()
+        assert await places.switch(second)
+        await places.note(second, filled=True)
+        return found
+
+    monkeypatch.setattr(places, at, taken_over)
+    one = (await look_over(places))[1]
+    assert one.serves or not one.record.filled
 
 
 async def test_nobody_goes_back_to_a_log_that_was_replaced(places: Places) -> None:
