@@ -33,6 +33,7 @@ from ceqs.contract._tokens import (
     encode_token,
     merge_tokens,
     public_of,
+    token_of,
 )
 from ceqs.contract._types import (
     Column,
@@ -49,7 +50,7 @@ from ceqs.contract._types import (
     TagField,
 )
 from ceqs.contract._value import value
-from ceqs.contract._wire import prefix
+from ceqs.contract._wire import prefix, varint
 
 __all__ = [
     "AGE",
@@ -101,7 +102,9 @@ __all__ = [
     "snake",
     "tag_fields",
     "tags_of",
+    "token_of",
     "upcaster_method",
     "value",
+    "varint",
     "version_of",
 ]

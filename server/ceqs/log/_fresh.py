@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ceqs.log._judge import EventRow
 from ceqs.log._span import is_filter, to_slice
-from ceqs.log._types import BEYOND, MAX_SLICE_BYTES, Slice, Span, StoredEvent
+from ceqs.log._types import BEYOND, MAX_SLICE_BYTES, Slice, Span
 
 MOST_EVENTS = 1000
 
@@ -15,16 +15,20 @@ class Fresh:
     """The events of the last batches, as far as they lie side by side and make one read."""
 
     def __init__(self) -> None:
-        self._events: list[StoredEvent] = []
+        self._events: list[tuple[int, int, str, bytes]] = []
+        """As StoredEvent has them."""
         self._bytes = 0
 
     def add(self, rows: Sequence[EventRow]) -> None:
         """Add the events of a batch that was committed."""
         if not rows:
             return
-        events = [StoredEvent(row.position, row.public_position or 0, row.type, row.envelope) for row in rows]
-        size = sum(len(event.envelope) for event in events)
-        follows = bool(self._events) and self._events[-1].position + 1 == events[0].position
+        events = [
+            (position, public_position or 0, event_type, envelope)
+            for position, public_position, _, event_type, _, _, _, envelope in rows
+        ]
+        size = sum([len(event[-1]) for event in events])
+        follows = bool(self._events) and self._events[-1][0] + 1 == events[0][0]
         if not follows or len(self._events) + len(events) > MOST_EVENTS or self._bytes + size > MAX_SLICE_BYTES:
             self._events, self._bytes = [], 0
         if size <= MAX_SLICE_BYTES:
@@ -35,7 +39,7 @@ class Fresh:
         """Give the events of a span that begins within them and has no other bounds; None for any other."""
         if span.public or span.backwards or span.until < BEYOND or is_filter(span.query) or not self._events:
             return None
-        begin = span.after + 1 - self._events[0].position
+        begin = span.after + 1 - self._events[0][0]
         if not 0 <= begin < len(self._events):
             return None
         return to_slice(span, self._events[begin:])

@@ -7,42 +7,27 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from ceqs.contract import encode_token
+from ceqs.contract import token_of, varint
 from ceqs.errors import CeqsError, Conflict, DuplicateCommand, Expired, OutOfRange
 from ceqs.log._kept import KeptRow, to_row
 from ceqs.log._prepare import Prepared
+from ceqs.log._records import Stamp, envelope, origin, receipt
 from ceqs.log._times import to_micros
 from ceqs.log._types import Appended, Condition, Entry, Head, NewEvent
 from ceqs.model import item_matches
-from ceqs.v1.answers_pb2 import Receipt
-from ceqs.v1.events_pb2 import RecordedEvent
 
 Outcome: TypeAlias = Appended | CeqsError
 
 
-class EventRow(NamedTuple):
-    """An event as the log stores it, in the order of the table's columns."""
+EventRow: TypeAlias = tuple[int, int | None, str, str, int, int, str, bytes]
+"""An event as the log stores it, in the order of the table's columns.
 
-    position: int
-    public_position: int | None
-    """None for a private event."""
-    id: str
-    type: str
-    bucket: int
-    recorded_at: int
-    """Microseconds since 1970, UTC."""
-    command_id: str
-    envelope: bytes
+Position, public position (None for a private event), id, type, bucket, when it was recorded (microseconds since 1970,
+UTC), command id, envelope. A tuple with names takes several times as long to make.
+"""
 
-
-class TagRow(NamedTuple):
-    """A tag of an event."""
-
-    tag: str
-    position: int
-    type: str
+TagRow: TypeAlias = tuple[int, str, int, str]
+"""A tag of an event, in the order of the table's columns: generation, tag, position, type."""
 
 
 class CommandRow(NamedTuple):
@@ -74,6 +59,11 @@ class Verdict:
 class Ledger(Protocol):
     """The stored log while its lock is held."""
 
+    @property
+    def generation(self) -> int:
+        """Which tags count."""
+        ...
+
     def head(self) -> Head:
         """Say where the log stands."""
         ...
@@ -102,6 +92,7 @@ def settle(ledger: Ledger, batch: Sequence[Prepared], *, now: dt.datetime, monot
     verdict = judge(
         batch,
         head,
+        generation=ledger.generation,
         known=ledger.commands({entry.command_id for entry in valid.values()}),
         moved=ledger.moved(conditions) if conditions else (),
         now=now,
@@ -116,6 +107,7 @@ def judge(
     batch: Sequence[Prepared],
     head: Head,
     *,
+    generation: int,
     known: Mapping[str, CommandRow],
     moved: Collection[int],
     now: dt.datetime,
@@ -126,128 +118,96 @@ def judge(
     The order of the questions is the promise: a repeated command gets its first receipt whatever happened since, so its
     id is looked up before its deadline and its condition are judged.
     """
-    verdict, accepted, lost = Verdict(head), _Proposed(), _Proposed()
-    # Time may stand still in the log, but it never runs back.
-    recorded_at = max(now, head.recorded_at) if head.recorded_at else now
-    recording = Recording(recorded_at, timestamp(recorded_at), to_micros(recorded_at))
+    book = _Book(head, generation, now)
+    accepted, lost = _Proposed(), _Proposed()
+    outcomes = book.verdict.outcomes
     several = any(prepared.group != batch[0].group for prepared in batch)
     for i, prepared in enumerate(batch):
-        entry, group = prepared.entry, prepared.group
-        first = known.get(entry.command_id) or verdict.commands.get(entry.command_id)
-        outcome: Outcome
+        entry, group, condition = prepared.entry, prepared.group, prepared.entry.condition
+        first = known.get(entry.command_id) or book.verdict.commands.get(entry.command_id)
         if prepared.invalid:
-            outcome = prepared.invalid
+            outcome: Outcome = prepared.invalid
         elif first:
             outcome = repeated(first, entry.content_hash, derived=entry.derived)
         elif entry.expires is not None and entry.expires <= monotonic:
             outcome = Expired()
-        elif entry.condition and entry.condition.after > head.position:
+        elif condition and condition.after > book.position:
             outcome = OutOfRange(
-                f"the log ends at {head.position}, so nothing can be known up to {entry.condition.after}; "
+                f"the log ends at {book.position}, so nothing can be known up to {condition.after}; "
                 "was it restored from a backup?"
             )
-        elif entry.condition and (
+        elif condition and (
             i in moved
             # What its own group appended before it, the decision knows; it must not know what was not appended.
-            or accepted.hold(entry.condition, beside=group)
-            or lost.hold(entry.condition, within=group)
+            or accepted.hold(condition, beside=group)
+            or lost.hold(condition, within=group)
         ):
             outcome = Conflict()
         else:
-            outcome = _accept(prepared, verdict, recording)
+            outcomes.append(book.accept(entry))
             if several:
                 accepted.add(entry.events, group)
-            verdict.outcomes.append(outcome)
             continue
         lost.add(entry.events, group)
-        verdict.outcomes.append(outcome)
-    return verdict
+        outcomes.append(outcome)
+    return book.close()
 
 
 def repeated(first: CommandRow, content_hash: bytes, *, derived: bool) -> Appended | DuplicateCommand:
     """Give what a command was accepted with, or DuplicateCommand where the id now stands for something else."""
     if not derived and first.content_hash != content_hash:
         return DuplicateCommand(metadata={"command_id": first.command_id})
-    return Appended(Receipt.FromString(first.receipt), first.receipt, first.response, repeated=True)
+    return Appended.of(first.receipt, first.response, repeated=True)
 
 
-class Recording(NamedTuple):
-    """When a batch is recorded, in the forms in which that is stored."""
+class _Book:
+    """What is accepted of a batch."""
 
-    time: dt.datetime
-    stamp: Timestamp
-    micros: int
+    def __init__(self, head: Head, generation: int, now: dt.datetime) -> None:
+        self.position, self._public_position = head.position, head.public_position
+        self.verdict = Verdict(head)
+        self._head, self._generation = head, generation
+        # Time may stand still in the log, but it never runs back.
+        self._time = max(now, head.recorded_at) if head.recorded_at else now
+        self._micros = to_micros(self._time)
+        self._stamp = Stamp(self._time)
 
+    def accept(self, entry: Entry) -> Appended:
+        """Take an entry: number its events, and write what is stored of it."""
+        verdict, micros, command_id, before = self.verdict, self._micros, entry.command_id, self.position
+        position, public_position, number = before, 0, b""
+        if entry.events:
+            since, depth, generation = origin(entry, self._stamp), entry.causation_depth, self._generation
+            for event in entry.events:
+                position += 1
+                number, public = varint(position), None
+                if event.public:
+                    public = public_position = self._public_position = self._public_position + 1
+                raw = envelope(event, number, public, since, depth)
+                verdict.events.append((position, public, event.id, event.type, event.bucket, micros, command_id, raw))
+                verdict.tags += [(generation, tag, position, event.type) for tag in dict.fromkeys(event.tags)]
+            self.position = position
+            if entry.keeps and entry.condition:
+                verdict.keeps[entry.keeps.state, entry.keeps.tag] = to_row(entry.keeps, position)
+        else:
+            number = varint(position)
+        # What appends nothing was recorded, as it were, with the last event.
+        stamp = self._stamp if position > self._head.position else Stamp(self._head.recorded_at)
+        token = token_of(self._head.log_id, number)
+        raw = receipt(entry, self._head.log_id, position, number, public_position, stamp, token)
+        if entry.events or entry.remember:
+            verdict.commands[command_id] = CommandRow(
+                command_id, entry.content_hash, entry.derived, position, micros, raw, entry.response
+            )
+        first_position = before + 1 if entry.events else 0
+        return Appended(raw, position, public_position, token.decode(), entry.response, first_position=first_position)
 
-def _accept(prepared: Prepared, verdict: Verdict, recording: Recording) -> Appended:
-    entry, head = prepared.entry, verdict.head
-    position, public_position = head.position, head.public_position
-    for event in entry.events:
-        position += 1
-        public_position += event.public
-        verdict.events.append(_event(entry, event, position, public_position if event.public else None, recording))
-        verdict.tags += [TagRow(tag, position, event.type) for tag in dict.fromkeys(event.tags)]
-    stamp = recording.stamp if entry.events else timestamp(head.recorded_at) if head.recorded_at else None
-    receipt = Receipt(
-        command_id=entry.command_id,
-        log_id=head.log_id,
-        position=position,
-        event_ids=[event.id for event in entry.events],
-        recorded_at=stamp,
-        token=encode_token({head.log_id: position}),
-        public_position=public_position if public_position > head.public_position else 0,
-    )
-    if entry.events:
-        verdict.head = Head(head.log_id, position, public_position, recording.time, head.epoch)
-        if entry.keeps and entry.condition:
-            verdict.keeps[entry.keeps.state, entry.keeps.tag] = to_row(entry.keeps, position)
-    encoded = receipt.SerializeToString()
-    if entry.events or entry.remember:
-        verdict.commands[entry.command_id] = CommandRow(
-            entry.command_id,
-            entry.content_hash,
-            entry.derived,
-            position,
-            recording.micros,
-            encoded,
-            entry.response,
-        )
-    return Appended(receipt, encoded, entry.response, first_position=head.position + 1 if entry.events else 0)
-
-
-def _event(entry: Entry, event: NewEvent, position: int, public_position: int | None, recording: Recording) -> EventRow:
-    envelope = RecordedEvent(
-        id=event.id,
-        position=position,
-        public_position=public_position or 0,
-        type=event.type,
-        payload=event.payload,
-        recorded_at=recording.stamp,
-        command_id=entry.command_id,
-        causation_id=entry.causation_id,
-        correlation_id=entry.correlation_id,
-        actor=entry.actor,
-        traceparent=entry.traceparent,
-        schema_version=event.version,
-        bucket=event.bucket,
-        causation_depth=entry.causation_depth,
-    )
-    return EventRow(
-        position,
-        public_position,
-        event.id,
-        event.type,
-        event.bucket,
-        recording.micros,
-        entry.command_id,
-        envelope.SerializeToString(),
-    )
-
-
-def timestamp(time: dt.datetime) -> Timestamp:
-    """Give an aware time as a protobuf timestamp."""
-    seconds, micros = divmod(to_micros(time), 1_000_000)
-    return Timestamp(seconds=seconds, nanos=micros * 1000)
+    def close(self) -> Verdict:
+        """Give what became of the batch."""
+        if self.verdict.events:
+            head = self._head
+            self.verdict.head = Head(head.log_id, self.position, self._public_position, self._time, head.epoch)
+        return self.verdict
 
 
 class _Proposed:

@@ -231,7 +231,7 @@ class SqlLedger(Generic[C]):
         self._recent = recent
         self._head, index = dialect.head(connection)
         refuse_another(name, log_id, self._head)
-        self._generation = index.generation
+        self.generation = index.generation
         if not tagging.fits(index.tagging):
             tagging.judge(index.tagging, read_rules(connection, dialect))
         recent.find(Mark(self._head.log_id, self._head.position, *index))
@@ -255,14 +255,14 @@ class SqlLedger(Generic[C]):
             elif condition.after < self._head.position:
                 moved.add(key)
         if items:
-            parameters = {"items": f"[{','.join(items)}]", "generation": self._generation}
+            parameters = {"items": f"[{','.join(items)}]", "generation": self.generation}
             moved.update(key for (key,) in self._dialect.rows(self._connection, self._dialect.moved, parameters))
         return moved
 
     def insert(self, verdict: Verdict) -> None:
         """Store the rows of a verdict."""
         self._insert(events, verdict.events)
-        self._insert(tags, [(self._generation, *row) for row in verdict.tags])
+        self._insert(tags, verdict.tags)
         self._insert(states, list(verdict.keeps.values()), REPLACE)
         self._insert(commands, list(verdict.commands.values()))
 

@@ -179,6 +179,8 @@ class MemoryLog:
 class _MemoryLedger:
     """Everything the log holds."""
 
+    generation = 1
+
     def __init__(self, log_id: str) -> None:
         self._head = Head(log_id)
         self._events: list[tuple[StoredEvent, frozenset[str]]] = []
@@ -215,14 +217,14 @@ class _MemoryLedger:
         self._head = verdict.head
         self._commands |= verdict.commands
         self._states |= verdict.keeps
-        for row in verdict.events:
-            tags = frozenset(tag.tag for tag in verdict.tags if tag.position == row.position)
-            stored = StoredEvent(row.position, row.public_position or 0, row.type, row.envelope), tags
+        for position, public_position, _, event_type, _, recorded_at, _, envelope in verdict.events:
+            tags = frozenset(tag for _, tag, tagged, _ in verdict.tags if tagged == position)
+            stored = StoredEvent(position, public_position or 0, event_type, envelope), tags
             self._events.append(stored)
-            self._times.append(row.recorded_at)
-            if row.public_position:
+            self._times.append(recorded_at)
+            if public_position:
                 self._public.append(stored)
-                self._public_times.append(row.recorded_at)
+                self._public_times.append(recorded_at)
 
     def read(self, span: Span) -> Slice:
         events = self._public if span.public else self._events

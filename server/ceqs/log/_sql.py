@@ -224,7 +224,7 @@ class SqlLog(SqlReader):
         # What is found to be there is no less to be followed.
         for outcome in outcomes:
             if isinstance(outcome, Appended):
-                self._follower.advance(outcome.receipt.position, outcome.receipt.public_position)
+                self._follower.advance(outcome.position, outcome.public_position)
         return outcomes
 
     @staticmethod

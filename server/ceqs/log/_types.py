@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from ceqs.contract import value
 from ceqs.model import ALL, Query
@@ -124,13 +124,27 @@ class Entry:
 class Appended:
     """The outcome of an entry that was accepted, now or (`repeated`) when its command id was first seen."""
 
-    receipt: Receipt
     encoded: bytes
-    """The receipt as it is stored."""
+    """The receipt as it is stored: a serialised ceqs.v1.Receipt."""
+    position: int
+    public_position: int
+    token: str
+    """What the receipt says."""
     response: bytes = b""
     repeated: bool = False
     first_position: int = 0
     """Position of the entry's first event; 0 where it had none or was repeated."""
+
+    @classmethod
+    def of(cls, encoded: bytes, response: bytes = b"", *, repeated: bool = False) -> Self:
+        """Give the outcome of which a receipt tells."""
+        receipt = Receipt.FromString(encoded)
+        return cls(encoded, receipt.position, receipt.public_position, receipt.token, response, repeated)
+
+    @property
+    def receipt(self) -> Receipt:
+        """The receipt, parsed anew each time."""
+        return Receipt.FromString(self.encoded)
 
 
 @value()

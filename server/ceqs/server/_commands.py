@@ -237,7 +237,7 @@ class CommandExecutor:
             self._states.forget(command.boundary)
         if failure is None and isinstance(outcome, Appended):
             if (after := proposal.after) and not outcome.repeated:
-                known = Known(after.state, outcome.receipt.position, after.events, after.kept)
+                known = Known(after.state, outcome.position, after.events, after.kept)
                 self._states.keep(command.boundary, known)
             if not command.answer.done():
                 command.answer.set_result(Executed(command.rpc, outcome))

@@ -99,7 +99,7 @@ def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: Comm
         if executor.full:
             raise Overloaded
         executed = await (executor.execute(rpc, *read()) if executor.guards(rpc) else executor.submit(rpc, read))
-        trailers = [("ceqs-token", executed.receipt.token)]
+        trailers = [("ceqs-token", executed.appended.token)]
         if executed.gate:
             trailers.append(("ceqs-gate", executed.gate))
         context.set_trailing_metadata(tuple(trailers))

@@ -13,7 +13,7 @@ from ceqs.log._judge import EventRow
 
 
 def rows(*positions: int, size: int = 10) -> Sequence[EventRow]:
-    return [EventRow(p, None, f"e{p}", "A", 0, 0, "c", b"x" * size) for p in positions]
+    return [(p, None, f"e{p}", "A", 0, 0, "c", b"x" * size) for p in positions]
 
 
 def given(fresh: Fresh, after: int, **bounds: Any) -> list[int] | None:

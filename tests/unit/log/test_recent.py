@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ceqs.log import Condition, Head, _recent
-from ceqs.log._judge import EventRow, TagRow, Verdict
+from ceqs.log._judge import Verdict
 from ceqs.log._recent import Mark, Recent
 from ceqs.model import ALL, Query, QueryItem, matches
 
@@ -25,8 +25,8 @@ def append(recent: Recent, before: int, *events: tuple[str, frozenset[str]]) -> 
     recent.find(found(before))
     verdict = Verdict(Head("log", before + len(events)))
     for position, (event_type, tags) in enumerate(events, before + 1):
-        verdict.events.append(EventRow(position, None, f"e{position}", event_type, 0, 0, "c", b""))
-        verdict.tags += [TagRow(tag, position, event_type) for tag in tags]
+        verdict.events.append((position, None, f"e{position}", event_type, 0, 0, "c", b""))
+        verdict.tags += [(1, tag, position, event_type) for tag in tags]
     recent.leave(verdict)
 
 

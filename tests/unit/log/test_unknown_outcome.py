@@ -44,7 +44,7 @@ class Store:
         error = self.attempts.pop(0) if self.attempts else None
         if error in (LOST, NOT_STORED):
             raise error
-        verdict = judge(batch, self.head, known=self.commands, moved=(), now=NOON, monotonic=0.0)
+        verdict = judge(batch, self.head, generation=1, known=self.commands, moved=(), now=NOON, monotonic=0.0)
         self.head = verdict.head
         self.commands |= verdict.commands
         if error:

@@ -29,7 +29,7 @@ class Commits:
         if self.error:
             error, self.error = self.error, None
             raise error
-        return [Appended(Receipt(command_id=prepared.entry.command_id), b"") for prepared in batch]
+        return [Appended.of(Receipt(command_id=one.entry.command_id).SerializeToString()) for one in batch]
 
 
 async def test_what_arrives_during_a_commit_shares_the_next_one() -> None:

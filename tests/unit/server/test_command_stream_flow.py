@@ -123,7 +123,7 @@ def accept(submitted: list[Any], size: int, answered: Callable[[], bool]) -> Any
         submitted.append(call.command_id)
         if answered():
             receipt = Receipt(command_id=call.command_id, token="t" * size)
-            answer.set_result(Executed(rpc, Appended(receipt, receipt.SerializeToString())))
+            answer.set_result(Executed(rpc, Appended.of(receipt.SerializeToString())))
 
     return queue
 
