@@ -28,6 +28,8 @@ from ceqs.v1.events_pb2 import GetHeadRequest, GetHeadResponse
 
 PATIENCE = 2.0
 """Seconds that a server has to say what it serves."""
+ANSWER = 10.0
+"""Seconds that a command has at least: what becomes of one that is given up is not known."""
 NOW = "now"
 """Stands for the token of everything that is recorded when the call is made."""
 
@@ -51,7 +53,7 @@ class AnyClient(ContextClient):
         command_id: str | None,
         at_least: str | None,
         as_of: str | dt.datetime | None,
-        wait: float,
+        timeout: float,  # noqa: ASYNC109  # of a query; a command has as long as the client
     ) -> AsyncIterator[Answer[Message] | Message]:
         """Give the answers to a query with their age, the response to a command without."""
         response_type = GetMessageClass(rpc.method.output_type)
@@ -59,13 +61,13 @@ class AnyClient(ContextClient):
             raise Misconfigured(f"{rpc.method.full_name} takes a stream of requests; use a client")
         if rpc.method.server_streaming:
             async for answer in self._watch(
-                rpc.path, request, response_type, at_least=at_least, as_of=as_of, timeout=wait
+                rpc.path, request, response_type, at_least=at_least, as_of=as_of, timeout=timeout
             ):
                 yield answer
         elif rpc.is_command:
             yield await self._command(rpc.path, request, response_type, command_id=command_id)
         else:
-            yield await self._query(rpc.path, request, response_type, at_least=at_least, as_of=as_of, timeout=wait)
+            yield await self._query(rpc.path, request, response_type, at_least=at_least, as_of=as_of, timeout=timeout)
 
 
 async def call(
@@ -91,16 +93,16 @@ async def call(
     rpc, key = await _served(settings, name, address, wait, output)
     request = GetMessageClass(rpc.method.input_type)()
     fill_request(request, words)
-    async with AnyClient(rpc.address, key=key, actor=actor) as client:
-        least = await _now(settings, rpc, client) if at_least == NOW else at_least
-        answers = client.call(
-            rpc, request, command_id=command_id, at_least=least, as_of=moment, wait=max(wait, PATIENCE)
-        )
+    timeout = max(wait, PATIENCE)
+    # The server may start again at any moment, as it does under `ceqs dev`.
+    async with AnyClient(rpc.address, key=key, actor=actor, timeout=max(wait, ANSWER)) as client:
+        least = await _now(settings, rpc, client, timeout) if at_least == NOW else at_least
+        answers = client.call(rpc, request, command_id=command_id, at_least=least, as_of=moment, timeout=timeout)
         async for answer in answers:
             _show(answer, output, past=moment is not None)
 
 
-async def _now(settings: Settings, rpc: Rpc, client: AnyClient) -> str:
+async def _now(settings: Settings, rpc: Rpc, client: AnyClient, patience: float) -> str:
     """Give the token of everything that is recorded where the rpc is served, and in the log that its model folds."""
     tokens, asked = list[str](), _logs_behind(settings, rpc)
     try:
@@ -110,7 +112,7 @@ async def _now(settings: Settings, rpc: Rpc, client: AnyClient) -> str:
         if not asked:
             raise
     for name in asked:
-        head = await said_head(settings, name, PATIENCE)
+        head = await said_head(settings, name, patience)
         tokens.append(encode_token({head.log_id: head.position}))
     return merge_tokens(*tokens)
 

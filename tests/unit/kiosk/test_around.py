@@ -13,6 +13,7 @@ import pytest
 
 from ceqs.cli import _call, _placing, _roles
 from ceqs.cli._output import Output
+from ceqs.client import ContextClient
 from ceqs.contract import decode_token, encode_token, new_id, public_of
 from ceqs.errors import Behind, OutOfRange
 from ceqs.log import Entry, NewEvent, open_log
@@ -25,6 +26,28 @@ async def ask(street: Any, rpc: str, capsys: pytest.CaptureFixture[str], *words:
     await _call.call(street.settings, rpc, words, **given, output=Output.JSON)
     answer: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])["answer"]
     return answer
+
+
+async def test_a_call_bears_that_its_server_starts_again(
+    street: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does under `ceqs dev` whenever a file changes."""
+    street.start("serve press")
+    served, init = _call._served, ContextClient.__init__
+    short = 0.1
+    monkeypatch.setattr(_call, "ANSWER", short)
+    monkeypatch.setitem(init.__kwdefaults__ or {}, "timeout", short)
+
+    async def found_and_gone(*arguments: Any) -> Any:
+        found = await served(*arguments)
+        await street.stop("serve press")
+        asyncio.get_running_loop().call_later(10 * short, street.start, "serve press")
+        return found
+
+    monkeypatch.setattr(_call, "_served", found_and_gone)
+    assert "receipt" in await ask(street, "WriteArticle", capsys, "article_id=1", "section=news")
+    answer = await ask(street, "GetArticle", capsys, "article_id=1", at_least="now")
+    assert answer["article"]["times"] == "1"
 
 
 async def test_what_was_told_in_an_earlier_version_is_projected_as_what_it_is_today(street: Any) -> None:
