@@ -20,8 +20,10 @@ from ceqs.model import ALL
 from ceqs.testing import eventually
 
 
-def entry(command_id: str) -> Entry:
-    return Entry(command_id=command_id, events=(NewEvent(id=command_id, type="shop.Placed", payload=b""),))
+def entry(command_id: str, *, assigned: bool = False) -> Entry:
+    return Entry(
+        command_id=command_id, assigned=assigned, events=(NewEvent(id=command_id, type="shop.Placed", payload=b""),)
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ async def test_a_commit_whose_answer_is_lost_happens_once(
     log = await open_log(through, name)
     await log.append(entry("c0"))
     proxy.cut_before, proxy.cut_after, proxy.delay = cut_before, cut_after, delay
-    outcomes = await asyncio.gather(*(log.append(entry(f"c{i}")) for i in range(1, 9)))
+    outcomes = await asyncio.gather(*(log.append(entry(f"c{i}", assigned=i % 2 > 0)) for i in range(1, 9)))
     assert proxy.cuts == cut_before + cut_after
     assert [o.receipt.position for o in outcomes] == list(range(2, 10))
     events = (await log.read()).events

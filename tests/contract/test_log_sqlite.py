@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ceqs.errors import Misconfigured
 from ceqs.log import Entry, NewEvent, open_log, open_reader
+from ceqs.log._judge import Verdict
+from ceqs.log._prepare import Prepared
 from ceqs.log._sqlite import SqliteStore
 
 ENTRY = Entry(command_id="c1", events=(NewEvent(id="e1", type="shop.Placed", payload=b""),))
@@ -162,12 +166,17 @@ async def test_a_name_that_is_no_name_is_refused(name: str) -> None:
         await open_log("memory:", name)
 
 
+@pytest.mark.parametrize("assigned", [True, False])
 @pytest.mark.parametrize("stored", [True, False])
 async def test_a_commit_that_fails_is_done_again_on_a_new_connection_and_once(
-    path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool
+    path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool, assigned: bool
 ) -> None:
     log = await open_log(f"sqlite:///{path}", "orders")
-    commit, failures = SqliteStore.commit_transaction, [1]
+    commit, attempt, failures, attempts = SqliteStore.commit_transaction, SqliteStore.attempt, [1], list[bool]()
+
+    async def count(store: SqliteStore, batch: Sequence[Prepared], *, again: bool) -> Verdict:
+        attempts.append(again)
+        return await attempt(store, batch, again=again)
 
     def fail(connection: sqlite3.Connection) -> None:
         if not failures:
@@ -178,7 +187,9 @@ async def test_a_commit_that_fails_is_done_again_on_a_new_connection_and_once(
         raise sqlite3.OperationalError("disk I/O error")
 
     monkeypatch.setattr(SqliteStore, "commit_transaction", staticmethod(fail))
-    appended = await log.append(ENTRY)
+    monkeypatch.setattr(SqliteStore, "attempt", count)
+    appended = await log.append(replace(ENTRY, assigned=assigned))
+    assert attempts == [False, True]
     assert (appended.receipt.position, appended.repeated, failures) == (1, stored, [])
     assert len((await log.read()).events) == 1
     await log.close()

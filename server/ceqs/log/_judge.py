@@ -81,19 +81,21 @@ class Ledger(Protocol):
         ...
 
 
-def settle(ledger: Ledger, batch: Sequence[Prepared], *, now: dt.datetime, monotonic: float) -> Verdict:
+def settle(ledger: Ledger, batch: Sequence[Prepared], *, again: bool, now: dt.datetime, monotonic: float) -> Verdict:
     """Judge a batch and store what is accepted. To be called within one transaction, under the log's lock.
 
-    `now` is the time on the log's clock, `monotonic` that on the clock of `Entry.expires`.
+    `again`: the batch may have been stored already. `now` is the time on the log's clock, `monotonic` that on the clock
+    of `Entry.expires`.
     """
     head = ledger.head()
     valid = {i: prepared.entry for i, prepared in enumerate(batch) if not prepared.invalid}
     conditions = {i: e.condition for i, e in valid.items() if e.condition and e.condition.after < head.position}
+    ids = {entry.command_id for entry in valid.values() if again or not entry.assigned}
     verdict = judge(
         batch,
         head,
         generation=ledger.generation,
-        known=ledger.commands({entry.command_id for entry in valid.values()}),
+        known=ledger.commands(ids) if ids else {},
         moved=ledger.moved(conditions) if conditions else (),
         now=now,
         monotonic=monotonic,

@@ -164,9 +164,9 @@ class _PostgresStore:
         self._log_id = head.log_id
         return head
 
-    async def attempt(self, batch: Sequence[Prepared]) -> Verdict:
+    async def attempt(self, batch: Sequence[Prepared], *, again: bool) -> Verdict:
         """Settle a batch in one transaction; see Store."""
-        verdict = await self._locked(self._settle, batch)
+        verdict = await self._locked(partial(self._settle, again=again), batch)
         try:
             await (await self._connected()).commit()
         except FAILURES as error:
@@ -175,9 +175,9 @@ class _PostgresStore:
         self._recent.leave(verdict)
         return verdict
 
-    def _settle(self, connection: Connection, batch: Sequence[Prepared]) -> Verdict:
+    def _settle(self, connection: Connection, batch: Sequence[Prepared], *, again: bool) -> Verdict:
         ledger = SqlLedger(connection, POSTGRES, self._name, self._log_id, self.tagging, self._recent)
-        return settle(ledger, batch, now=self._clock(), monotonic=time.monotonic())
+        return settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic())
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Give those of the commands that are stored; see Store."""

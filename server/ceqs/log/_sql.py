@@ -50,8 +50,8 @@ class Store(Protocol):
     tagging: Tagging
     """What is appended must fit it."""
 
-    async def attempt(self, batch: Sequence[Prepared]) -> Verdict:
-        """Settle a batch in one transaction under the log's lock.
+    async def attempt(self, batch: Sequence[Prepared], *, again: bool) -> Verdict:
+        """Settle a batch in one transaction under the log's lock; `again` where that was tried before.
 
         Raises OutcomeUnknown where the commit failed, one of FAILURES where something before it did.
         """
@@ -200,12 +200,12 @@ class SqlLog(SqlReader):
     async def _commit(self, batch: Sequence[Prepared]) -> Sequence[Outcome]:
         """Commit a batch, again where that fails: command ids make the repetition harmless."""
         unknown, failure = False, ""
-        for pause in _PAUSES:
+        for attempt, pause in enumerate(_PAUSES):
             if pause:
                 await asyncio.sleep(pause)
             try:
                 async with self._storing:
-                    verdict = await self._store.attempt(batch)
+                    verdict = await self._store.attempt(batch, again=attempt > 0)
             except (OutcomeUnknown, *FAILURES) as error:
                 unknown = unknown or isinstance(error, OutcomeUnknown)
                 failure = str(error)

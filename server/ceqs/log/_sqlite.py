@@ -115,10 +115,10 @@ class SqliteStore:
             await self.close()
             raise
 
-    async def attempt(self, batch: Sequence[Prepared]) -> Verdict:
+    async def attempt(self, batch: Sequence[Prepared], *, again: bool) -> Verdict:
         """Settle a batch in one transaction; see Store."""
         # A thread would have to wait for a busy loop after every statement: they run here, and the commit alone there.
-        verdict = self._settle(batch)
+        verdict = self._settle(batch, again=again)
         await self._run(self._commit)
         self._recent.leave(verdict)
         return verdict
@@ -158,12 +158,12 @@ class SqliteStore:
         except SQLAlchemyError as error:
             raise _unfit(self._path, error) from error
 
-    def _settle(self, batch: Sequence[Prepared]) -> Verdict:
+    def _settle(self, batch: Sequence[Prepared], *, again: bool) -> Verdict:
         try:
             driver = self._driver()
             driver.execute(_BEGIN)
             ledger = SqlLedger(driver, SQLITE, self._name, self._log_id, self.tagging, self._recent)
-            return settle(ledger, batch, now=self._clock(), monotonic=time.monotonic())
+            return settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic())
         except BaseException:
             self._disconnect()
             raise

@@ -103,6 +103,7 @@ class Entry:
     command_id: str
     content_hash: bytes = b""
     derived: bool = False
+    assigned: bool = False
     events: tuple[NewEvent, ...] = ()
     condition: Condition | None = None
     response: bytes = b""

@@ -38,6 +38,8 @@ class CommandCall:
     traceparent: str = ""
     derived: bool = False
     """Whether the platform derived the command id."""
+    assigned: bool = False
+    """Whether nobody gave a command id, so that this process has made one."""
     expires: float | None = None
     """On the clock of time.monotonic()."""
 
@@ -66,7 +68,9 @@ class Calls:
         metadata = metadata_of(context)
         if not metadata and not rpc.command_id_field:
             command_id = new_id()
-            return CommandCall(command_id=command_id, correlation_id=command_id, expires=expires_of(context))
+            return CommandCall(
+                command_id=command_id, correlation_id=command_id, expires=expires_of(context), assigned=True
+            )
         given = text(metadata, "ceqs-command-id")
         if not given and "ceqs-command-id" in metadata:
             raise Invalid(
@@ -77,7 +81,7 @@ class Calls:
         depth = metadata.get("ceqs-causation-depth", "")
         if command_id.startswith(DERIVED) or causation_id or depth:
             self.require_key(metadata)
-        command_id = command_id or new_id()
+        assigned, command_id = not command_id, command_id or new_id()
         return CommandCall(
             command_id=command_id,
             actor=text(metadata, "ceqs-actor"),
@@ -87,6 +91,7 @@ class Calls:
             traceparent=_traceparent(metadata.get("traceparent", "")),
             derived=command_id.startswith(DERIVED),
             expires=expires_of(context),
+            assigned=assigned,
         )
 
     def sender(self, context: Any) -> Sender:
@@ -108,7 +113,7 @@ class Calls:
             self.require_key(sender.metadata)
             if depth > _MAX_DEPTH:
                 raise Invalid(violations=[Violation("causation_depth", f"must be at most {_MAX_DEPTH}")])
-        command_id = command_id or new_id()
+        assigned, command_id = not command_id, command_id or new_id()
         expires = sender.expires
         if command.HasField("timeout"):
             own = arrived + command.timeout.seconds + command.timeout.nanos / 1e9
@@ -122,6 +127,7 @@ class Calls:
             traceparent=_traceparent(command.traceparent),
             derived=derived,
             expires=expires,
+            assigned=assigned,
         )
 
     def query(self, context: Any) -> QueryCall:

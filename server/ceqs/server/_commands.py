@@ -323,6 +323,7 @@ class CommandExecutor:
             command_id=call.command_id,
             content_hash=command.content_hash,
             derived=call.derived,
+            assigned=call.assigned,
             events=events,
             condition=condition,
             response=response,

@@ -36,11 +36,13 @@ class Store:
         self.tagging = Tagging("orders")
         self.attempts: list[Exception] = []
         self.lookups: list[Exception] = []
+        self.again: list[bool] = []
         self.commands: dict[str, CommandRow] = {}
         self.head = Head("log")
 
-    async def attempt(self, batch: Sequence[Prepared]) -> Verdict:
+    async def attempt(self, batch: Sequence[Prepared], *, again: bool) -> Verdict:
         await asyncio.sleep(0)
+        self.again.append(again)
         error = self.attempts.pop(0) if self.attempts else None
         if error in (LOST, NOT_STORED):
             raise error
@@ -104,6 +106,7 @@ async def test_a_batch_is_tried_again_and_happens_once(log: SqlLog, store: Store
     appended = await asyncio.gather(log.append(entry("c1")), log.append(entry("c2")))
     assert [a.receipt.position for a in appended] == [1, 2]
     assert store.head.position == 2
+    assert store.again[: len(attempts) + 1] == [False] + [True] * len(attempts), "what may be stored is looked up"
 
 
 async def test_a_batch_that_never_reached_a_commit_is_unavailable(log: SqlLog, store: Store) -> None:
