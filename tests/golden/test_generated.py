@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.client import ContextClient
 from ceqs.codegen._client import RESERVED
@@ -20,7 +19,7 @@ from ceqs.errors import Misconfigured
 from ceqs.model import Decision, Reaction, Rejected, decide
 from ceqs.v1.events_pb2 import RecordedEvent
 
-CTX = Decision(now=Timestamp(seconds=1), new_id=lambda: "id")
+CTX = Decision(time_ns=1_000_000_000, new_id=lambda: "id")
 
 
 @pytest.fixture

@@ -7,10 +7,8 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 
-_RANDOM_BITS = 74
-_LOW_BITS = 62
-_LOW = (1 << _LOW_BITS) - 1
-_VARIANT = 2 << _LOW_BITS
+_HIGH_BITS, _LOW_BITS = 26, 48
+"""Of the 74 bits that are random or counted: those beside the version and the variant, and the last group."""
 _DRAWS = struct.Struct("256I")
 
 
@@ -20,7 +18,7 @@ class Uuid7:
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self._milliseconds = 0
-        self._random = 0
+        self._high = self._low = 0
         self._prefix = ""
         self._draws = _draws()
 
@@ -30,19 +28,31 @@ class Uuid7:
         if now > self._milliseconds:
             self._begin(now)
         else:
-            self._random += 1 + next(self._draws)
-            if self._random >> _RANDOM_BITS:
-                self._begin(self._milliseconds + 1)
-        low = f"{_VARIANT | self._random & _LOW:016x}"
-        return f"{self._prefix}{self._random >> _LOW_BITS:03x}-{low[:4]}-{low[4:]}"
+            self._low += 1 + next(self._draws)
+            if self._low >> _LOW_BITS:
+                self._carry()
+        return f"{self._prefix}{self._low:012x}"
 
     def _begin(self, milliseconds: int) -> None:
-        """Begin a millisecond: its digits are the same for all of its ids."""
+        self._milliseconds = milliseconds
         # The top bit stays clear, so that counting within a millisecond has room.
-        drawn = next(self._draws) << 64 | next(self._draws) << 32 | next(self._draws)
-        self._milliseconds, self._random = milliseconds, drawn >> 96 - _RANDOM_BITS + 1
-        digits = f"{milliseconds:012x}"
-        self._prefix = f"{digits[:8]}-{digits[8:]}-7"
+        self._high = next(self._draws) >> 32 - _HIGH_BITS + 1
+        self._low = (next(self._draws) << 32 | next(self._draws)) >> 64 - _LOW_BITS
+        self._write_prefix()
+
+    def _carry(self) -> None:
+        self._low &= (1 << _LOW_BITS) - 1
+        self._high += 1
+        if self._high >> _HIGH_BITS:
+            self._begin(self._milliseconds + 1)
+        else:
+            self._write_prefix()
+
+    def _write_prefix(self) -> None:
+        """Write what many ids in a row have in common."""
+        time = f"{self._milliseconds:012x}"
+        variant = 0b10 << 14 | self._high & (1 << 14) - 1
+        self._prefix = f"{time[:8]}-{time[8:]}-7{self._high >> 14:03x}-{variant:04x}-"
 
 
 def _draws() -> Iterator[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 from google.protobuf.message import Message
 
@@ -15,6 +16,8 @@ MAX_TAG_VALUE = 512
 """The longest value of a tag, in UTF-8 bytes."""
 BUCKETS = 256
 """The fixed count of partition buckets."""
+REMEMBERED = 20_000
+"""How many tags, and what follows from them, are remembered at most: those of a request are those of its events too."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -29,10 +32,15 @@ def tags_of(message: Message, fields: Iterable[TagField]) -> tuple[str, ...]:
         if tag.repeated:
             for one in value:
                 if one != "":
-                    tags[f"{tag.key}:{checked_value(tag.field, str(one))}"] = None
+                    tags[_tag(tag.key, tag.field, str(one))] = None
         elif value:
-            tags[f"{tag.key}:{checked_value(tag.field, str(value))}"] = None
+            tags[_tag(tag.key, tag.field, str(value))] = None
     return tuple(tags)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _tag(key: str, field: str, value: str) -> str:
+    return f"{key}:{checked_value(field, value)}"
 
 
 def bucket_of(event: EventType, tags: Iterable[str]) -> int:
@@ -40,8 +48,13 @@ def bucket_of(event: EventType, tags: Iterable[str]) -> int:
     prefix = event.partition_by + ":"
     for tag in tags if event.partition_by else ():
         if tag.startswith(prefix):
-            return zlib.crc32(tag.encode()) % BUCKETS
+            return _bucket(tag)
     return 0
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _bucket(tag: str) -> int:
+    return zlib.crc32(tag.encode()) % BUCKETS
 
 
 def checked_value(field: str, value: str) -> str:

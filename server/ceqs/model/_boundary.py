@@ -30,16 +30,20 @@ class Boundary:
     query: Query
     tailored: bool = False
     """Whether code has narrowed or widened it: its state is then another one than that of the whole boundary."""
-    key: tuple[str, tuple[str, ...]] = field(init=False, compare=False, repr=False)
+    key: str = field(init=False, compare=False, repr=False)
     """What tells this boundary from others; the same text in every process."""
+    paths: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    """A tag of each item of the query: whatever matches the item has it. Empty where an item has no tag."""
 
     def __post_init__(self) -> None:
-        parts = self.tags
+        items = self.query.items
+        parts = [self.state.name, *self.tags]
         if self.tailored:
             # No tag has a line break in it.
-            items = ("\n".join(("", *sorted(item.types), "", *sorted(item.tags))) for item in self.query.items)
-            parts = (*self.tags, *sorted(items))
-        object.__setattr__(self, "key", (self.state.name, parts))
+            parts += sorted("\n".join(("", *sorted(item.types), "", *sorted(item.tags))) for item in items)
+        paths = tuple(min(item.tags) for item in items) if all(item.tags for item in items) else ()
+        object.__setattr__(self, "key", "\n".join(parts))
+        object.__setattr__(self, "paths", paths)
 
     def holds(self, event_type: str, tags: Iterable[str]) -> bool:
         """Whether an event of that type with these tags belongs to the boundary."""

@@ -20,13 +20,19 @@ from ceqs.model._fingerprint import fingerprint
 class Decision:
     """What a command handler may know besides the request and the state."""
 
-    now: Timestamp
-    """The time of the decision."""
+    time_ns: int
+    """The time of the decision, in nanoseconds since 1970."""
     new_id: Callable[[], str]
     """Gives a new id: a UUIDv7 in production, a fixed sequence in tests."""
     command_id: str = ""
     actor: str = ""
     """Who sends the command; empty where nobody said."""
+
+    @property
+    def now(self) -> Timestamp:
+        """The time of the decision."""
+        seconds, nanos = divmod(self.time_ns, 1_000_000_000)
+        return Timestamp(seconds=seconds, nanos=nanos)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,6 @@ from ceqs.contract import Persistence, StateType, value
 from ceqs.log import BEYOND, Keep, LogReader, Slice, StateKey, Wanted
 from ceqs.model import Boundary, Context
 
-_Key = tuple[str, tuple[str, ...]]
-
 
 @value()
 class Known:
@@ -39,8 +37,8 @@ class States:
         self._fingerprints = {
             name: folder.fingerprint for name, folder in context.folders.items() if _every(folder.state)
         }
-        self._kept: OrderedDict[_Key, Known] = OrderedDict()
-        self._loading: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
+        self._kept: OrderedDict[str, Known] = OrderedDict()
+        self._loading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def load(self, boundary: Boundary, least: int = 0) -> Known:
         """Give the state as of the position `least` or a later one.
@@ -60,12 +58,12 @@ class States:
                 known = await self._read_on(boundary, known, part)
             return known
 
-    async def load_all(self, wanted: Mapping[object, tuple[Boundary, int]]) -> Mapping[object, Known | Exception]:
+    async def load_all(self, wanted: Mapping[str, tuple[Boundary, int]]) -> Mapping[str, Known | Exception]:
         """Give several states, by the keys of their boundaries; an error in the place of one that cannot be folded.
 
         Each is as of its position `least` or a later one, as `load` gives it.
         """
-        found: dict[object, Known | Exception] = {}
+        found: dict[str, Known | Exception] = {}
         absent: list[Boundary] = []
         for key, (boundary, least) in wanted.items():
             known = self._find(boundary, least)
@@ -107,9 +105,9 @@ class States:
         """Keep a state for later, unless a later one is kept."""
         kept = self._kept.get(boundary.key)
         if kept is None or kept.position < known.position:
+            # One that is there was moved to the end when it was looked for.
             self._kept[boundary.key] = known
-            self._kept.move_to_end(boundary.key)
-            if len(self._kept) > self._capacity:
+            if kept is None and len(self._kept) > self._capacity:
                 self._kept.popitem(last=False)
 
     def keep_in_log(self, boundary: Boundary, after: Known) -> tuple[Known, Keep | None]:
@@ -142,9 +140,9 @@ class States:
         keys = {boundary.key: self._key(boundary) for boundary in boundaries if starts[boundary.key] is None}
         wanted = {key: stored for key, stored in keys.items() if stored is not None}
         if wanted:
-            for key, kept in zip(wanted, await self._log.kept(list(wanted.values())), strict=True):
+            for (key, stored), kept in zip(wanted.items(), await self._log.kept(list(wanted.values())), strict=True):
                 if kept is not None and kept.position <= latest:
-                    state = self._context.folders[key[0]].state.message.FromString(kept.body)
+                    state = self._context.folders[stored.state].state.message.FromString(kept.body)
                     starts[key] = Known(state, kept.position, kept.events, kept.events)
         return [starts[boundary.key] or self._initial(boundary) for boundary in boundaries]
 

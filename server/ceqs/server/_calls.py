@@ -99,13 +99,8 @@ class Calls:
         metadata = metadata_of(context)
         return Sender(text(metadata, "ceqs-actor"), metadata, expires_of(context))
 
-    def streamed(
-        self, rpc: CommandRpc, request: Message, command: Command, sender: Sender, arrived: float
-    ) -> CommandCall:
-        """Read what a command of a stream says besides its request. Raises as `command` does.
-
-        `arrived`: when, on the clock of time.monotonic().
-        """
+    def streamed(self, rpc: CommandRpc, request: Message, command: Command, sender: Sender) -> CommandCall:
+        """Read what a command of a stream says besides its request. Raises as `command` does."""
         command_id = _command_id(rpc, request, "command_id", checked("command_id", command.command_id))
         causation_id, depth = checked("causation_id", command.causation_id), command.causation_depth
         derived = command_id.startswith(DERIVED)
@@ -116,7 +111,7 @@ class Calls:
         assigned, command_id = not command_id, command_id or new_id()
         expires = sender.expires
         if command.HasField("timeout"):
-            own = arrived + command.timeout.seconds + command.timeout.nanos / 1e9
+            own = time.monotonic() + command.timeout.seconds + command.timeout.nanos / 1e9
             expires = own if expires is None else min(own, expires)
         return CommandCall(
             command_id=command_id,
@@ -170,7 +165,7 @@ def text(metadata: Mapping[str, str], name: str) -> str:
 
 def checked(field: str, value: str) -> str:
     """Give the value back. Raises Invalid where it is too long for an id or has control characters."""
-    if len(value) <= MAX_ID_BYTES and value.isascii() and value.isprintable():
+    if not value or (len(value) <= MAX_ID_BYTES and value.isascii() and value.isprintable()):
         return value
     if len(value.encode()) > MAX_ID_BYTES:
         raise Invalid(violations=[Violation(field, f"must be at most {MAX_ID_BYTES} bytes long")])

@@ -8,18 +8,17 @@ read ──> decode ──> CommandExecutor ──> outcomes ──> write
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from ceqs.contract import CommandRpc, prefix
-from ceqs.errors import Invalid, Overloaded, Unavailable, Unimplemented
+from ceqs.errors import Invalid, Unavailable, Unimplemented
 from ceqs.model import Context
 from ceqs.queries import Stop
 from ceqs.server._calls import Calls, CommandCall
@@ -134,11 +133,9 @@ class _Stream:
     def _begin(self, one: Streamed | None, command: Command, answer: _Answer) -> None:
         if one is None:
             raise Unimplemented(f"this server has no command rpc {command.rpc!r}")
-        if one.executor.full:
-            raise Overloaded
         # It is read now, not with its batch: meanwhile the batch before it may be on its way to the disk.
         request = one.decode(command.request)
-        call = self._calls.streamed(one.rpc, request, command, self._sender, time.monotonic())
+        call = self._calls.streamed(one.rpc, request, command, self._sender)
         if one.guarded or self._turns:
             boundary = one.context.boundary(one.rpc, request)
             # Without what code makes of it: a narrowed boundary and the whole one overlap.
@@ -225,7 +222,13 @@ def _decoded(raw: bytes) -> ExecuteStreamRequest:
 def _accepted(number: int, executed: Executed) -> bytes:
     """Give a CommandOutcome, spliced: its receipt and its response are at hand as bytes."""
     receipt, response = executed.appended.encoded, executed.appended.response
-    parts = [CommandOutcome(number=number).SerializeToString(), prefix(_RECEIPT, len(receipt)), receipt]
+    parts = [_numbered(number), prefix(_RECEIPT, len(receipt)), receipt]
     if response:
         parts += prefix(_RESPONSE, len(response)), response
     return b"".join(parts)
+
+
+@lru_cache(maxsize=4096)
+def _numbered(number: int) -> bytes:
+    """Give how an outcome begins."""
+    return CommandOutcome(number=number).SerializeToString()

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from ceqs.contract import CommandRpc, Locking, bucket_of, new_id, prefix, tags_of, value
 from ceqs.errors import CeqsError, Conflict, LogUnavailable, Misconfigured, OutOfRange, Overloaded
@@ -69,6 +68,8 @@ Read: TypeAlias = Callable[[], tuple[Message, CommandCall]]
 
 @dataclass(slots=True, eq=False)
 class _Command:
+    """A command on its way: what it asks, and what it would append."""
+
     rpc: CommandRpc
     read: Read
     answer: Answer
@@ -80,17 +81,11 @@ class _Command:
     attempts: int = 0
     least: int = 0
     """The position that its state must stand at."""
-
-
-@dataclass(slots=True, eq=False)
-class _Proposal:
-    """What a command would append, or why it is refused."""
-
-    command: _Command
-    entry: Entry
+    entry: Entry = field(init=False)
     after: Known | None = None
     """The state after its events, of the position that it was loaded at."""
     refusal: Exception | None = None
+    """Why it is refused, if the log agrees that it was decided on the present."""
 
 
 class CommandExecutor:
@@ -125,7 +120,7 @@ class CommandExecutor:
     @property
     def full(self) -> bool:
         """Whether so many commands wait that one more is refused."""
-        return len(self._optimistic) + len(self._pessimistic) >= self._max_waiting
+        return len(self._optimistic.waiting) + len(self._pessimistic.waiting) >= self._max_waiting
 
     async def execute(self, rpc: CommandRpc, request: Message, call: CommandCall) -> Executed:
         """Execute a command, or give the receipt that its id already has.
@@ -171,27 +166,27 @@ class CommandExecutor:
     async def _work(self, batch: Sequence[_Command]) -> Sequence[_Command]:
         """Decide a batch, append it and answer; give back those that have to be decided again."""
         batch, later = self._read_all(batch)
-        wanted: dict[object, tuple[Boundary, int]] = {}
+        wanted: dict[str, tuple[Boundary, int]] = {}
         held: set[str] = set()
         for command in batch:
-            boundary = command.boundary
-            least = wanted[boundary.key][1] if boundary.key in wanted else 0
-            wanted[boundary.key] = boundary, max(least, command.least)
+            boundary, least = command.boundary, command.least
+            if (found := wanted.get(boundary.key)) is None or found[1] < least:
+                wanted[boundary.key] = boundary, least
             # Who has met another process takes turns with it.
-            if command.rpc.state.locking is Locking.PESSIMISTIC or command.attempts:
-                held.add(repr(boundary.key))
+            if command.attempts or command.rpc.state.locking is Locking.PESSIMISTIC:
+                held.add(boundary.key)
         try:
             async with self._log.holding(held) if held else nullcontext():
                 pending = Pending(self._states, await self._states.load_all(wanted))
-                proposals = self._propose_all(batch, pending)
-                outcomes = await self._log.append_all([proposal.entry for proposal in proposals])
+                proposed = self._propose_all(batch, pending)
+                outcomes = await self._log.append_all([command.entry for command in proposed])
         except Exception:
             # The outcome may be unknown: what is kept of the boundaries is no longer to be relied on.
             for boundary, _ in wanted.values():
                 self._states.forget(boundary)
             raise
-        again = [p.command for p, outcome in zip(proposals, outcomes, strict=True) if not self._answered(p, outcome)]
-        return [*again, *batch[len(proposals) :], *later]
+        again = [c for c, outcome in zip(proposed, outcomes, strict=True) if not self._answered(c, outcome)]
+        return [*again, *batch[len(proposed) :], *later]
 
     def _read_all(self, batch: Sequence[_Command]) -> tuple[Sequence[_Command], Sequence[_Command]]:
         """Read commands, the first at least, for as long as others can be kept waiting; give them, and the rest."""
@@ -216,46 +211,47 @@ class CommandExecutor:
             return False
         return True
 
-    def _answered(self, proposal: _Proposal, outcome: Appended | CeqsError) -> bool:
+    def _answered(self, command: _Command, outcome: Appended | CeqsError) -> bool:
         """Answer a command; False where it has to be decided again."""
-        command = proposal.command
+        if not isinstance(outcome, Appended):
+            return self._is_refused(command, outcome)
+        if outcome.repeated or command.refusal is None:
+            if (after := command.after) and not outcome.repeated:
+                known = Known(after.state, outcome.position, after.events, after.kept)
+                self._states.keep(command.boundary, known)
+            if not command.answer.done():
+                command.answer.set_result(Executed(command.rpc, outcome))
+        elif not command.answer.done():
+            command.answer.set_exception(command.refusal)
+        return True
+
+    def _is_refused(self, command: _Command, outcome: CeqsError) -> bool:
+        """Answer a command that the log refuses; False where it has to be decided again."""
         if isinstance(outcome, Conflict):
             command.attempts += 1
-            condition = proposal.entry.condition
+            condition = command.entry.condition
             command.least = condition.after + 1 if condition else 0
             if command.attempts < ATTEMPTS:
                 return command.answer.done()
             outcome = Conflict(
                 f"{command.rpc.name} was decided {ATTEMPTS} times, and each time its boundary had moved. Try again."
             )
-        failure: Exception | None = proposal.refusal
-        if isinstance(outcome, CeqsError):
-            failure = outcome
-        elif outcome.repeated:
-            failure = None
-        if isinstance(failure, LogUnavailable | OutOfRange):
+        elif isinstance(outcome, LogUnavailable | OutOfRange):
             self._states.forget(command.boundary)
-        if failure is None and isinstance(outcome, Appended):
-            if (after := proposal.after) and not outcome.repeated:
-                known = Known(after.state, outcome.position, after.events, after.kept)
-                self._states.keep(command.boundary, known)
-            if not command.answer.done():
-                command.answer.set_result(Executed(command.rpc, outcome))
-        elif failure is not None and not command.answer.done():
-            command.answer.set_exception(failure)
+        if not command.answer.done():
+            command.answer.set_exception(outcome)
         return True
 
-    def _propose_all(self, batch: Sequence[_Command], pending: Pending) -> list[_Proposal]:
-        """Decide commands, the first at least, for as long as others can be kept waiting."""
-        proposals: list[_Proposal] = []
+    def _propose_all(self, batch: Sequence[_Command], pending: Pending) -> Sequence[_Command]:
+        """Decide commands, the first at least, for as long as others can be kept waiting; give those."""
         end = time.monotonic() + LONGEST_DECIDING
-        for command in batch:
-            proposals.append(self._propose(command, pending))
+        for decided, command in enumerate(batch, 1):
+            self._propose(command, pending)
             if time.monotonic() > end:
-                break
-        return proposals
+                return batch[:decided]
+        return batch
 
-    def _propose(self, command: _Command, pending: Pending) -> _Proposal:
+    def _propose(self, command: _Command, pending: Pending) -> None:
         """Decide a command on the state as the batch leaves it.
 
         What refuses it, even an error of the handler, counts only if it was decided on the present, and not if the
@@ -263,6 +259,7 @@ class CommandExecutor:
         """
         boundary = command.boundary
         condition: Condition | None = None
+        command.after = command.refusal = None
         try:
             known = pending.state(boundary)
             condition = Condition(boundary.query, known.position)
@@ -274,19 +271,20 @@ class CommandExecutor:
         except Exception as refusal:  # noqa: BLE001  # the caller's answer
             if not isinstance(refusal, CeqsError):
                 self._states.forget(boundary)
-            return _Proposal(command, self._entry(command, condition), refusal=refusal)
+            command.refusal = refusal
+            command.entry = _entry(command, condition)
+            return
         keeps: Keep | None = None
         if events:
             after, keeps = self._states.keep_in_log(boundary, after)
             pending.propose(boundary, after, events, decided.events)
         response = decided.response.SerializeToString() if decided.response is not None else b""
-        return _Proposal(command, self._entry(command, condition, events, response, keeps, remember=True), after)
+        command.after = after
+        command.entry = _entry(command, condition, events, response, keeps, remember=True)
 
     def _decide(self, command: _Command, known: Known) -> Decided:
-        seconds, nanos = divmod(self._clock(), 1_000_000_000)
         call, rpc = command.call, command.rpc
-        now = Timestamp(seconds=seconds, nanos=nanos)
-        ctx = Decision(now=now, new_id=self._new_id, command_id=call.command_id, actor=call.actor)
+        ctx = Decision(time_ns=self._clock(), new_id=self._new_id, command_id=call.command_id, actor=call.actor)
         method = self._context.method(rpc)
         if method is None:
             raise Misconfigured(f"the command {rpc.name} has no handler")
@@ -308,34 +306,34 @@ class CommandExecutor:
             version=kind.version,
         )
 
-    def _entry(
-        self,
-        command: _Command,
-        condition: Condition | None,
-        events: tuple[NewEvent, ...] = (),
-        response: bytes = b"",
-        keeps: Keep | None = None,
-        *,
-        remember: bool = False,
-    ) -> Entry:
-        call = command.call
-        return Entry(
-            command_id=call.command_id,
-            content_hash=command.content_hash,
-            derived=call.derived,
-            assigned=call.assigned,
-            events=events,
-            condition=condition,
-            response=response,
-            remember=remember,
-            keeps=keeps,
-            causation_id=call.causation_id,
-            correlation_id=call.correlation_id or call.command_id,
-            causation_depth=call.depth,
-            actor=call.actor,
-            traceparent=call.traceparent,
-            expires=call.expires,
-        )
+
+def _entry(
+    command: _Command,
+    condition: Condition | None,
+    events: tuple[NewEvent, ...] = (),
+    response: bytes = b"",
+    keeps: Keep | None = None,
+    *,
+    remember: bool = False,
+) -> Entry:
+    call = command.call
+    return Entry(
+        command_id=call.command_id,
+        content_hash=command.content_hash,
+        derived=call.derived,
+        assigned=call.assigned,
+        events=events,
+        condition=condition,
+        response=response,
+        remember=remember,
+        keeps=keeps,
+        causation_id=call.causation_id,
+        correlation_id=call.correlation_id or call.command_id,
+        causation_depth=call.depth,
+        actor=call.actor,
+        traceparent=call.traceparent,
+        expires=call.expires,
+    )
 
 
 def content_hash(rpc: CommandRpc, request: Message, actor: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import protovalidate
@@ -13,6 +13,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from ceqs.errors import Invalid, Misconfigured, Violation
 from ceqs.server._rules import has_rules
 from ceqs.server._times import malformed_times
+
+_VALIDATOR = protovalidate.Validator()
 
 
 class Decoder:
@@ -27,7 +29,7 @@ class Decoder:
         self._strict = strict
         self._enums = strict and _has_enums(cast("Descriptor", request.DESCRIPTOR))
         try:
-            protovalidate.collect_violations(request())
+            _VALIDATOR.collect_violations(request())
         except protovalidate.CompilationError as error:
             raise Misconfigured(f"{request.DESCRIPTOR.full_name} has a rule that does not compile: {error}") from error
 
@@ -54,11 +56,14 @@ class Decoder:
             raise Invalid(violations=unknown)
 
 
-def violations_of(message: Message) -> list[Violation]:
+def violations_of(message: Message) -> Sequence[Violation]:
     """Give what breaks the message's own rules (see https://protovalidate.com), and times that are none."""
-    broken = protovalidate.collect_violations(message) if has_rules(message.DESCRIPTOR) else ()
+    broken = _VALIDATOR.collect_violations(message) if has_rules(message.DESCRIPTOR) else ()
+    malformed = malformed_times(message)
+    if not broken and not malformed:
+        return ()
     found = [Violation(_path(one.proto.field), one.proto.message or one.proto.rule_id) for one in broken]
-    return [*found, *malformed_times(message)]
+    return [*found, *malformed]
 
 
 def _path(field: Any) -> str:

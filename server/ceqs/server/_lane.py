@@ -48,19 +48,16 @@ class Lane(Generic[W]):
 
     def __init__(self, work: Callable[[Sequence[W]], Awaitable[Sequence[W]]]) -> None:
         self._work = work
-        self._queue: deque[W] = deque()
+        self.waiting: deque[W] = deque()
+        """What waits for a batch. To be added to by `add` alone."""
         self._task: asyncio.Task[None] | None = None
         self._before = 0
         """How many the last batch had."""
         self._hurry = False
 
-    def __len__(self) -> int:
-        """Give how many wait."""
-        return len(self._queue)
-
     def add(self, waiting: W, *, hurry: bool = False) -> None:
         """Queue one more. Where one is in a `hurry`, those that wait with it do not wait for others."""
-        self._queue.append(waiting)
+        self.waiting.append(waiting)
         self._hurry = self._hurry or hurry
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -68,19 +65,19 @@ class Lane(Generic[W]):
     async def _linger(self) -> None:
         """Under load, wait for as long as every tick brings several more, so that they share a transaction."""
         if self._before > FEW:
-            await linger(self.__len__, lambda: self._hurry)
-        self._hurry = len(self._queue) > MAX_BATCH_ENTRIES
+            await linger(self.waiting.__len__, lambda: self._hurry)
+        self._hurry = len(self.waiting) > MAX_BATCH_ENTRIES
 
     async def _run(self) -> None:
         try:
-            while self._queue:
+            while self.waiting:
                 await self._linger()
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH_ENTRIES))]
+                batch = [self.waiting.popleft() for _ in range(min(len(self.waiting), MAX_BATCH_ENTRIES))]
                 # Whoever has gone before the work began is not worked for.
                 batch = [waiting for waiting in batch if not waiting.answer.done()]
                 self._before = len(batch)
                 try:
-                    self._queue.extendleft(reversed(await self._work(batch)))
+                    self.waiting.extendleft(reversed(await self._work(batch)))
                 except Exception as error:  # noqa: BLE001  # it is theirs who wait, who raise it
                     _fail(batch, error)
         finally:

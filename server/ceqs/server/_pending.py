@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,9 +14,8 @@ from ceqs.queries import Known, States
 
 
 class Proposed(NamedTuple):
-    """An event that a command of the batch would append, with its place among all of them."""
+    """An event that a command of the batch would append."""
 
-    number: int
     event: NewEvent
     message: Message
 
@@ -23,13 +23,13 @@ class Proposed(NamedTuple):
 class Pending:
     """Folds the loaded states on with the events that are proposed."""
 
-    def __init__(self, states: States, loaded: Mapping[object, Known | Exception]) -> None:
+    def __init__(self, states: States, loaded: Mapping[str, Known | Exception]) -> None:
         self._states = states
-        self._known: dict[object, tuple[Known | Exception, int]] = {key: (known, 0) for key, known in loaded.items()}
-        """With the number of the last proposed event that each state has seen."""
-        self._last = 0
-        self._by_tag: dict[str, list[Proposed]] = {}
-        self._by_type: dict[str, list[Proposed]] = {}
+        self._known: dict[str, tuple[Known | Exception, int]] = {key: (known, 0) for key, known in loaded.items()}
+        """With how many of the proposed events each state has seen."""
+        self._proposed: list[Proposed] = []
+        self._by_tag: dict[str, list[int]] = {}
+        """Where among them those with a tag are."""
 
     def state(self, boundary: Boundary) -> Known:
         """Give the state of a boundary as of what was proposed so far; its position stays that of the log.
@@ -39,35 +39,31 @@ class Pending:
         known, seen = self._known[boundary.key]
         if isinstance(known, Exception):
             raise known
-        if seen < self._last and (missed := self._since(boundary, seen)):
+        if seen < len(self._proposed) and (missed := self._since(boundary, seen)):
             known = self._states.fold(boundary, known, missed)
-            self._known[boundary.key] = known, self._last
+            self._known[boundary.key] = known, len(self._proposed)
         return known
 
     def propose(
         self, boundary: Boundary, after: Known, events: Sequence[NewEvent], messages: Sequence[Message]
     ) -> None:
         """Note the events that a command proposes, and the state of its boundary after them."""
-        for event, message in zip(events, messages, strict=True):
-            self._last += 1
-            proposed = Proposed(self._last, event, message)
-            self._by_type.setdefault(event.type, []).append(proposed)
-            for tag in event.tags:
-                self._by_tag.setdefault(tag, []).append(proposed)
-        self._known[boundary.key] = after, self._last
+        for proposed in map(Proposed, events, messages):
+            for tag in proposed.event.tags:
+                if (places := self._by_tag.get(tag)) is None:
+                    self._by_tag[tag] = places = []
+                places.append(len(self._proposed))
+            self._proposed.append(proposed)
+        self._known[boundary.key] = after, len(self._proposed)
 
     def _since(self, boundary: Boundary, seen: int) -> list[Message]:
-        found: dict[int, Message] = {}
-        for item in boundary.query.items:
-            # The shorter walk: along one tag of the item, or along its types where it has none.
-            paths = [self._by_tag.get(min(item.tags), ())] if item.tags else map(self._typed, item.types)
-            for path in paths:
-                for number, event, message in reversed(path):
-                    if number <= seen:
-                        break
-                    if boundary.holds(event.type, event.tags):
-                        found[number] = message
-        return [found[number] for number in sorted(found)]
-
-    def _typed(self, event_type: str) -> Sequence[Proposed]:
-        return self._by_type.get(event_type, ())
+        if boundary.paths:
+            found = set[int]()
+            for path in boundary.paths:
+                places = self._by_tag.get(path)
+                if places is not None and places[-1] >= seen:
+                    found.update(places[bisect_left(places, seen) :])
+            missed = [self._proposed[place] for place in sorted(found)]
+        else:
+            missed = self._proposed[seen:]
+        return [message for event, message in missed if boundary.holds(event.type, event.tags)]

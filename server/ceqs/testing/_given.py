@@ -71,9 +71,8 @@ class Given:
         rpc = contract.command_of(request)
         method = self.context.method(rpc)
         assert method is not None, f"{rpc.name} has no method"  # the context checks it when it is made
-        now = Timestamp()
-        now.CopyFrom(self.now)
-        ctx = Decision(now=now, new_id=lambda: next(self.ids), command_id=f"test {rpc.name}", actor=actor)
+        time_ns = self.now.ToNanoseconds()
+        ctx = Decision(time_ns=time_ns, new_id=lambda: next(self.ids), command_id=f"test {rpc.name}", actor=actor)
         try:
             request = Decoder(rpc.request, strict=True)(request.SerializeToString())
             state = self._state(self.context.boundary(rpc, request))

@@ -39,7 +39,17 @@ def test_ids_grow_within_a_millisecond_and_when_the_clock_runs_back() -> None:
 def test_a_full_millisecond_flows_over_into_the_next() -> None:
     give = Uuid7(lambda: 1_000_000)
     first = give()
-    give._random = (1 << 74) - 1
+    give._high, give._low = (1 << 26) - 1, (1 << 48) - 1
     second = give()
     assert uuid.UUID(second).int >> 80 == 2
+    assert first < second < give()
+
+
+def test_a_full_last_group_is_carried_over() -> None:
+    give = Uuid7(lambda: 1_000_000)
+    first = give()
+    give._low = (1 << 48) - 1
+    second = give()
+    assert uuid.UUID(second).int >> 80 == 1
+    assert uuid.UUID(second).variant == uuid.RFC_4122
     assert first < second < give()

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ceqs.errors import Misconfigured, Rejected
 from ceqs.model import Decided, Decision, Folder, decide
 
-CTX = Decision(now=Timestamp(seconds=7), new_id=lambda: "id-1", command_id="c1", actor="ann")
+CTX = Decision(time_ns=7_000_000_005, new_id=lambda: "id-1", command_id="c1", actor="ann")
 
 
 @pytest.fixture
@@ -32,6 +32,11 @@ def test_a_handler_gets_request_state_and_context(run: Any, library: Any) -> Non
         yield library.BookAcquired(book_id="b1", copy_id=ctx.new_id())
 
     assert run(method) == Decided((library.BookAcquired(book_id="b1", copy_id="id-1"),))
+
+
+def test_every_handler_gets_a_time_of_its_own() -> None:
+    CTX.now.seconds = 8
+    assert CTX.now == Timestamp(seconds=7, nanos=5)
 
 
 def test_a_handler_gets_a_copy_of_the_state(run: Any, library: Any) -> None:

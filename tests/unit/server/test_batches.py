@@ -202,7 +202,7 @@ async def test_a_pessimistic_boundary_is_held_from_before_it_is_loaded_until_it_
     watched.open.clear()
     sent = asyncio.gather(*calls)
     await eventually(lambda: watched.batches)
-    assert watched.held == [[repr(("Account", ("account:a",)))]]
+    assert watched.held == [["Account\naccount:a"]]
     watched.open.set()
     assert balances(await sent) == list(range(1, 65))
     assert watched.held[1:] == [[]]

@@ -172,7 +172,7 @@ async def test_a_client_that_takes_no_outcomes_is_not_read(stream: Any, monkeypa
 async def test_a_stream_with_commands_under_way_waits_for_room_and_is_not_refused(
     stream: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(CommandExecutor, "full", property(lambda self: len(self._optimistic) >= 3))
+    monkeypatch.setattr(CommandExecutor, "full", property(lambda self: len(self._optimistic.waiting) >= 3))
     await stream.write(*(stream.command("Deposit", {"account_id": "a", "amount": 1}) for _ in range(50)))
     outcomes = await stream.read(50)
     assert {one.WhichOneof("result") for one in outcomes.values()} == {"receipt"}
