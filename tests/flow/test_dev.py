@@ -226,6 +226,11 @@ def test_a_changed_contract_is_generated_and_served(dev: Dev) -> None:
     )
     until(lambda: dev.call("GetItem", "item_id=1")["answer"]["item"].get("price") == "7", "the new code answers")
 
+    settings = dev.project / "pyproject.toml"
+    settings.write_text(settings.read_text().replace("[tool.ceqs]", "[tool.ceqs]\ngrace = 5.0"))
+    until(lambda: dev.said("dev", "pyproject.toml changed: starting again"), "other settings are read")
+    assert dev.call("GetItem", "item_id=1")["answer"]["item"]["price"] == "7"
+
 
 def test_a_call_of_a_new_rpc_waits_until_dev_serves_it(dev: Dev) -> None:
     proto, context = dev.project / "proto/bakery/v1/bakery.proto", dev.project / "bakery/context.py"

@@ -57,10 +57,10 @@ class Dev:
             await server.start()
 
     async def reload(self) -> None:
-        """Generate when a proto changes; start the roles again when a Python file does, a generated one too."""
+        """Generate when a proto changes; start the roles again when code or settings do, generated code too."""
         async for changed in self._changes():
             protos = [path for path in changed if path.suffix == ".proto"]
-            code = [path for path in changed if path.suffix == ".py"]
+            code = [path for path in changed if path.suffix == ".py" or path.name == "pyproject.toml"]
             if protos and await self._generate(protos):
                 continue  # What it has written is seen as a change of Python files, and then the roles start again.
             if code:
