@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
@@ -22,8 +23,8 @@ from ceqs.v1.admin_pb2 import (
     PurgeCommandsResponse,
 )
 
-PATIENCE = 2.0
-"""Seconds that a server has to answer at all."""
+PATIENCE, ANSWER = 2.0, 60.0
+"""Seconds after which no server runs where none takes a connection, and that one which does has to answer."""
 
 
 class AdminClient(ContextClient):
@@ -52,11 +53,29 @@ class AdminClient(ContextClient):
         return (await self._query(path, request, BeginEpochResponse)).message.epoch
 
 
-def admin_clients(settings: Settings, names: Iterable[str]) -> dict[str, AdminClient]:
-    """Give clients of contexts, wherever `ceqs dev` or the settings say that they are served. They are to be closed."""
+@asynccontextmanager
+async def administrating(settings: Settings, name: str) -> AsyncGenerator[AdminClient | None]:
+    """Give a client of a context, wherever `ceqs dev` or the settings say that it is served; None where nobody does."""
     contexts = load_contexts(settings)
+    choose(contexts, [name])
     addresses, key = whereabouts(settings, contexts, "commands")
-    return {name: AdminClient(addresses[name], key=key, timeout=PATIENCE) for name in choose(contexts, names)}
+    if not await _is_taken(addresses[name]):
+        yield None
+        return
+    async with AdminClient(addresses[name], key=key, timeout=ANSWER, attempt_timeout=ANSWER) as client:
+        yield client
+
+
+async def _is_taken(address: str) -> bool:
+    """Say whether somebody listens at an address, however busy they are."""
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(PATIENCE):
+            _, writer = await asyncio.open_connection(host.strip("[]"), port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 @asynccontextmanager

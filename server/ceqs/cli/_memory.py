@@ -6,14 +6,11 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 
-from ceqs.cli._admin import admin_clients, opened, reading
+from ceqs.cli._admin import administrating, opened, reading
 from ceqs.cli._contexts import choose, load_contexts
 from ceqs.cli._output import Output, show
 from ceqs.cli._settings import Settings
-from ceqs.errors import Misconfigured, Unavailable
-
-STEP = 60.0
-"""Seconds that a server has for one step."""
+from ceqs.errors import Misconfigured
 
 
 async def remember(
@@ -35,20 +32,18 @@ async def remember(
 
 async def purge(settings: Settings, names: Iterable[str], *, dry_run: bool, output: Output) -> None:
     """Forget what the logs of contexts no longer promise to remember, through their servers where these run."""
-    for name, client in admin_clients(settings, names).items():
+    for name in choose(load_contexts(settings), names):
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(client)
-            step = partial(client.purge, name, dry_run=dry_run)
-            try:
-                done = await step("")
-            except Unavailable:  # No server runs.
+            admin = await stack.enter_async_context(administrating(settings, name))
+            if admin:
+                step = partial(admin.purge, name, dry_run=dry_run)
+            else:
                 async with reading(settings, name):
                     pass  # There is one: it is not for a purge to make a log.
                 log = await stack.enter_async_context(opened(settings, name))
                 step = partial(log.purge, dry_run=dry_run)
-                done = await step("")
+            done = await step("")
             examined, forgotten = done.examined, done.forgotten
-            client.timeout = client.attempt_timeout = STEP
             while done.next:
                 done = await step(done.next)
                 examined, forgotten = examined + done.examined, forgotten + done.forgotten

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import typer
 
-from ceqs.cli._admin import admin_clients, opened
+from ceqs.cli._admin import administrating, opened
 from ceqs.cli._contexts import load_contexts, the_one_called
 from ceqs.cli._output import Output, show
 from ceqs.cli._settings import Settings
-from ceqs.errors import Misconfigured, Unavailable
+from ceqs.errors import Misconfigured
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,10 @@ async def republish(settings: Settings, name: str, *, sure: bool, output: Output
             "them again. Do you want that?",
             abort=True,
         )
-    ((_, admin),) = admin_clients(settings, [publisher.context]).items()
-    async with admin:
-        try:
+    async with administrating(settings, publisher.context) as admin:
+        if admin:
             begun = await admin.publish_again(publisher.context, publisher.name)
-        except Unavailable:  # No server runs.
+        else:
             async with opened(settings, publisher.context) as log:
                 begun = (await log.publish_again(publisher.name)).round
     text = f"{publisher} publishes everything again, from the first event on; the projector does it when it runs"

@@ -13,12 +13,11 @@ from nats.js import JetStreamContext
 from rich.console import Console
 from rich.table import Table
 
-from ceqs.cli._admin import admin_clients, opened, reading
+from ceqs.cli._admin import administrating, opened, reading
 from ceqs.cli._contexts import choose, load_contexts
 from ceqs.cli._output import Output, show
 from ceqs.cli._running import find_running
 from ceqs.cli._settings import Settings
-from ceqs.errors import Unavailable
 from ceqs.relay import ALARMING, Condition, Survey, remedy, status_subject, survey
 from ceqs.streams import StreamClient, connected
 
@@ -61,15 +60,17 @@ async def status(settings: Settings, names: Iterable[str], alarming: Alarming, *
 
 async def new_epoch(settings: Settings, name: str, *, output: Output) -> None:
     """Begin the next epoch of a log's streams, beyond that of any stream that there is."""
-    ((_, admin),) = admin_clients(settings, [name]).items()
-    async with admin, connected(_nats_url(settings), name="ceqs relay new-epoch") as client:
+    async with (
+        administrating(settings, name) as admin,
+        connected(_nats_url(settings), name="ceqs relay new-epoch") as client,
+    ):
         async with reading(settings, name) as reader:
             found = [await survey(JetStreamContext(client), reader, public=public) for public in (False, True)]
         after = max((one.stream.epoch for one in found if one.stream), default=0)
         renew = any(one.condition is Condition.FORKED and one.same_log for one in found)
-        try:
+        if admin:
             epoch = await admin.begin_epoch(name, after, renew=renew)
-        except Unavailable:  # No server runs.
+        else:
             async with opened(settings, name) as log:
                 epoch = (await log.begin_epoch(after=after, renew=renew)).epoch
     text = f"{name}: epoch {epoch} has begun; the relay makes its streams and fills them from the log"

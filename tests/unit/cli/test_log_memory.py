@@ -6,15 +6,18 @@ import asyncio
 import datetime as dt
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from ceqs.cli._admin import PATIENCE
 from ceqs.log import Entry, open_log
 from ceqs.testing import eventually
 
@@ -58,7 +61,8 @@ def hours() -> float:
 
 
 @pytest.fixture
-def serving(env: dict[str, str], tmp_path: Path, history: None, hours: float) -> Iterator[None]:
+def serving(env: dict[str, str], tmp_path: Path, history: None, hours: float) -> Iterator[int]:
+    """Serve; give the process id."""
     command = [sys.executable, "-m", "ceqs.cli", "serve", "--output", "json"]
     with subprocess.Popen(
         command,
@@ -69,7 +73,7 @@ def serving(env: dict[str, str], tmp_path: Path, history: None, hours: float) ->
     ) as server:
         assert server.stdout is not None
         server.stdout.readline()
-        yield
+        yield server.pid
         server.terminate()
 
 
@@ -99,6 +103,18 @@ def test_what_has_lapsed_is_purged_through_the_server_by_whoever_has_the_key(ceq
     in_use = ceqs("log", "remember", "orders", "--days", "60", **env)
     assert in_use.returncode == 2
     assert "is being written by another process" in in_use.stderr
+
+
+def test_a_server_that_is_too_busy_to_answer_at_once_is_not_taken_for_one_that_does_not_run(
+    ceqs: Ceqs, env: dict[str, str], serving: int
+) -> None:
+    os.kill(serving, signal.SIGSTOP)
+    again = threading.Timer(PATIENCE + 1, os.kill, [serving, signal.SIGCONT])
+    again.start()
+    try:
+        assert said(ceqs("log", "purge", "-o", "json", **env)) == purged(1, 2)
+    finally:
+        again.join()
 
 
 @pytest.mark.usefixtures("serving")
