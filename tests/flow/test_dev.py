@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_address
 
 from ceqs.cli._new import write_project
 
@@ -33,11 +34,6 @@ def until(condition: Callable[[], Any], what: str, within: float = 40.0) -> Any:
         assert time.monotonic() < deadline, f"not within {within} s: {what}"
         time.sleep(0.05)
     return value
-
-
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 def children(pid: int) -> dict[int, str]:

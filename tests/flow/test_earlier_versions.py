@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_address
 
 from ceqs.testing import eventually
 
@@ -36,8 +36,7 @@ class Deployed:
         self.directory = directory
         self._ceqs = ceqs
         (directory / "pyproject.toml").write_text(PROJECT)
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.address = f"127.0.0.1:{taken.getsockname()[1]}"
+        self.address = free_address()
 
     @contextlib.contextmanager
     def running(self, build: Path) -> Iterator[None]:

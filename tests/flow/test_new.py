@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from tests.ports import free_address
 
 BIN = Path(sys.executable).parent
 
@@ -66,9 +66,7 @@ def test_its_makefile_explains_itself(written: Path) -> None:
 
 @pytest.fixture
 def address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    return f"127.0.0.1:{port}"
+    return free_address()
 
 
 def test_from_nothing_to_the_first_event_takes_less_than_a_minute(tmp_path: Path, address: str) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
 import re
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
@@ -66,19 +65,10 @@ def test_five_minutes_to_a_service_run_as_they_are_written(tmp_path: Path, postg
 
 
 def with_own_ports(script: str) -> tuple[str, dict[str, int]]:
-    """Have a script use other ports, free ones; give it, and them by those that were there.
-
-    None is of those that the system gives to outgoing connections, which are many where tests run side by side.
-    """
+    """Have a script use other ports, free ones; give it, and them by those that were there."""
     for made, context, port in [("\ncd library\n", "library", 50051), (BOOKSHOP, "bookshop", 50052)]:
         setting = f'addresses.{context} = "127.0.0.1:{port}"'
         assert made in script
         script = script.replace(made, f"{made}sed -i 's/^contexts = .*/&\\n{setting}/' pyproject.toml\n", 1)
-    candidates = iter(random.sample(range(20_000, 32_000), 1000))
-    ports = {port: next(filter(_is_free, candidates)) for port in re.findall(r"127\.0\.0\.1:(\d+)", script)}
+    ports = {port: free_port() for port in re.findall(r"127\.0\.0\.1:(\d+)", script)}
     return re.sub(r"(?<=127\.0\.0\.1:)\d+", lambda found: str(ports[found[0]]), script), ports
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as caller:
-        return caller.connect_ex(("127.0.0.1", port)) != 0

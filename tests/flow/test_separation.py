@@ -10,7 +10,6 @@ import asyncio
 import importlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_address
 
 from ceqs.codegen import generate
 from ceqs.contract import decode_token
@@ -220,8 +220,7 @@ class Build:
 async def test_an_old_client_sees_neither_an_error_nor_an_older_answer(
     name: str, changes: dict[str, str], code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        address = f"127.0.0.1:{listening.getsockname()[1]}"
+    address = free_address()
     moved = CONTRACT
     for said, instead in changes.items():
         assert said in moved

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.ports import free_address
 from tests.unit.kiosk.street import CONTEXTS, Street
 
 from ceqs.cli._settings import Settings
@@ -61,11 +61,9 @@ async def street(
 ) -> AsyncIterator[tuple[Street, Processes]]:
     for path in kiosk_path:
         monkeypatch.syspath_prepend(path)
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        ports = [listening.getsockname()[1] for listening in (one, other)]
     settings = Settings(
         contexts=list(CONTEXTS.values()),
-        addresses=dict(zip(CONTEXTS, (f"127.0.0.1:{port}" for port in ports), strict=True)),
+        addresses={name: free_address() for name in CONTEXTS},
         data=tmp_path / "data",
         key="the key of the street",
         nats_url=nats_server.url,

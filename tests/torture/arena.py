@@ -7,13 +7,13 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
+from tests.ports import free_port
 
 from ceqs.embedded import PostgresServer
 from ceqs.testing import eventually
@@ -193,11 +193,11 @@ class Arena:
 async def opened(nursery: Nursery, store: str, directory: Path) -> AsyncGenerator[Arena]:
     """Give the arena of a store, its servers not yet started."""
     if store == "sqlite":
-        yield Arena(nursery, f"sqlite:///{directory}/log.db", [Place(_free_port())])
+        yield Arena(nursery, f"sqlite:///{directory}/log.db", [Place(free_port())])
         return
     async with PostgresServer() as postgres:
-        shared = _free_port()
-        places = [Place(_free_port()), Place(shared, shared=True), Place(shared, shared=True)]
+        shared = free_port()
+        places = [Place(free_port()), Place(shared, shared=True), Place(shared, shared=True)]
         arena = Arena(nursery, postgres.url, places, postgres)
         yield arena
         for place in arena.places:
@@ -212,10 +212,3 @@ def _has_connection(pid: int, port: int) -> bool:
     )
     found = {f"socket:[{socket[9]}]" for socket in sockets if socket[1].endswith(f":{port:04X}")}
     return any(os.readlink(file) in found for file in Path(f"/proc/{pid}/fd").iterdir())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

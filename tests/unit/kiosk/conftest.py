@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_address
 from tests.unit.kiosk.street import CONTEXTS, Street
 
 from ceqs.cli._settings import Settings
@@ -36,11 +36,9 @@ async def street(
     on_path: None, store: dict[str, Any], nats_server: NatsServer, tmp_path: Path
 ) -> AsyncIterator[Street]:
     """Nothing runs yet."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        ports = [listening.getsockname()[1] for listening in (one, other)]
     settings = Settings(
         contexts=list(CONTEXTS.values()),
-        addresses=dict(zip(CONTEXTS, (f"127.0.0.1:{port}" for port in ports), strict=True)),
+        addresses={name: free_address() for name in CONTEXTS},
         data=tmp_path,
         key="the key of the street",
         nats_url=nats_server.url,

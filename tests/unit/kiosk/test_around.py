@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_address
 
 from ceqs.cli import _call, _placing, _roles
 from ceqs.cli._output import Output
@@ -138,8 +138,7 @@ async def test_now_is_known_where_queries_are_served_alone(
 ) -> None:
     street = open_street
     await street.write(1)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        alone = f"127.0.0.1:{listening.getsockname()[1]}"
+    alone = free_address()
     settings = dataclasses.replace(street.settings, query_addresses={"press": alone})
     serving = _roles.serve(settings, ["press"], lambda text, value: None, roles=frozenset({Role.QUERIES}))
     street.tasks["queries"] = asyncio.create_task(serving)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
+from tests.ports import free_port
 
 from ceqs.contract import new_id
 from ceqs.embedded import NatsServer
@@ -171,8 +171,7 @@ async def test_a_relay_that_comes_second_to_make_a_stream_takes_the_first_ones(
 async def test_a_missing_server_is_said_and_tried_again_until_it_is_there(
     library: Any, log: Log, append: Append, relay: Start, tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     await append(log, 10)
     running = relay(log, f"nats://127.0.0.1:{port}")
     await eventually(lambda: all("no nats-server answers" in status.last_error for status in running.status()))

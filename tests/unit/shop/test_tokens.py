@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.ports import free_address
 from tests.torture.written import Account, read_what_was_written
 
 from ceqs.cli import _roles
@@ -53,11 +53,9 @@ class Shop:
 
 @pytest.fixture
 async def shop(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Shop]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        ports = [listening.getsockname()[1] for listening in (one, other)]
     settings = Settings(
         contexts=["shop.orders.context:orders", "shop.inventory.context:inventory"],
-        addresses=dict(zip(("orders", "inventory"), (f"127.0.0.1:{port}" for port in ports), strict=True)),
+        addresses={name: free_address() for name in ("orders", "inventory")},
         data=tmp_path,
         key="the key of the shop",
         nats_url=nats_server.url,
