@@ -59,7 +59,7 @@ bench: $(READY) ## Measure commands, queries and reads, each beside its floor
 torture: $(READY) ## Kill and ruin everything, read what was written, cancel streams, again and again: CYCLES=1000 STORE=sqlite ARGS='--seed 7'
 	$(BIN)/python -m tests.torture --cycles $(CYCLES) $(if $(STORE),--store $(STORE)) $(ARGS)
 	$(BIN)/python -m tests.torture.chaos --cycles $$(( $(CYCLES) / 2 )) $(if $(STORE),--store $(STORE)) $(ARGS)
-	$(BIN)/python -m tests.torture.written --rounds $$(( $(CYCLES) * 100 )) $(if $(STORE),--store $(STORE)) $(ARGS)
+	$(BIN)/python -m tests.torture.written --rounds $$(( $(CYCLES) * 10 )) $(if $(STORE),--store $(STORE)) $(ARGS)
 	CEQS_EXAMPLES=$(CYCLES) CEQS_STREAMS=$$(( $(CYCLES) * 100 )) $(BIN)/pytest -q -s --timeout 0 tests/torture/test_command_machine.py \
 	  tests/torture/test_log_machine.py tests/flow/test_many_streams.py
 
