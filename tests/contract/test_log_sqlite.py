@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ceqs.errors import Misconfigured
-from ceqs.log import Entry, NewEvent, open_log, open_reader
+from ceqs.errors import Conflict, LogReplaced, Misconfigured
+from ceqs.log import Condition, Entry, NewEvent, Query, QueryItem, open_log, open_reader
 from ceqs.log._judge import Verdict
+from ceqs.log._ledger import Dialect
 from ceqs.log._prepare import Prepared
 from ceqs.log._sqlite import SqliteStore
 
@@ -192,4 +194,77 @@ async def test_a_commit_that_fails_is_done_again_on_a_new_connection_and_once(
     assert attempts == [False, True]
     assert (appended.receipt.position, appended.repeated, failures) == (1, stored, [])
     assert len((await log.read()).events) == 1
+    await log.close()
+
+
+def event(number: int) -> Entry:
+    tagged = NewEvent(id=f"e{number}", type="shop.Placed", payload=b"", tags=("order:1",))
+    return Entry(command_id=f"c{number}", events=(tagged,))
+
+
+async def test_where_the_log_stands_is_read_only_where_somebody_else_may_have_moved_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    head, reads = Dialect.head, list[int]()
+
+    def count(dialect: Dialect[Any], connection: Any) -> Any:
+        reads.append(1)
+        return head(dialect, connection)
+
+    monkeypatch.setattr(Dialect, "head", count)
+    for number in range(1, 5):
+        assert (await log.append(event(number))).position == number
+    assert len(reads) == 1
+    with closing(sqlite3.connect(path)) as stranger:
+        stranger.execute("INSERT INTO publishers VALUES ('somebody', 1, 0)")
+        stranger.commit()
+    await log.append(event(5))
+    assert len(reads) == 2
+    await log.close()
+
+
+async def test_what_a_stranger_appends_to_the_file_is_neither_overwritten_nor_overlooked(path: Path) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    await log.append(event(1))
+    order = Query((QueryItem(tags=frozenset({"order:1"})),))
+    with closing(sqlite3.connect(path)) as stranger:
+        stranger.execute("INSERT INTO events VALUES (2, NULL, 'theirs', 'shop.Placed', 0, 0, 'x', x'')")
+        stranger.execute("INSERT INTO tags VALUES (1, 'order:1', 2, 'shop.Placed')")
+        stranger.commit()
+    with pytest.raises(Conflict):
+        await log.append(replace(event(3), condition=Condition(order, 1)))
+    assert (await log.append(replace(event(3), condition=Condition(order, 2)))).position == 3
+    await log.close()
+
+
+async def test_a_generation_of_tags_that_comes_from_outside_counts_at_once(path: Path) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    await log.append(event(1))
+    with closing(sqlite3.connect(path)) as stranger:
+        stranger.execute("UPDATE meta SET tag_generation = 2")
+        stranger.commit()
+    await log.append(event(2))
+    with closing(sqlite3.connect(path)) as stranger:
+        assert stranger.execute("SELECT generation, position FROM tags").fetchall() == [(1, 1), (2, 2)]
+    await log.close()
+
+
+async def test_a_log_that_is_another_one_by_now_is_not_appended_to(path: Path) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    await log.append(event(1))
+    with closing(sqlite3.connect(path)) as stranger:
+        stranger.execute("UPDATE meta SET log_id = 'restored'")
+        stranger.commit()
+    with pytest.raises(LogReplaced):
+        await log.append(event(2))
+    await log.close()
+
+
+async def test_an_epoch_that_this_process_begins_is_not_forgotten_by_what_it_appends_next(path: Path) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    await log.append(event(1))
+    await log.begin_epoch()
+    await log.append(event(2))
+    assert ((await log.head()).position, (await log.head()).epoch) == (2, 2)
     await log.close()

@@ -76,13 +76,9 @@ class Ledger(Protocol):
         """Give the keys of the conditions that a stored event fails."""
         ...
 
-    def insert(self, verdict: Verdict) -> None:
-        """Store the rows of a verdict."""
-        ...
-
 
 def settle(ledger: Ledger, batch: Sequence[Prepared], *, again: bool, now: dt.datetime, monotonic: float) -> Verdict:
-    """Judge a batch and store what is accepted. To be called within one transaction, under the log's lock.
+    """Judge a batch. To be called under the log's lock, in the transaction that then stores what is accepted.
 
     `again`: the batch may have been stored already. `now` is the time on the log's clock, `monotonic` that on the clock
     of `Entry.expires`.
@@ -91,7 +87,7 @@ def settle(ledger: Ledger, batch: Sequence[Prepared], *, again: bool, now: dt.da
     valid = {i: prepared.entry for i, prepared in enumerate(batch) if not prepared.invalid}
     conditions = {i: e.condition for i, e in valid.items() if e.condition and e.condition.after < head.position}
     ids = {entry.command_id for entry in valid.values() if again or not entry.assigned}
-    verdict = judge(
+    return judge(
         batch,
         head,
         generation=ledger.generation,
@@ -100,9 +96,6 @@ def settle(ledger: Ledger, batch: Sequence[Prepared], *, again: bool, now: dt.da
         now=now,
         monotonic=monotonic,
     )
-    if verdict.commands or verdict.events:
-        ledger.insert(verdict)
-    return verdict
 
 
 def judge(

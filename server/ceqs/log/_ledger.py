@@ -13,11 +13,9 @@ from sqlalchemy import Connection, Table, TextClause, text
 from sqlalchemy.dialects import postgresql
 
 from ceqs.log._identity import refuse_another
-from ceqs.log._judge import CommandRow, Verdict
-from ceqs.log._kept import REPLACE
+from ceqs.log._judge import CommandRow
 from ceqs.log._recent import Mark, Recent
 from ceqs.log._retention import NOW_POSTGRES, NOW_SQLITE
-from ceqs.log._schema import commands, events, states, tags
 from ceqs.log._tagging import Tagging, read_rules
 from ceqs.log._times import from_micros
 from ceqs.log._together import carries_all, together
@@ -56,6 +54,9 @@ class Index(NamedTuple):
     """The revision of the rules that they come from."""
 
 
+Found: TypeAlias = tuple[Head, Index]
+"""Where the log stands, and what it is indexed by."""
+
 Rows: TypeAlias = Sequence[tuple[object, ...]]
 """Values in the order of a table's columns."""
 
@@ -85,7 +86,7 @@ class Dialect(Generic[C]):
     insert: Callable[[C, Table, Rows, str], None]
     """Inserts rows; the text says what becomes of those that are there."""
 
-    def head(self, connection: C) -> tuple[Head, Index]:
+    def head(self, connection: C) -> Found:
         """Say where the log stands, and what it is indexed by."""
         (row,) = self.rows(connection, _HEAD, {})
         return to_head(row), Index(*row[-2:])
@@ -219,17 +220,24 @@ class SqlLedger(Generic[C]):
     """Reads and writes the tables on a connection whose transaction holds the log's lock."""
 
     def __init__(
-        self, connection: C, dialect: Dialect[C], name: str, log_id: str, tagging: Tagging, recent: Recent
+        self,
+        connection: C,
+        dialect: Dialect[C],
+        found: Found,
+        name: str,
+        log_id: str,
+        tagging: Tagging,
+        recent: Recent,
     ) -> None:
         """Raise LogReplaced where the log is not the one that is expected, Unavailable where it is indexed otherwise.
 
-        `log_id` is the log that was opened; `tagging` has the rules that this process tags by; `recent` is told how the
-        log is found.
+        `found` is how the log stands; `log_id` is the log that was opened; `tagging` has the rules that this process
+        tags by; `recent` is told how the log is found.
         """
         self._connection = connection
         self._dialect = dialect
         self._recent = recent
-        self._head, index = dialect.head(connection)
+        self._head, index = found
         refuse_another(name, log_id, self._head)
         self.generation = index.generation
         if not tagging.fits(index.tagging):
@@ -258,17 +266,6 @@ class SqlLedger(Generic[C]):
             parameters = {"items": f"[{','.join(items)}]", "generation": self.generation}
             moved.update(key for (key,) in self._dialect.rows(self._connection, self._dialect.moved, parameters))
         return moved
-
-    def insert(self, verdict: Verdict) -> None:
-        """Store the rows of a verdict."""
-        self._insert(events, verdict.events)
-        self._insert(tags, verdict.tags)
-        self._insert(states, list(verdict.keeps.values()), REPLACE)
-        self._insert(commands, list(verdict.commands.values()))
-
-    def _insert(self, table: Table, rows: Rows, conflict: str = "") -> None:
-        if rows:
-            self._dialect.insert(self._connection, table, rows, conflict)
 
 
 def stored(connection: C, dialect: Dialect[C], *, command_ids: Collection[str]) -> Mapping[str, CommandRow]:

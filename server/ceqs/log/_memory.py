@@ -172,6 +172,7 @@ class MemoryLog:
     async def _commit(self, batch: Sequence[Prepared]) -> Sequence[Outcome]:
         refuse_another(self._name, self._log_id, self._ledger.head())
         verdict = settle(self._ledger, batch, again=False, now=self._clock(), monotonic=time.monotonic())
+        self._ledger.insert(verdict)
         self._follower.advance(verdict.head.position, verdict.head.public_position)
         return verdict.outcomes
 

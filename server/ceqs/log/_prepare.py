@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 from ceqs.contract import value
 from ceqs.errors import Invalid, Violation
@@ -16,7 +15,6 @@ from ceqs.log._types import (
     MAX_TAG_BYTES,
     Entry,
 )
-from ceqs.model import QueryItem
 
 
 @value()
@@ -40,32 +38,30 @@ def prepare(entry: Entry, group: int = 0) -> Prepared:
 def _is_fit(entry: Entry) -> bool:
     """Whether it is plain at a glance that nothing is wrong: so it is with almost every entry."""
     texts = [entry.command_id, entry.causation_id, entry.correlation_id, entry.actor, entry.traceparent]
-    if entry.condition and not all(map(_is_plain, entry.condition.query.items)):
-        return False
+    if entry.condition:
+        for item in entry.condition.query.items:
+            texts += item.types
+            texts += item.tags
     if keep := entry.keeps:
         texts += keep.state, keep.tag, keep.fingerprint
     size = 0
     for event in entry.events:
-        texts += event.id, event.type, *event.tags
+        texts += event.id, event.type
+        texts += event.tags
         size += len(event.payload)
-        if len(event.payload) > MAX_EVENT_BYTES or len(event.tags) > MAX_EVENT_TAGS:
+        if len(event.tags) > MAX_EVENT_TAGS:
             return False
     together = "".join(texts)
-    # In ASCII, a character is a byte. Where all the texts are short, so are the tags of each event.
+    # In ASCII, a character is a byte. Where all the texts are short, so are the tags of each event, and where all the
+    # payloads are small, so is each.
     return (
         together.isascii()
         and "\0" not in together
         and len(together) <= MAX_TAG_BYTES
-        and size <= MAX_ENTRY_BYTES
+        and size <= MAX_EVENT_BYTES
         and len(entry.events) <= MAX_ENTRY_EVENTS
         and 0 < len(entry.command_id) <= MAX_COMMAND_ID_BYTES
     )
-
-
-@lru_cache(maxsize=10_000)
-def _is_plain(item: QueryItem) -> bool:
-    together = "".join((*item.types, *item.tags))
-    return together.isascii() and "\0" not in together
 
 
 def _violations(entry: Entry) -> Iterator[Violation]:

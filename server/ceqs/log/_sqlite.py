@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import fcntl
 import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, NullPool, create_engine, event, inspect
@@ -26,18 +24,19 @@ from ceqs.log import _guards, inline
 from ceqs.log._follower import Follower
 from ceqs.log._histories import SqliteHistories
 from ceqs.log._judge import CommandRow, Verdict, settle
-from ceqs.log._ledger import HEAD, SQLITE, SqlLedger, stored, to_head
+from ceqs.log._ledger import HEAD, SQLITE, Found, Index, SqlLedger, stored, to_head
 from ceqs.log._prepare import Prepared
 from ceqs.log._recent import Recent
+from ceqs.log._rows_sqlite import insert, make_view
 from ceqs.log._select_sqlite import SqliteReads
 from ceqs.log._sql import OutcomeUnknown, SqlLog, Step
 from ceqs.log._sql_reader import FAILURES, SqlReader
 from ceqs.log._tables import create, identify
 from ceqs.log._tagging import Tagging
 from ceqs.log._types import Head
+from ceqs.log._worker import Worker
 
 _T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
 
 _READERS = 4
 _BEGIN = "BEGIN IMMEDIATE"
@@ -90,36 +89,44 @@ def _inode(path: Path) -> int:
 
 
 class SqliteStore:
-    """The writing connection, for one task at a time. It waits for the disk on a thread of its own."""
+    """The writing connection, for one task at a time. It inserts, and waits for the disk, on a thread of its own."""
 
     def __init__(self, path: Path, name: str, clock: Callable[[], dt.datetime]) -> None:
         self._path = path
         self._name = name
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ceqs-log-{name}")
+        self._worker = Worker(f"ceqs-log-{name}")
         url = URL.create("sqlite", database=str(path))
         self._engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
         event.listen(self._engine, "connect", configure)
+        event.listen(self._engine, "connect", _make_view)
         event.listen(self._engine, "begin", _begin)
         self.tagging = Tagging(name)
         self._recent = Recent()
         self._log_id = ""
+        self._left: Found | None = None
+        """How this process has left the log; None where it does not know."""
+        self._version = 0
+        """Of the database, as SQLite counts what others have committed."""
         self._connection: Connection | None = None
         self._lock: int | None = None
 
     async def open(self) -> Head:
         """Take the right to write, create the log where there is none, and give its head."""
         try:
-            return await self._run(self._open)
+            return await self._worker.do(self._open)
         except BaseException:
             await self.close()
             raise
 
     async def attempt(self, batch: Sequence[Prepared], *, again: bool) -> Verdict:
         """Settle a batch in one transaction; see Store."""
-        # A thread would have to wait for a busy loop after every statement: they run here, and the commit alone there.
-        verdict = self._settle(batch, again=again)
-        await self._run(self._commit)
+        # A thread waits for a busy loop after every statement: they run here, but for the one that inserts, which works
+        # beside the loop, and the commit.
+        left, self._left = self._left, None
+        verdict, index = self._settle(batch, left, again=again)
+        await self._worker.do(self._record, verdict)
+        self._left = verdict.head, index
         self._recent.leave(verdict)
         return verdict
 
@@ -129,7 +136,8 @@ class SqliteStore:
 
     async def work(self, step: Step[_T], *, locked: bool = True) -> _T:  # nobody else writes
         """Execute a step in a transaction of its own; see Store."""
-        return await self._run(self._work, step)
+        self._left = None
+        return await self._worker.do(self._work, step)
 
     def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:  # see Store
         """Keep nobody waiting: no other process writes."""
@@ -137,11 +145,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Give up the connection and the lock."""
-        await self._run(self._close)
-        self._thread.shutdown()
-
-    def _run(self, work: Callable[[Unpack[_Ts]], _T], *arguments: *_Ts) -> Awaitable[_T]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        await self._worker.do(self._close)
+        self._worker.close()
 
     def _open(self) -> Head:
         self._lock = take_lock(self._path)
@@ -158,17 +163,29 @@ class SqliteStore:
         except SQLAlchemyError as error:
             raise _unfit(self._path, error) from error
 
-    def _settle(self, batch: Sequence[Prepared], *, again: bool) -> Verdict:
+    def _settle(self, batch: Sequence[Prepared], left: Found | None, *, again: bool) -> tuple[Verdict, Index]:
         try:
             driver = self._driver()
             driver.execute(_BEGIN)
-            ledger = SqlLedger(driver, SQLITE, self._name, self._log_id, self.tagging, self._recent)
-            return settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic())
+            found = self._find(driver, left)
+            ledger = SqlLedger(driver, SQLITE, found, self._name, self._log_id, self.tagging, self._recent)
+            return settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic()), found[1]
         except BaseException:
             self._disconnect()
             raise
 
-    def _commit(self) -> None:
+    def _find(self, driver: sqlite3.Connection, left: Found | None) -> Found:
+        """Say where the log stands: as this process has left it, if nobody else has committed anything since."""
+        (version,) = driver.execute("PRAGMA data_version").fetchone()
+        same, self._version = version == self._version, version
+        return left if left and same else SQLITE.head(driver)
+
+    def _record(self, verdict: Verdict) -> None:
+        try:
+            insert(self._driver(), verdict)
+        except BaseException:
+            self._disconnect()
+            raise
         try:
             self.commit_transaction(self._driver())
         except sqlite3.Error as error:
@@ -222,6 +239,12 @@ def configure(connection: Any, _: object = None) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = ON")
     connection.execute("PRAGMA recursive_triggers = ON")
+    # Of the rows that one statement has inserted before it fails, SQLite keeps what was there: not in a file.
+    connection.execute("PRAGMA temp_store = MEMORY")
+
+
+def _make_view(connection: Any, _: object) -> None:
+    make_view(connection)
 
 
 def _begin(connection: Connection) -> None:
