@@ -72,7 +72,9 @@ class Files(Places):
         serving = self._serving()
         if serving == to:
             return True
-        with contextlib.nullcontext(True) if serving is None else _still(serving) as still:
+        with self._turn(), contextlib.nullcontext(True) if serving is None else _still(serving) as still:
+            if (record := _read(self._record(to))) and record.dropping:
+                return False
             if not still or self._serving() != serving or (serving and not _reaches(to, serving)):
                 return False
             beside = self._link.with_name(f".{self._link.name}.{secrets.token_hex(4)}")
@@ -111,11 +113,17 @@ class Files(Places):
     def _record(self, place: Place) -> Path:
         return file_of(place).with_suffix(".json")
 
+    @contextlib.contextmanager
+    def _turn(self) -> Generator[None]:
+        """Change what is on record after whoever does so already, in whichever process."""
+        with self._link.with_name(f".{self._link.name}.lock").open("ab") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            yield
+
     def _change(self, place: Place, change: Callable[[Record | None], Record | None]) -> bool:
         """Change a record, one process after the other; say whether there was anything to write."""
         file = self._record(place)
-        with self._link.with_name(f".{self._link.name}.lock").open("ab") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
+        with self._turn():
             after = change(_read(file))
             if after is None:
                 return False

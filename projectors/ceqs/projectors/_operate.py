@@ -118,9 +118,13 @@ async def drop(places: Places, label: str, timeout: float) -> Place:  # noqa: AS
     is written no more from then on, and dropped when this is called again.
     """
     target = _find(await places.known(), places, label)
-    if target.place == await places.serving():
-        raise Rejected("SERVES", f"{label} answers: let another place answer first (ceqs projection rollback, rebuild)")
+    await _refuse_serving(places, target.place)
     await places.note(target.place, dropping=True)
+    try:
+        await _refuse_serving(places, target.place)  # It may have taken over before that was noted, and not since.
+    except Rejected:
+        await places.note(target.place, dropping=False)
+        raise
     until = time.monotonic() + timeout
     while fed_by := (await _standing(target, False)).fed_by:
         if time.monotonic() > until:
@@ -129,6 +133,13 @@ async def drop(places: Places, label: str, timeout: float) -> Place:  # noqa: AS
     if not await places.remove(target.place, max(0.0, until - time.monotonic())):
         raise Unavailable(f"somebody still reads {label}; drop it again when they have ended")
     return target.place
+
+
+async def _refuse_serving(places: Places, place: Place) -> None:
+    if place == await places.serving():
+        raise Rejected(
+            "SERVES", f"{place.label} answers: let another place answer first (ceqs projection rollback, rebuild)"
+        )
 
 
 def _find(known: Sequence[Known], places: Places, label: str) -> Known:

@@ -97,9 +97,9 @@ class Places(ABC):
 
     @abstractmethod
     async def switch(self, to: Place) -> bool:
-        """Let a place answer from now on, unless it is behind the one that answers now; say whether it does.
+        """Let a place answer from now on, unless it is to go or behind the one that answers now; say whether it does.
 
-        Nobody advances the other one meanwhile: no answer is older than one before it.
+        Nobody advances the other one meanwhile: no answer is older than one before it. What is noted before is heeded.
         """
 
     @abstractmethod

@@ -103,6 +103,9 @@ class Schemas(Places):
             return True
         async with self._connection(to) as connection:
             await connection.execute(sa.text(f"SET LOCAL lock_timeout = '{int(AGAIN * 1000)}ms'"))
+            # Nobody changes the record either until the place answers.
+            if (await connection.execute(sa.select(RECORD.c.dropping).with_for_update(read=True))).scalar():
+                return False
             if serving is None:
                 await connection.execute(sa.schema.CreateSchema(self._pointers, if_not_exists=True))
                 await connection.run_sync(_METADATA.create_all, tables=[SERVING])

@@ -48,17 +48,14 @@ class Streamed:
     context: Context
     executor: CommandExecutor
     decode: Decoder
-
-    @property
-    def guarded(self) -> bool:
-        """Whether a gatekeeper is asked: only then its turn has to be waited for before it can be submitted."""
-        return self.executor.guards(self.rpc)
+    guarded: bool
+    """Whether a gatekeeper is asked: only then its turn has to be waited for before it can be submitted."""
 
 
 def streamed(context: Context, executor: CommandExecutor) -> Iterable[Streamed]:
     """Give the commands of a context."""
     for rpc in context.contract.commands.values():
-        yield Streamed(rpc, context, executor, Decoder(rpc.request, strict=True))
+        yield Streamed(rpc, context, executor, Decoder(rpc.request, strict=True), executor.guards(rpc))
 
 
 def add_command_stream(handlers: Handlers, commands: Iterable[Streamed], calls: Calls, stop: Stop) -> None:

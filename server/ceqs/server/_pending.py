@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TypeAlias
 
 from google.protobuf.message import Message
 
@@ -12,12 +12,8 @@ from ceqs.log import NewEvent
 from ceqs.model import Boundary
 from ceqs.queries import Known, States
 
-
-class Proposed(NamedTuple):
-    """An event that a command of the batch would append."""
-
-    event: NewEvent
-    message: Message
+Proposed: TypeAlias = tuple[NewEvent, Message]
+"""An event that a command of the batch would append."""
 
 
 class Pending:
@@ -28,7 +24,7 @@ class Pending:
         self._known: dict[str, tuple[Known | Exception, int]] = {key: (known, 0) for key, known in loaded.items()}
         """With how many of the proposed events each state has seen."""
         self._proposed: list[Proposed] = []
-        self._by_tag: dict[str, list[int]] = {}
+        self._places: dict[str, list[int]] = {}
         """Where among them those with a tag are."""
 
     def state(self, boundary: Boundary) -> Known:
@@ -37,8 +33,10 @@ class Pending:
         Raises what its loading or its folding raised.
         """
         known, seen = self._known[boundary.key]
-        if isinstance(known, Exception):
+        if not isinstance(known, Known):
             raise known
+        if boundary.paths and self._places.keys().isdisjoint(boundary.paths):
+            return known
         if seen < len(self._proposed) and (missed := self._since(boundary, seen)):
             known = self._states.fold(boundary, known, missed)
             self._known[boundary.key] = known, len(self._proposed)
@@ -48,19 +46,17 @@ class Pending:
         self, boundary: Boundary, after: Known, events: Sequence[NewEvent], messages: Sequence[Message]
     ) -> None:
         """Note the events that a command proposes, and the state of its boundary after them."""
-        for proposed in map(Proposed, events, messages):
-            for tag in proposed.event.tags:
-                if (places := self._by_tag.get(tag)) is None:
-                    self._by_tag[tag] = places = []
-                places.append(len(self._proposed))
-            self._proposed.append(proposed)
+        for event, message in zip(events, messages, strict=True):
+            for tag in event.tags:
+                self._places.setdefault(tag, []).append(len(self._proposed))
+            self._proposed.append((event, message))
         self._known[boundary.key] = after, len(self._proposed)
 
     def _since(self, boundary: Boundary, seen: int) -> list[Message]:
         if boundary.paths:
             found = set[int]()
             for path in boundary.paths:
-                places = self._by_tag.get(path)
+                places = self._places.get(path)
                 if places is not None and places[-1] >= seen:
                     found.update(places[bisect_left(places, seen) :])
             missed = [self._proposed[place] for place in sorted(found)]

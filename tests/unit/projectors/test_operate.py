@@ -120,6 +120,31 @@ async def test_a_place_is_dropped_unless_it_answers_or_is_written(places: Places
     assert await states(places) == [("v1", "serves", 5)]
 
 
+async def test_a_place_that_takes_over_while_it_is_being_dropped_stays_and_one_that_is_dropped_does_not_take_over(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the place that answers would be gone."""
+    first, second = places.at(1), places.at(2)
+    await stand(places, first, 5)
+    await stand(places, second, 5, filled=False)
+    await places.switch(first)
+    look = places.serving
+
+    async def taken_over() -> Any:
+        monkeypatch.undo()
+        found = await look()
+        assert await places.switch(second)
+        return found
+
+    monkeypatch.setattr(places, "serving", taken_over)
+    with pytest.raises(Rejected, match="v2 answers"):
+        await drop(places, "v2", 0)
+    assert await states(places) == [("v1", "ready", 5), ("v2", "serves", 5)]
+    await places.note(first, dropping=True)
+    assert not await places.switch(first)
+    assert await places.serving() == second
+
+
 async def test_places_are_held_and_let_go_together_or_one_by_one(places: Places) -> None:
     for version in (1, 2):
         await stand(places, places.at(version), 1)
