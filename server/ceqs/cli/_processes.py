@@ -7,10 +7,9 @@ among them, so it takes several connections to keep several processes busy. They
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
-from collections.abc import Generator, Iterable
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 
 import structlog
 
@@ -20,7 +19,7 @@ from ceqs.cli._settings import Settings
 from ceqs.embedded import Supervisor
 from ceqs.errors import Misconfigured
 from ceqs.log import open_log
-from ceqs.server import EVERY_ROLE, Role, ServerSettings
+from ceqs.server import EVERY_ROLE, Role, reserved
 
 _process_log = structlog.get_logger("ceqs.cli")
 
@@ -44,13 +43,13 @@ async def serve_by_processes(settings: Settings, names: Iterable[str], output: s
     contexts = load_contexts(settings)
     addresses = serving_addresses(settings, list(contexts), roles)
     chosen = list(choose(contexts, names))
-    with ExitStack() as reserved:
+    with ExitStack() as ports:
         for name in chosen:
             if Role.COMMANDS in roles:
                 # Whoever creates a log does it alone, and says in one line why it cannot.
                 await (await open_log(settings.log_url(name), name)).close()
             listening = server_settings(settings, name, addresses[name])
-            port = reserved.enter_context(_reserve(listening))
+            port = ports.enter_context(reserved(listening))
             addresses[name] = f"{addresses[name].rpartition(':')[0]}:{port}"
         command = [sys.executable, "-m", "ceqs.cli", "serve", *chosen, "--shared-port", "--output", output]
         for role in sorted(roles):
@@ -62,26 +61,6 @@ async def serve_by_processes(settings: Settings, names: Iterable[str], output: s
             for number in range(1, settings.processes + 1):
                 await supervisor.start(f"server {number}", command, env=env)
             await asyncio.Event().wait()
-
-
-@contextmanager
-def _reserve(settings: ServerSettings) -> Generator[int]:
-    """Keep a port for the processes that will share it, and for nobody else; give its number."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as reserved:
-        try:
-            # As a server does, over what connections of an earlier one have left behind, but beside nobody.
-            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            reserved.bind((settings.host, settings.port))
-        except OSError as error:
-            raise Misconfigured(
-                f"cannot listen on {settings.host}:{settings.port}: {(error.strerror or str(error)).lower()}. "
-                "Choose another port"
-            ) from error
-        # It is ours now. From here on the children may bind it too, and none that does not mean to share it.
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        yield reserved.getsockname()[1]
 
 
 def _say(name: str, line: str) -> None:

@@ -11,7 +11,7 @@ from ceqs.server._forgetting import forget_lapsed
 from ceqs.server._roles import EVERY_ROLE, Role
 from ceqs.server._served import Served
 from ceqs.server._server import Server
-from ceqs.server._settings import ServerSettings
+from ceqs.server._settings import ServerSettings, reserved
 
 __all__ = [
     "EVERY_ROLE",
@@ -24,4 +24,5 @@ __all__ = [
     "Server",
     "ServerSettings",
     "forget_lapsed",
+    "reserved",
 ]

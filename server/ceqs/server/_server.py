@@ -1,9 +1,10 @@
-"""One gRPC server for one or several contexts."""
+"""A server for one or several contexts."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import grpc
 import structlog
@@ -19,10 +20,15 @@ from ceqs.server._handlers import Handlers, add_command, add_query
 from ceqs.server._platform import add_admin, add_events
 from ceqs.server._roles import Role
 from ceqs.server._served import Served
-from ceqs.server._settings import ServerSettings, listen
+from ceqs.server._settings import ServerSettings, listen, reserved
 from ceqs.server._standard import SERVICES, Health, add_standard
 
 _process_log = structlog.get_logger("ceqs.server")
+
+
+ACCEPTING = 8
+"""How many gRPC servers of this process share the port: each accepts one call after the other, which takes several turns
+of the loop, and unary commands come half as fast again from several."""
 
 
 class Server:
@@ -38,7 +44,7 @@ class Server:
         self._events = {name: Events(one.log, one.context.decoder) for name, one in self._served.items()}
         self._hops = {name: Hops(name, one.log, one.around) for name, one in self._served.items()}
         self._health = Health(self._stop)
-        self._server: grpc.aio.Server | None = None
+        self._servers: list[grpc.aio.Server] = []
         if not served or len(self._served) != len(served):
             raise Misconfigured("a server serves one context or several, each once")
         self._settings = settings
@@ -61,40 +67,45 @@ class Server:
         """Listen and answer. Raises Misconfigured where the address cannot be listened on."""
         for one in self._served.values():
             await _declare(one)
-        server = grpc.aio.server(
-            options=(
-                ("grpc.so_reuseport", int(self._settings.shared)),
-                ("grpc.max_receive_message_length", self._settings.max_message),
-                ("grpc.max_send_message_length", -1),
-                # Refusing a call costs Python about as much as an echo. Where calls come faster than that, gRPC itself
-                # drops (CANCELLED) those that waited for two seconds, before anybody has worked for them.
-                ("grpc.server_max_unrequested_time_in_server", 2),
-                # Between the two, gRPC refuses at random: by default a call with 12 KiB fails every other time.
-                ("grpc.max_metadata_size", self._settings.max_metadata),
-                ("grpc.absolute_max_metadata_size", self._settings.max_metadata),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            )
-        )
         services = self._handlers().services
-        for service, methods in services.items():
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
         names = [*services, *SERVICES]
-        add_standard(server, self._health, names, self._stop)
-        self._port = listen(server, self._settings)
-        await server.start()
+        sharing = nullcontext(self._settings.port) if self._settings.shared else reserved(self._settings)
+        with sharing as self._port:
+            for _ in range(ACCEPTING):
+                server = grpc.aio.server(options=self._options())
+                for service, methods in services.items():
+                    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+                add_standard(server, self._health, names, self._stop)
+                listen(server, self._settings, self._port)
+                self._servers.append(server)
+            for server in self._servers:
+                await server.start()
         await self._health.serving([*names, *self._settings.roles])
-        self._server = server
+
+    def _options(self) -> Sequence[tuple[str, int]]:
+        return (
+            ("grpc.so_reuseport", 1),
+            ("grpc.max_receive_message_length", self._settings.max_message),
+            ("grpc.max_send_message_length", -1),
+            # Refusing a call costs Python about as much as an echo. Where calls come faster than that, gRPC itself
+            # drops (CANCELLED) those that waited for two seconds, before anybody has worked for them.
+            ("grpc.server_max_unrequested_time_in_server", 2),
+            # Between the two, gRPC refuses at random: by default a call with 12 KiB fails every other time.
+            ("grpc.max_metadata_size", self._settings.max_metadata),
+            ("grpc.absolute_max_metadata_size", self._settings.max_metadata),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+        )
 
     async def stop(self) -> None:
         """Stop: say so to health checks, take no new calls, end streams, and let running calls finish within grace."""
-        if self._server is None:
+        if not self._servers:
             return
         await self._health.stopping()
         self._stop.ask()
         for events in self._events.values():
             await events.close()
-        await self._server.stop(self._settings.grace)
+        await asyncio.gather(*(server.stop(self._settings.grace) for server in self._servers))
 
     async def serve_until(self, stop: asyncio.Event) -> None:
         """Start, and stop when the event is set."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,17 +54,44 @@ class ServerSettings:
             )
 
 
-def listen(server: grpc.aio.Server, settings: ServerSettings) -> int:
-    """Make the server listen and give its port. Raises Misconfigured, naming host and port, where it cannot."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"{host}:{settings.port}"
-    credentials = _credentials(settings)
+@contextmanager
+def reserved(settings: ServerSettings) -> Generator[int]:
+    """Keep a port for those who are going to share it by SO_REUSEPORT, and for nobody else; give its number.
+
+    Raises Misconfigured, naming host and port, where it cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as reserved:
+        try:
+            # Over what connections of an earlier server have left behind, but beside nobody.
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reserved.bind((settings.host, settings.port))
+        except OSError as error:
+            raise _cannot_listen(settings, settings.port, (error.strerror or str(error)).lower()) from error
+        # It is ours now. From here on others may bind it too, and none that does not mean to share it.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield reserved.getsockname()[1]
+
+
+def listen(server: grpc.aio.Server, settings: ServerSettings, port: int) -> None:
+    """Make the server listen on a port. Raises Misconfigured, naming host and port, where it cannot."""
+    address, credentials = _address(settings, port), _credentials(settings)
     try:
         if credentials is not None:
-            return server.add_secure_port(address, credentials)
-        return server.add_insecure_port(address)
+            server.add_secure_port(address, credentials)
+        else:
+            server.add_insecure_port(address)
     except RuntimeError as error:
-        raise Misconfigured(f"cannot listen on {address}: {_reason(settings)}. Choose another port") from error
+        raise _cannot_listen(settings, port, str(error)) from error
+
+
+def _cannot_listen(settings: ServerSettings, port: int, why: str) -> Misconfigured:
+    return Misconfigured(f"cannot listen on {_address(settings, port)}: {why}. Choose another port")
+
+
+def _address(settings: ServerSettings, port: int) -> str:
+    return f"[{settings.host}]:{port}" if ":" in settings.host else f"{settings.host}:{port}"
 
 
 def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
@@ -82,14 +111,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _reason(settings: ServerSettings) -> str:
-    """Say why, as the operating system does: gRPC does not."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            return (error.strerror or str(error)).lower()
-    return "the port is taken"

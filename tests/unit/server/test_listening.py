@@ -12,6 +12,7 @@ import pytest
 
 from ceqs.errors import Misconfigured
 from ceqs.server import Served, Server, ServerSettings
+from ceqs.testing import eventually
 from ceqs.v1 import events_pb2
 
 
@@ -45,6 +46,24 @@ async def test_two_servers_never_share_a_port(context: Any, served: Any) -> None
     settings = ServerSettings(port=served.server.port)
     with pytest.raises(Misconfigured, match=str(served.server.port)):
         await Server([Served(context, served.log, {"Total": served.model})], settings).start()
+
+
+def listening(port: int) -> int:
+    """Give how many sockets of this machine listen on a port."""
+    lines = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()]
+    return sum(line[1].endswith(f":{port:04X}") and line[3] == "0A" for line in lines)
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux says so")
+async def test_calls_are_accepted_side_by_side_until_the_server_stops(context: Any, served: Any) -> None:
+    server = Server([Served(context, served.log, {"Total": served.model})], ServerSettings())
+    await server.start()
+    try:
+        # gRPC accepts the calls of a server one after the other.
+        assert listening(server.port) > 1
+    finally:
+        await server.stop()
+    await eventually(lambda: listening(server.port) == 0)
 
 
 async def test_a_certificate_that_cannot_be_read_is_named(context: Any, served: Any, tmp_path: Path) -> None:
