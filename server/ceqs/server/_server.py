@@ -27,8 +27,8 @@ _process_log = structlog.get_logger("ceqs.server")
 
 
 ACCEPTING = 8
-"""How many gRPC servers of this process share the port: each accepts one call after the other, which takes several turns
-of the loop, and unary commands come half as fast again from several."""
+"""How many gRPC servers of this process share the port: each accepts calls one after the other, in several turns of the
+loop for each. From several of them, unary commands come half as fast again."""
 
 
 class Server:
