@@ -67,7 +67,7 @@ async def test_a_signal_ends_all_processes_in_order(servers: Any, number: signal
         await eventually(lambda: len(acknowledged) > 50)
         began = time.monotonic()
         assert await serving.ends(number) == 0
-        assert time.monotonic() - began < 20, "nothing needed its grace"
+        assert time.monotonic() - began < 60, "nothing needed its grace"
         assert all(map(gone, pids))
         assert "ended" not in serving.logged, "each process ended by itself, and none was started again"
         await asyncio.gather(*working, return_exceptions=True)

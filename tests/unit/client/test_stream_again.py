@@ -104,7 +104,7 @@ async def test_what_stays_unanswered_expires_and_tells_its_command_id(client: An
     first, second = await outcomes_of(
         client, [("c1", library.LendBookRequest()), ("c2", library.LendBookRequest())], timeout=0.4
     )
-    assert 0.4 <= time.monotonic() - began < 3
+    assert 0.4 <= time.monotonic() - began < 5, "the timeout of the client"
     assert isinstance(first.error, Expired)
     assert first.error.__notes__ == ["It may have been done. Send it again with command_id='c1': it is done once."]
     assert second.error is not None

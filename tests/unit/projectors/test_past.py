@@ -122,7 +122,7 @@ async def test_whoever_has_no_time_is_told_how_far_it_is_and_the_replay_goes_on(
 async def test_a_replay_that_takes_too_long_is_given_up(replays: Replays, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ceqs.projectors._past.STEP", 5)
     past = replays.open(seconds=1e-9)
-    with pytest.raises(TooLarge, match=r"at position 5 it has taken 0 s \(scratch_seconds\)"):
+    with pytest.raises(TooLarge, match=r"at position 5 it has taken \d+ s \(scratch_seconds\)"):
         await acquired(past, 30)
     assert await acquired(past, 5) == 5
 

@@ -218,7 +218,7 @@ async def test_a_stopping_server_does_not_wait_for_an_idle_stream(
     await stream.outcome("Deposit", {"account_id": "a", "amount": 1})
     began = time.monotonic()
     await server.stop()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5, "its grace"
     with refused(Unavailable):
         await stream.call.read()
 
