@@ -15,24 +15,19 @@ class Fresh:
     """The events of the last batches, as far as they lie side by side and make one read."""
 
     def __init__(self) -> None:
-        self._events: list[tuple[int, int, str, bytes]] = []
-        """As StoredEvent has them."""
+        self._events: list[EventRow] = []
         self._bytes = 0
 
     def add(self, rows: Sequence[EventRow]) -> None:
         """Add the events of a batch that was committed."""
         if not rows:
             return
-        events = [
-            (position, public_position or 0, event_type, envelope)
-            for position, public_position, _, event_type, _, _, _, envelope in rows
-        ]
-        size = sum([len(event[-1]) for event in events])
-        follows = bool(self._events) and self._events[-1][0] + 1 == events[0][0]
-        if not follows or len(self._events) + len(events) > MOST_EVENTS or self._bytes + size > MAX_SLICE_BYTES:
+        size = sum([len(row[-1]) for row in rows])
+        follows = bool(self._events) and self._events[-1][0] + 1 == rows[0][0]
+        if not follows or len(self._events) + len(rows) > MOST_EVENTS or self._bytes + size > MAX_SLICE_BYTES:
             self._events, self._bytes = [], 0
         if size <= MAX_SLICE_BYTES:
-            self._events += events
+            self._events += rows
             self._bytes += size
 
     def give(self, span: Span) -> Slice | None:
@@ -42,4 +37,5 @@ class Fresh:
         begin = span.after + 1 - self._events[0][0]
         if not 0 <= begin < len(self._events):
             return None
-        return to_slice(span, self._events[begin:])
+        rows = self._events[begin:]
+        return to_slice(span, ((number, public or 0, kind, raw) for number, public, _, kind, *_, raw in rows))

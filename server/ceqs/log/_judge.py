@@ -180,7 +180,8 @@ class _Book:
                     public = public_position = self._public_position = self._public_position + 1
                 raw = envelope(event, number, public, since, depth)
                 verdict.events.append((position, public, event.id, event.type, event.bucket, micros, command_id, raw))
-                verdict.tags += [(generation, tag, position, event.type) for tag in dict.fromkeys(event.tags)]
+                for tag in event.tags if len(event.tags) < 2 else dict.fromkeys(event.tags):
+                    verdict.tags.append((generation, tag, position, event.type))
             self.position = position
             if entry.keeps and entry.condition:
                 verdict.keeps[entry.keeps.state, entry.keeps.tag] = to_row(entry.keeps, position)

@@ -52,18 +52,23 @@ def origin(entry: Entry, stamp: Stamp) -> bytes:
 def envelope(event: NewEvent, number: bytes, public_position: int | None, since: bytes, depth: int) -> bytes:
     """Give an event as a ceqs.v1.RecordedEvent.
 
-    `number`: its position as a varint; `since`: what its entry gives to all of its events, see `origin`.
+    `number` is its position as a varint, `since` what its entry gives to all of its events; see `origin`.
     """
     event_id, payload = event.id.encode(), event.payload
-    parts = [prefix(1, len(event_id)), event_id] if event_id else []
-    parts += _POSITION, number
-    if public_position:
-        parts += _PUBLIC_POSITION, varint(public_position)
-    parts.append(_type(event.type))
-    if payload:
-        parts += prefix(5, len(payload)), payload
-    parts += since, _rest(event.version, event.bucket, depth)
-    return b"".join(parts)
+    return b"".join(
+        (
+            prefix(1, len(event_id)) if event_id else b"",
+            event_id,
+            _POSITION,
+            number,
+            _PUBLIC_POSITION + varint(public_position) if public_position else b"",
+            _type(event.type),
+            prefix(5, len(payload)) if payload else b"",
+            payload,
+            since,
+            _rest(event.version, event.bucket, depth),
+        )
+    )
 
 
 def receipt(
