@@ -7,18 +7,21 @@ of events, one of tags and one of commands lie side by side, as a row of a view,
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from functools import cache
-from itertools import zip_longest
+from itertools import chain, islice, zip_longest
+from typing import TypeAlias
 
 from ceqs.log._judge import Verdict
 from ceqs.log._kept import REPLACE
-from ceqs.log._ledger import SQLITE
 from ceqs.log._schema import commands, events, states, tags
+
+Row: TypeAlias = tuple[object, ...]
 
 _MOST = 256
 """How many rows one statement inserts at most."""
 _STEP = 16
-"""Beyond as many, their number is rounded up to a multiple of it: each number is a statement that SQLite keeps."""
+"""Beyond as many, their number is rounded up to a multiple of it: each number is a statement that is kept ready."""
 
 _TABLES = events, tags, commands
 _WIDTH = sum(len(table.columns) for table in _TABLES)
@@ -41,24 +44,25 @@ def make_view(connection: sqlite3.Connection) -> None:
 def insert(connection: sqlite3.Connection, verdict: Verdict) -> None:
     """Insert the rows of a verdict."""
     no_event, no_tag, no_command = _NONE
-    values: list[object] = []
-    for event, tag, command in zip_longest(verdict.events, verdict.tags, verdict.commands.values()):
-        values += event or no_event
-        values += tag or no_tag
-        values += command or no_command
-    for start in range(0, len(values), _MOST * _WIDTH):
-        some = values[start : start + _MOST * _WIDTH]
-        rows = len(some) // _WIDTH
-        if rows > _STEP and rows % _STEP:
-            padding = _STEP - rows % _STEP
-            some += (None,) * (padding * _WIDTH)
-            rows += padding
-        connection.execute(_insertion(rows), some)
-    if verdict.keeps:
-        SQLITE.insert(connection, states, list(verdict.keeps.values()), REPLACE)
+    sides = zip_longest(verdict.events, verdict.tags, verdict.commands.values())
+    rows = ((*(event or no_event), *(tag or no_tag), *(command or no_command)) for event, tag, command in sides)
+    _insert(connection, "batch", rows, (None,) * _WIDTH)
+    if keeps := list(verdict.keeps.values()):
+        # A state that is there already is left as it is.
+        _insert(connection, states.name, keeps, keeps[-1], REPLACE)
+
+
+def _insert(connection: sqlite3.Connection, into: str, rows: Iterable[Row], filler: Row, conflict: str = "") -> None:
+    """Insert rows, and as many fillers, which change nothing, as make their number one of few."""
+    most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(filler) // _STEP * _STEP
+    left = iter(rows)
+    while some := list(islice(left, min(most, _MOST))):
+        if len(some) > _STEP:
+            some += [filler] * (-len(some) % _STEP)
+        connection.execute(_insertion(into, len(filler), len(some), conflict), list(chain.from_iterable(some)))
 
 
 @cache
-def _insertion(rows: int) -> str:
-    row = f"({', '.join('?' * _WIDTH)})"
-    return f"INSERT INTO batch VALUES {', '.join([row] * rows)}"  # noqa: S608  # ours
+def _insertion(into: str, width: int, rows: int, conflict: str) -> str:
+    row = f"({', '.join('?' * width)})"
+    return f"INSERT INTO {into} VALUES {', '.join([row] * rows)} {conflict}"  # noqa: S608  # ours

@@ -21,11 +21,17 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._closed = False
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def do(self, work: Callable[[Unpack[_Ts]], _T], *arguments: *_Ts) -> asyncio.Future[_T]:
-        """Do something after all that was asked for before. It is done even if nobody waits for it any more."""
+        """Do something after all that was asked for before. It is done even if nobody waits for it any more.
+
+        Raises RuntimeError where the thread has been told to end.
+        """
+        if self._closed:
+            raise RuntimeError("the thread has been told to end")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[_T] = loop.create_future()
 
@@ -44,6 +50,7 @@ class Worker:
 
     def close(self) -> None:
         """End, once all is done that was asked for."""
+        self._closed = True
         self._work.put(None)
         self._thread.join()
 

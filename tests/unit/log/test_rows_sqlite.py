@@ -54,9 +54,10 @@ def verdict(events: int, tags: int, commands: int, keeps: int = 0) -> Verdict:
 SIZES = st.integers(0, 600)
 
 
-@given(SIZES, SIZES, SIZES, st.integers(0, 3))
+@given(SIZES, SIZES, SIZES, SIZES)
 @example(0, 0, 1, 0)
 @example(1, 0, 1, 1)
+@example(1, 1, 1, 17)
 @example(16, 16, 16, 0)
 @example(17, 17, 17, 0)
 @example(256, 256, 256, 0)
@@ -75,6 +76,17 @@ def test_every_row_is_stored_as_it_is(
         assert database.execute("SELECT * FROM states ORDER BY position").fetchall() == list(rows.keeps.values())
     finally:
         database.execute("ROLLBACK")
+
+
+def test_a_database_that_takes_few_parameters_is_given_few(database: sqlite3.Connection) -> None:
+    before = database.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+    database.execute("BEGIN")
+    try:
+        insert(database, verdict(100, 100, 100))
+        assert database.execute("SELECT count(*) FROM events").fetchone() == (100,)
+    finally:
+        database.execute("ROLLBACK")
+        database.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, before)
 
 
 def test_what_the_record_refuses_is_refused_here_too(database: sqlite3.Connection) -> None:

@@ -74,3 +74,5 @@ async def test_closing_waits_for_what_was_asked_for() -> None:
         worker.do(done.append, number)
     worker.close()
     assert done == list(range(100))
+    with pytest.raises(RuntimeError, match="told to end"):
+        worker.do(int)
