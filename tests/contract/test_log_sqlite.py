@@ -19,6 +19,7 @@ from ceqs.log._judge import Verdict
 from ceqs.log._ledger import Dialect
 from ceqs.log._prepare import Prepared
 from ceqs.log._sqlite import SqliteStore
+from ceqs.log._worker import Worker
 
 ENTRY = Entry(command_id="c1", events=(NewEvent(id="e1", type="shop.Placed", payload=b""),))
 
@@ -267,4 +268,17 @@ async def test_an_epoch_that_this_process_begins_is_not_forgotten_by_what_it_app
     await log.begin_epoch()
     await log.append(event(2))
     assert ((await log.head()).position, (await log.head()).epoch) == (2, 2)
+    await log.close()
+
+
+async def test_what_stores_nothing_does_not_wait_for_the_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    await log.append(event(1))
+    order = Query((QueryItem(tags=frozenset({"order:1"})),))
+    with monkeypatch.context() as patched:
+        patched.delattr(Worker, "do")
+        assert (await log.append(Entry(command_id="c2", condition=Condition(order, 1)))).position == 1
+        with pytest.raises(Conflict):
+            await log.append(replace(event(3), condition=Condition(order, 0)))
+    assert (await log.append(event(4))).position == 2
     await log.close()

@@ -122,10 +122,13 @@ class SqliteStore:
     async def attempt(self, batch: Sequence[Prepared], *, again: bool) -> Verdict:
         """Settle a batch in one transaction; see Store."""
         # A thread waits for a busy loop after every statement: they run here, but for the one that inserts, which works
-        # beside the loop, and the commit.
+        # beside the loop, and the commit. Of what stores nothing, even the commit waits for no disk.
         left, self._left = self._left, None
         verdict, index = self._settle(batch, left, again=again)
-        await self._worker.do(self._record, verdict)
+        if verdict.events or verdict.commands:
+            await self._worker.do(self._record, verdict)
+        else:
+            self._record(verdict)
         self._left = verdict.head, index
         self._recent.leave(verdict)
         return verdict
