@@ -120,6 +120,9 @@ class LogReader(Numbered, Protocol):
 class Log(LogReader, Protocol):
     """The event log of one context as its server sees it: append-only."""
 
+    company: float
+    """How long, in seconds, commands may wait for others to share their transaction under load."""
+
     async def append(self, entry: Entry) -> Appended:
         """Append the events of one command, or judge its condition where it has none.
 

@@ -43,6 +43,8 @@ from ceqs.model import ALL, Query, matches
 class MemoryLog:
     """A log that lasts as long as the object."""
 
+    company = 0.0
+
     def __init__(self, name: str, *, clock: Callable[[], dt.datetime], max_waiting: int) -> None:
         self._name = name
         self._clock = clock

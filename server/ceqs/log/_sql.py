@@ -34,6 +34,9 @@ from ceqs.model import ALL, Query
 _PAUSES = (0.0, 0.02, 0.1, 0.3, 0.6)
 """Seconds before each attempt to commit a batch."""
 _RESOLVE_PAUSE = 0.5
+COMPANY = 0.002
+"""How long, in seconds, it pays to wait for others: where each transaction takes several ways to a database. In a file,
+so many arrive while a transaction is on its way to the disk that waiting gains nothing."""
 
 T = TypeVar("T")
 Step: TypeAlias = Callable[[Any, Dialect[Any]], T]
@@ -94,6 +97,7 @@ class SqlLog(SqlReader):
         super().__init__(name, head, engine, follower, histories, reads, store.tagging)
         self._known_head = head if alone else None
         self._alone = alone
+        self.company = 0.0 if alone else COMPANY
         self._fresh = Fresh()
         self._store = store
         self._storing = asyncio.Lock()

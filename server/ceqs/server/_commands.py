@@ -115,7 +115,7 @@ class CommandExecutor:
         self._clock = clock
         self._max_waiting = max_waiting
         # Other processes may hold a boundary that is locked pessimistically: who needs none must not wait with it.
-        self._optimistic, self._pessimistic = Lane(self._work), Lane(self._work)
+        self._optimistic, self._pessimistic = (Lane(self._work, company=log.company) for _ in range(2))
 
     @property
     def full(self) -> bool:

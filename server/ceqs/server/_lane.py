@@ -46,8 +46,9 @@ class Lane(Generic[W]):
     answer to those that it has not answered.
     """
 
-    def __init__(self, work: Callable[[Sequence[W]], Awaitable[Sequence[W]]]) -> None:
-        self._work = work
+    def __init__(self, work: Callable[[Sequence[W]], Awaitable[Sequence[W]]], *, company: float = 0.0) -> None:
+        """Under load, batches wait up to `company` seconds for more."""
+        self._work, self._company = work, company
         self.waiting: deque[W] = deque()
         """What waits for a batch. To be added to by `add` alone."""
         self._task: asyncio.Task[None] | None = None
@@ -64,8 +65,8 @@ class Lane(Generic[W]):
 
     async def _linger(self) -> None:
         """Under load, wait for as long as every tick brings several more, so that they share a transaction."""
-        if self._before > FEW:
-            await linger(self.waiting.__len__, lambda: self._hurry)
+        if self._company and self._before > FEW:
+            await linger(self.waiting.__len__, lambda: self._hurry, longest=self._company)
         self._hurry = len(self.waiting) > MAX_BATCH_ENTRIES
 
     async def _run(self) -> None:

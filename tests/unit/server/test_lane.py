@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 async def test_who_comes_alone_or_with_few_others_is_not_kept_waiting(ticks: list[float]) -> None:
-    lane = Lane(Worked())
+    lane = Lane(Worked(), company=1)
     for size in (1, FEW, 1, FEW):
         await crowd(lane, size)
     assert ticks == []
@@ -61,7 +62,7 @@ async def test_who_comes_alone_or_with_few_others_is_not_kept_waiting(ticks: lis
 
 async def test_after_a_crowd_a_batch_waits_while_more_come_and_no_longer(ticks: list[float]) -> None:
     work = Worked()
-    lane = Lane(work)
+    lane = Lane(work, company=1)
     await crowd(lane, FEW + 1)
     late = [asyncio.ensure_future(crowd(lane, 1)) for _ in range(3)]
     await asyncio.wait(late)
@@ -69,17 +70,36 @@ async def test_after_a_crowd_a_batch_waits_while_more_come_and_no_longer(ticks: 
     assert ticks == [_linger.TICK]
 
 
-async def test_a_batch_waits_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ceqs.log._linger.LONGEST", 0.0)
+async def test_a_batch_waits_for_a_bounded_time_however_many_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticked = 0
+    sleep = asyncio.sleep
     work = Worked()
-    lane = Lane(work)
+    lane = Lane(work, company=3)
+
+    async def tick(seconds: float) -> None:
+        nonlocal ticked
+        ticked += 1
+        for _ in range(10):
+            lane.add(Waiting())
+        await sleep(0)
+
+    monkeypatch.setattr("ceqs.log._linger.time", SimpleNamespace(monotonic=lambda: ticked))
+    monkeypatch.setattr("ceqs.server._lane.asyncio.sleep", tick)
     await crowd(lane, FEW + 1)
     await crowd(lane, 1)
-    assert work.sizes == [FEW + 1, 1]
+    assert work.sizes == [FEW + 1, 31]
+    assert ticked == 3
+
+
+async def test_without_company_nobody_waits(ticks: list[float]) -> None:
+    lane = Lane(Worked(), company=0)
+    await crowd(lane, FEW + 1)
+    await crowd(lane, FEW + 1)
+    assert ticks == []
 
 
 async def test_a_command_in_a_hurry_lets_nobody_wait(ticks: list[float]) -> None:
-    lane = Lane(Worked())
+    lane = Lane(Worked(), company=1)
     await crowd(lane, FEW + 1)
     await crowd(lane, 10, hurry=True)
     await crowd(lane, 10, hurry=True)
@@ -90,7 +110,7 @@ async def test_those_who_come_one_by_one_are_not_kept_waiting_for_each_other(
     monkeypatch: pytest.MonkeyPatch, ticks: list[float]
 ) -> None:
     work = Worked()
-    lane = Lane(work)
+    lane = Lane(work, company=1)
     tick, coming = asyncio.sleep, [Waiting() for _ in range(3)]
 
     async def one_more(seconds: float) -> None:
