@@ -44,7 +44,7 @@ class Server:
         self._events = {name: Events(one.log, one.context.decoder) for name, one in self._served.items()}
         self._hops = {name: Hops(name, one.log, one.around) for name, one in self._served.items()}
         self._health = Health(self._stop)
-        self._servers: list[grpc.aio.Server] = []
+        self._servers: Sequence[grpc.aio.Server] = ()
         if not served or len(self._served) != len(served):
             raise Misconfigured("a server serves one context or several, each once")
         self._settings = settings
@@ -68,16 +68,15 @@ class Server:
         for one in self._served.values():
             await _declare(one)
         services = self._handlers().services
+        handlers = [grpc.method_handlers_generic_handler(service, methods) for service, methods in services.items()]
         names = [*services, *SERVICES]
         sharing = nullcontext(self._settings.port) if self._settings.shared else reserved(self._settings)
         with sharing as self._port:
-            for _ in range(ACCEPTING):
-                server = grpc.aio.server(options=self._options())
-                for service, methods in services.items():
-                    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+            servers = [grpc.aio.server(handlers=handlers, options=self._options()) for _ in range(ACCEPTING)]
+            for server in servers:
                 add_standard(server, self._health, names, self._stop)
-                listen(server, self._settings, self._port)
-                self._servers.append(server)
+            listen(servers, self._settings, self._port)
+            self._servers = servers
             for server in self._servers:
                 await server.start()
         await self._health.serving([*names, *self._settings.roles])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,16 +74,17 @@ def reserved(settings: ServerSettings) -> Generator[int]:
         yield reserved.getsockname()[1]
 
 
-def listen(server: grpc.aio.Server, settings: ServerSettings, port: int) -> None:
-    """Make the server listen on a port. Raises Misconfigured, naming host and port, where it cannot."""
+def listen(servers: Iterable[grpc.aio.Server], settings: ServerSettings, port: int) -> None:
+    """Make servers listen on one port. Raises Misconfigured, naming host and port, where they cannot."""
     address, credentials = _address(settings, port), _credentials(settings)
-    try:
-        if credentials is not None:
-            server.add_secure_port(address, credentials)
-        else:
-            server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise _cannot_listen(settings, port, str(error)) from error
+    for server in servers:
+        try:
+            if credentials is not None:
+                server.add_secure_port(address, credentials)
+            else:
+                server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise _cannot_listen(settings, port, str(error)) from error
 
 
 def _cannot_listen(settings: ServerSettings, port: int, why: str) -> Misconfigured:
