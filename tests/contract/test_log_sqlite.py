@@ -203,6 +203,14 @@ def event(number: int) -> Entry:
     return Entry(command_id=f"c{number}", events=(tagged,))
 
 
+def write_beside(path: Path, *statements: str) -> None:
+    """Write to the log's file as no process of ours does."""
+    with closing(sqlite3.connect(path)) as stranger:
+        for statement in statements:
+            stranger.execute(statement)
+        stranger.commit()
+
+
 async def test_where_the_log_stands_is_read_only_where_somebody_else_may_have_moved_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,9 +225,7 @@ async def test_where_the_log_stands_is_read_only_where_somebody_else_may_have_mo
     for number in range(1, 5):
         assert (await log.append(event(number))).position == number
     assert len(reads) == 1
-    with closing(sqlite3.connect(path)) as stranger:
-        stranger.execute("INSERT INTO publishers VALUES ('somebody', 1, 0)")
-        stranger.commit()
+    write_beside(path, "INSERT INTO publishers VALUES ('somebody', 1, 0)")
     await log.append(event(5))
     assert len(reads) == 2
     await log.close()
@@ -229,10 +235,11 @@ async def test_what_a_stranger_appends_to_the_file_is_neither_overwritten_nor_ov
     log = await open_log(f"sqlite:///{path}", "orders")
     await log.append(event(1))
     order = Query((QueryItem(tags=frozenset({"order:1"})),))
-    with closing(sqlite3.connect(path)) as stranger:
-        stranger.execute("INSERT INTO events VALUES (2, NULL, 'theirs', 'shop.Placed', 0, 0, 'x', x'')")
-        stranger.execute("INSERT INTO tags VALUES (1, 'order:1', 2, 'shop.Placed')")
-        stranger.commit()
+    write_beside(
+        path,
+        "INSERT INTO events VALUES (2, NULL, 'theirs', 'shop.Placed', 0, 0, 'x', x'')",
+        "INSERT INTO tags VALUES (1, 'order:1', 2, 'shop.Placed')",
+    )
     with pytest.raises(Conflict):
         await log.append(replace(event(3), condition=Condition(order, 1)))
     assert (await log.append(replace(event(3), condition=Condition(order, 2)))).position == 3
@@ -242,9 +249,7 @@ async def test_what_a_stranger_appends_to_the_file_is_neither_overwritten_nor_ov
 async def test_a_generation_of_tags_that_comes_from_outside_counts_at_once(path: Path) -> None:
     log = await open_log(f"sqlite:///{path}", "orders")
     await log.append(event(1))
-    with closing(sqlite3.connect(path)) as stranger:
-        stranger.execute("UPDATE meta SET tag_generation = 2")
-        stranger.commit()
+    write_beside(path, "UPDATE meta SET tag_generation = 2")
     await log.append(event(2))
     with closing(sqlite3.connect(path)) as stranger:
         assert stranger.execute("SELECT generation, position FROM tags").fetchall() == [(1, 1), (2, 2)]
@@ -254,9 +259,7 @@ async def test_a_generation_of_tags_that_comes_from_outside_counts_at_once(path:
 async def test_a_log_that_is_another_one_by_now_is_not_appended_to(path: Path) -> None:
     log = await open_log(f"sqlite:///{path}", "orders")
     await log.append(event(1))
-    with closing(sqlite3.connect(path)) as stranger:
-        stranger.execute("UPDATE meta SET log_id = 'restored'")
-        stranger.commit()
+    write_beside(path, "UPDATE meta SET log_id = 'restored'")
     with pytest.raises(LogReplaced):
         await log.append(event(2))
     await log.close()
