@@ -50,7 +50,7 @@ from ceqs.contract._types import (
     TagField,
 )
 from ceqs.contract._value import value
-from ceqs.contract._wire import prefix, varint
+from ceqs.contract._wire import prefix, prefixes, varint
 
 __all__ = [
     "AGE",
@@ -92,6 +92,7 @@ __all__ = [
     "new_id",
     "own_fields",
     "prefix",
+    "prefixes",
     "public_of",
     "read_contract",
     "read_public",

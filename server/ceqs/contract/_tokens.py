@@ -35,18 +35,13 @@ def public_of(log_id: str) -> str:
 
 def encode_token(positions: Mapping[str, int]) -> str:
     """Give the token that says: everything up to these positions. The same positions give the same text."""
-    return _text(
-        b"".join(_position(log_id, varint(position)) for log_id, position in sorted(positions.items()))
-    ).decode()
+    numbers = ((log_id, varint(position)) for log_id, position in sorted(positions.items()))
+    return _text(b"".join(_before(log_id, len(number)) + number for log_id, number in numbers)).decode()
 
 
 def token_of(log_id: str, position: bytes) -> bytes:
     """Give the token of one position of a log, as ASCII. The position is a varint already."""
-    return _text(_position(log_id, position))
-
-
-def _position(log_id: str, position: bytes) -> bytes:
-    return _before(log_id, len(position)) + position
+    return _text(_before(log_id, len(position)) + position)
 
 
 @lru_cache(maxsize=1024)
