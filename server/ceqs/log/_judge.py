@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeAlias
+from itertools import chain
+from typing import Protocol, TypeAlias
 
-from ceqs.contract import token_of, varint
+from ceqs.contract import varint
 from ceqs.errors import CeqsError, Conflict, DuplicateCommand, Expired, OutOfRange
 from ceqs.log._kept import KeptRow, to_row
 from ceqs.log._prepare import Prepared
-from ceqs.log._records import Stamp, envelope, origin, receipt
+from ceqs.log._records import Records, envelope
 from ceqs.log._times import to_micros
 from ceqs.log._types import Appended, Condition, Entry, Head, NewEvent
 from ceqs.model import item_matches
@@ -30,17 +31,11 @@ TagRow: TypeAlias = tuple[int, str, int, str]
 """A tag of an event, in the order of the table's columns: generation, tag, position, type."""
 
 
-class CommandRow(NamedTuple):
-    """An accepted command as the log stores it, in the order of the table's columns."""
+CommandRow: TypeAlias = tuple[str, bytes, bool, int, int, bytes, bytes]
+"""An accepted command as the log stores it, in the order of the table's columns.
 
-    command_id: str
-    content_hash: bytes
-    derived: bool
-    position: int
-    recorded_at: int
-    """Microseconds since 1970, UTC."""
-    receipt: bytes
-    response: bytes
+Command id, content hash, whether the id was derived, position, when it was recorded (as above), receipt, response.
+"""
 
 
 @dataclass(slots=True)
@@ -84,9 +79,14 @@ def settle(ledger: Ledger, batch: Sequence[Prepared], *, again: bool, now: dt.da
     of `Entry.expires`.
     """
     head = ledger.head()
-    valid = {i: prepared.entry for i, prepared in enumerate(batch) if not prepared.invalid}
-    conditions = {i: e.condition for i, e in valid.items() if e.condition and e.condition.after < head.position}
-    ids = {entry.command_id for entry in valid.values() if again or not entry.assigned}
+    ids, conditions = set[str](), dict[int, Condition]()
+    for i, (entry, invalid) in enumerate(chain.from_iterable(batch)):
+        if invalid:
+            continue
+        if again or not entry.assigned:
+            ids.add(entry.command_id)
+        if (condition := entry.condition) and condition.after < head.position:
+            conditions[i] = condition
     return judge(
         batch,
         head,
@@ -114,45 +114,46 @@ def judge(
     id is looked up before its deadline and its condition are judged.
     """
     book = _Book(head, generation, now)
-    accepted, lost = _Proposed(), _Proposed()
-    outcomes = book.verdict.outcomes
-    several = any(prepared.group != batch[0].group for prepared in batch)
-    for i, prepared in enumerate(batch):
-        entry, group, condition = prepared.entry, prepared.group, prepared.entry.condition
-        first = known.get(entry.command_id) or book.verdict.commands.get(entry.command_id)
-        if prepared.invalid:
-            outcome: Outcome = prepared.invalid
-        elif first:
-            outcome = repeated(first, entry.content_hash, derived=entry.derived)
-        elif entry.expires is not None and entry.expires <= monotonic:
-            outcome = Expired()
-        elif condition and condition.after > book.position:
-            outcome = OutOfRange(
-                f"the log ends at {book.position}, so nothing can be known up to {condition.after}; "
-                "was it restored from a backup?"
-            )
-        elif condition and (
-            i in moved
-            # What its own group appended before it, the decision knows; it must not know what was not appended.
-            or accepted.hold(condition, beside=group)
-            or lost.hold(condition, within=group)
-        ):
-            outcome = Conflict()
-        else:
-            outcomes.append(book.accept(entry))
-            if several:
-                accepted.add(entry.events, group)
-            continue
-        lost.add(entry.events, group)
-        outcomes.append(outcome)
+    outcomes, commands = book.verdict.outcomes, book.verdict.commands
+    accepted = _Proposed()
+    for group in batch:
+        # What its own group appended before it, the decision knows; it must not know what was not appended.
+        own: list[NewEvent] = []
+        lost: _Proposed | None = None
+        for i, (entry, invalid) in enumerate(group, len(outcomes)):
+            condition = entry.condition
+            first = known.get(entry.command_id) or commands.get(entry.command_id)
+            if invalid:
+                outcome: Outcome = invalid
+            elif first:
+                outcome = repeated(first, entry.content_hash, derived=entry.derived)
+            elif entry.expires is not None and entry.expires <= monotonic:
+                outcome = Expired()
+            elif condition and condition.after > book.position:
+                outcome = OutOfRange(
+                    f"the log ends at {book.position}, so nothing can be known up to {condition.after}; "
+                    "was it restored from a backup?"
+                )
+            elif condition and (i in moved or accepted.hold(condition) or (lost and lost.hold(condition))):
+                outcome = Conflict()
+            else:
+                outcomes.append(book.accept(entry))
+                own += entry.events
+                continue
+            lost = lost or _Proposed()
+            lost.add(entry.events)
+            outcomes.append(outcome)
+        if group is not batch[-1]:
+            accepted.add(own)
     return book.close()
 
 
 def repeated(first: CommandRow, content_hash: bytes, *, derived: bool) -> Appended | DuplicateCommand:
     """Give what a command was accepted with, or DuplicateCommand where the id now stands for something else."""
-    if not derived and first.content_hash != content_hash:
-        return DuplicateCommand(metadata={"command_id": first.command_id})
-    return Appended.of(first.receipt, first.response, repeated=True)
+    command_id, first_hash, _, _, _, receipt, response = first
+    if not derived and first_hash != content_hash:
+        return DuplicateCommand(metadata={"command_id": command_id})
+    return Appended.of(receipt, response, repeated=True)
 
 
 class _Book:
@@ -165,38 +166,37 @@ class _Book:
         # Time may stand still in the log, but it never runs back.
         self._time = max(now, head.recorded_at) if head.recorded_at else now
         self._micros = to_micros(self._time)
-        self._stamp = Stamp(self._time)
+        self._records = Records(head.log_id, self._time)
 
     def accept(self, entry: Entry) -> Appended:
         """Take an entry: number its events, and write what is stored of it."""
-        verdict, micros, command_id, before = self.verdict, self._micros, entry.command_id, self.position
-        position, public_position, number = before, 0, b""
+        verdict, records, command_id = self.verdict, self._records, entry.command_id
+        position, public_position, number = self.position, 0, b""
         if entry.events:
-            since, depth, generation = origin(entry, self._stamp), entry.causation_depth, self._generation
+            origin, depth = records.origin(entry), entry.causation_depth
             for event in entry.events:
                 position += 1
                 number, public = varint(position), None
                 if event.public:
                     public = public_position = self._public_position = self._public_position + 1
-                raw = envelope(event, number, public, since, depth)
-                verdict.events.append((position, public, event.id, event.type, event.bucket, micros, command_id, raw))
+                raw = envelope(event, number, public, origin, depth)
+                kind, bucket = event.type, event.bucket
+                verdict.events.append((position, public, event.id, kind, bucket, self._micros, command_id, raw))
                 for tag in event.tags if len(event.tags) < 2 else dict.fromkeys(event.tags):
-                    verdict.tags.append((generation, tag, position, event.type))
+                    verdict.tags.append((self._generation, tag, position, kind))
             self.position = position
             if entry.keeps and entry.condition:
                 verdict.keeps[entry.keeps.state, entry.keeps.tag] = to_row(entry.keeps, position)
         else:
             number = varint(position)
-        # What appends nothing was recorded, as it were, with the last event.
-        stamp = self._stamp if position > self._head.position else Stamp(self._head.recorded_at)
-        token = token_of(self._head.log_id, number)
-        raw = receipt(entry, self._head.log_id, position, number, public_position, stamp, token)
+            if position == self._head.position:
+                # What appends nothing was recorded, as it were, with the last event.
+                records = Records(self._head.log_id, self._head.recorded_at)
+        raw, response = records.receipt(entry, position, number, public_position), entry.response
         if entry.events or entry.remember:
-            verdict.commands[command_id] = CommandRow(
-                command_id, entry.content_hash, entry.derived, position, micros, raw, entry.response
-            )
-        first_position = before + 1 if entry.events else 0
-        return Appended(raw, position, public_position, token.decode(), entry.response, first_position=first_position)
+            row = command_id, entry.content_hash, entry.derived, position, self._micros, raw, response
+            verdict.commands[command_id] = row
+        return Appended(raw, position, response)
 
     def close(self) -> Verdict:
         """Give what became of the batch."""
@@ -207,33 +207,25 @@ class _Book:
 
 
 class _Proposed:
-    """Events of a batch by tag, so that no condition scans them all, with the group of entries that they belong to."""
+    """Events of a batch by tag, so that no condition scans them all."""
 
     def __init__(self) -> None:
-        self._groups: set[int] = set()
-        self._events: list[tuple[NewEvent, int]] = []
-        self._by_tag: dict[str, list[tuple[NewEvent, int]]] = {}
+        self._events: list[NewEvent] = []
+        self._by_tag: dict[str, list[NewEvent]] = {}
 
-    def add(self, events: Iterable[NewEvent], group: int) -> None:
+    def add(self, events: Iterable[NewEvent]) -> None:
         for event in events:
-            self._groups.add(group)
-            self._events.append((event, group))
+            self._events.append(event)
             for tag in event.tags:
-                self._by_tag.setdefault(tag, []).append((event, group))
+                self._by_tag.setdefault(tag, []).append(event)
 
-    def hold(self, condition: Condition, *, within: int | None = None, beside: int | None = None) -> bool:
-        """Whether an event matches the condition's query: one `within` a group, or one of any group `beside` it."""
-        if not self._groups or self._groups == {beside} or (within is not None and within not in self._groups):
+    def hold(self, condition: Condition) -> bool:
+        """Whether any of them matches the condition's query."""
+        if not self._events:
             return False
         items = condition.query.items
-        if not items:
-            return any(_counts(group, within, beside) for _, group in self._events)
-        return any(
-            _counts(group, within, beside) and item_matches(item, event.type, event.tags)
+        return not items or any(
+            item_matches(item, event.type, event.tags)
             for item in items
-            for event, group in (self._by_tag.get(min(item.tags), ()) if item.tags else self._events)
+            for event in (self._by_tag.get(min(item.tags), ()) if item.tags else self._events)
         )
-
-
-def _counts(group: int, within: int | None, beside: int | None) -> bool:
-    return group == within if within is not None else group != beside

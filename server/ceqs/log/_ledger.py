@@ -275,9 +275,9 @@ def stored(connection: C, dialect: Dialect[C], *, command_ids: Collection[str]) 
 
 
 def to_command(row: Any) -> CommandRow:
-    """Give a row of the commands as a value."""
-    command_id, content_hash, derived, *others = row
-    return CommandRow(command_id, content_hash, bool(derived), *others)
+    """Give a row of the commands as it was inserted."""
+    command_id, content_hash, derived, position, recorded_at, receipt, response = row
+    return command_id, content_hash, bool(derived), position, recorded_at, receipt, response
 
 
 def _items(key: int, condition: Condition) -> Iterable[str]:

@@ -250,7 +250,7 @@ class _MemoryLedger:
         ]
 
     def promise(self, days: int | None, *, shorten: bool, name: str) -> None:
-        last = max((row.recorded_at for row in self._commands.values()), default=None)
+        last = max((recorded_at for *_, recorded_at, _, _ in self._commands.values()), default=None)
         if added := next_promise(days, self.promises, last, shorten=shorten, name=name):
             self.promises.append(added)
 
@@ -258,7 +258,9 @@ class _MemoryLedger:
         examined = sorted(command_id for command_id in self._commands if command_id > after)[:PURGED]
         rows = [self._commands[command_id] for command_id in examined]
         lapsed = [
-            row.command_id for row in rows if not (row.derived or is_promised(row.recorded_at, self.promises, now))
+            command_id
+            for command_id, _, derived, _, recorded_at, *_ in rows
+            if not (derived or is_promised(recorded_at, self.promises, now))
         ]
         for command_id in () if dry_run else lapsed:
             del self._commands[command_id]

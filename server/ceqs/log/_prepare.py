@@ -1,8 +1,8 @@
-"""Preparing an entry: what is wrong with it alone is found before it is judged with others."""
+"""Preparing entries: what is wrong with one alone is found before it is judged with others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ceqs.contract import value
 from ceqs.errors import Invalid, Violation
@@ -19,20 +19,29 @@ from ceqs.log._types import (
 
 @value()
 class Prepared:
-    """An entry that was looked at by itself."""
+    """Entries that were decided in sequence, each knowing what those before it would append; and looked at alone."""
 
-    entry: Entry
-    group: int = 0
-    """Entries of one group are decided in sequence: each knows what those before it would append."""
-    invalid: Invalid | None = None
-    """Names every excess of an entry beyond the limits."""
+    entries: Sequence[Entry]
+    invalid: Sequence[Invalid | None]
+    """For each of them, what names every excess of it beyond the limits."""
+
+    def __len__(self) -> int:
+        """Say how many they are."""
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[tuple[Entry, Invalid | None]]:
+        """Go through the entries, each with what is wrong with it."""
+        return zip(self.entries, self.invalid, strict=True)
 
 
-def prepare(entry: Entry, group: int = 0) -> Prepared:
-    """Check an entry against the limits."""
-    if not _is_fit(entry) and (violations := list(_violations(entry))):
-        return Prepared(entry, group, Invalid(violations=violations))
-    return Prepared(entry, group)
+def prepare(entries: Sequence[Entry]) -> Prepared:
+    """Check entries against the limits."""
+    return Prepared(entries, [None if _is_fit(entry) else _invalid(entry) for entry in entries])
+
+
+def _invalid(entry: Entry) -> Invalid | None:
+    violations = list(_violations(entry))
+    return Invalid(violations=violations) if violations else None
 
 
 def _is_fit(entry: Entry) -> bool:

@@ -49,10 +49,10 @@ class Recent:
 
     def untouched(self, condition: Condition) -> bool:
         """Whether no event after a condition's position matches its query. False where that is not known."""
-        after, last = condition.after, self._last
-        if after < self._since:
+        after, items, last = condition.after, condition.query.items, self._last
+        if after < self._since or not items:
             return False
-        for item in condition.query.items:
+        for item in items:
             # What matches carries all of the tags and is of one of the types.
             for tag in item.tags:
                 if last.get(tag, 0) <= after:
@@ -60,4 +60,4 @@ class Recent:
             else:
                 if not item.types or any(last.get(one, 0) > after for one in item.types):
                     return False
-        return bool(condition.query.items)
+        return True

@@ -223,20 +223,17 @@ class SqlLog(SqlReader):
         if not unknown:
             raise LogUnavailable(unavailable)
         self._known_head = None
-        known = await self._resolve([prepared.entry.command_id for prepared in batch if not prepared.invalid])
-        outcomes = [self._resolved(prepared, known) or LogUnavailable(unavailable) for prepared in batch]
+        known = await self._resolve([entry.command_id for group in batch for entry, invalid in group if not invalid])
+        outcomes = [
+            _resolved(entry, known) or invalid or LogUnavailable(unavailable)
+            for group in batch
+            for entry, invalid in group
+        ]
         # What is found to be there is no less to be followed.
         for outcome in outcomes:
             if isinstance(outcome, Appended):
-                self._follower.advance(outcome.position, outcome.public_position)
+                self._follower.advance(outcome.position, outcome.receipt.public_position)
         return outcomes
-
-    @staticmethod
-    def _resolved(prepared: Prepared, known: Mapping[str, CommandRow]) -> Outcome | None:
-        entry, row = prepared.entry, known.get(prepared.entry.command_id)
-        if row is None:
-            return prepared.invalid
-        return repeated(row, entry.content_hash, derived=entry.derived)
 
     async def _resolve(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Find out what a lost commit stored. Nobody is answered before that is known."""
@@ -247,3 +244,8 @@ class SqlLog(SqlReader):
                 if self._closed:
                     raise LogUnavailable(f"the log {self._name!r} was closed before it answered: {error}") from error
             await asyncio.sleep(_RESOLVE_PAUSE)
+
+
+def _resolved(entry: Entry, known: Mapping[str, CommandRow]) -> Outcome | None:
+    row = known.get(entry.command_id)
+    return repeated(row, entry.content_hash, derived=entry.derived) if row else None

@@ -128,24 +128,23 @@ class Appended:
     encoded: bytes
     """The receipt as it is stored: a serialised ceqs.v1.Receipt."""
     position: int
-    public_position: int
-    token: str
-    """What the receipt says."""
     response: bytes = b""
     repeated: bool = False
-    first_position: int = 0
-    """Position of the entry's first event; 0 where it had none or was repeated."""
 
     @classmethod
     def of(cls, encoded: bytes, response: bytes = b"", *, repeated: bool = False) -> Self:
         """Give the outcome of which a receipt tells."""
-        receipt = Receipt.FromString(encoded)
-        return cls(encoded, receipt.position, receipt.public_position, receipt.token, response, repeated)
+        return cls(encoded, Receipt.FromString(encoded).position, response, repeated)
 
     @property
     def receipt(self) -> Receipt:
         """The receipt, parsed anew each time."""
         return Receipt.FromString(self.encoded)
+
+    @property
+    def token(self) -> str:
+        """The receipt's token."""
+        return self.receipt.token
 
 
 @value()

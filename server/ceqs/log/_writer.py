@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -28,9 +27,8 @@ class Writer:
     ) -> None:
         self._commit = commit
         self._max_waiting = max_waiting
-        self._queue: deque[tuple[list[Prepared], asyncio.Future[Sequence[Outcome] | Exception]]] = deque()
+        self._queue: deque[tuple[Prepared, asyncio.Future[Sequence[Outcome] | Exception]]] = deque()
         self._waiting = 0
-        self._groups = itertools.count(1)
         self._arrived = asyncio.Event()
         self._closing = False
         self._task = asyncio.create_task(self._run())
@@ -50,9 +48,8 @@ class Writer:
             raise LogUnavailable("the log is closed")
         if self._waiting + len(entries) > self._max_waiting:
             raise Overloaded
-        group = next(self._groups)
         future: asyncio.Future[Sequence[Outcome] | Exception] = asyncio.get_running_loop().create_future()
-        self._queue.append(([prepare(entry, group) for entry in entries], future))
+        self._queue.append((prepare(entries), future))
         self._waiting += len(entries)
         self._arrived.set()
         outcomes = await future
@@ -82,7 +79,7 @@ class Writer:
             failure: Exception | None = None
             outcomes: Sequence[Outcome] = ()
             try:
-                outcomes = await self._commit([prepared for group, _ in groups for prepared in group])
+                outcomes = await self._commit([group for group, _ in groups])
             except Exception as error:  # noqa: BLE001  # it is the callers', who raise it
                 failure = error
             start = 0

@@ -57,5 +57,5 @@ def test_ids_are_looked_up_together_if_anything_can_be_stored_under_them(
     entries: list[Entry], again: bool, asked: list[Collection[str]]
 ) -> None:
     ledger = Ledger()
-    settle(ledger, [prepare(one) for one in entries], again=again, now=NOON, monotonic=0.0)
+    settle(ledger, [prepare(entries)], again=again, now=NOON, monotonic=0.0)
     assert ledger.asked == asked

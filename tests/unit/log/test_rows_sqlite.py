@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from ceqs.log import Head, _guards
-from ceqs.log._judge import CommandRow, Verdict
+from ceqs.log._judge import Verdict
 from ceqs.log._kept import KeptRow
 from ceqs.log._rows_sqlite import insert, make_view
 from ceqs.log._schema import metadata
@@ -44,9 +44,7 @@ def verdict(events: int, tags: int, commands: int, keeps: int = 0) -> Verdict:
             public += 1
             found.events[i] = (row[0], public, *row[2:])
     found.tags = [(1, f"order:{n}", n, "shop.Placed") for n in range(tags)]
-    found.commands = {
-        f"c{n}": CommandRow(f"c{n}", b"h%d" % n, n % 2 > 0, n, n, b"r%d" % n, b"") for n in range(commands)
-    }
+    found.commands = {f"c{n}": (f"c{n}", b"h%d" % n, n % 2 > 0, n, n, b"r%d" % n, b"") for n in range(commands)}
     found.keeps = {("Order", f"order:{n}"): KeptRow("Order", f"order:{n}", "f", n, n, n, b"s") for n in range(keeps)}
     return found
 
@@ -72,7 +70,7 @@ def test_every_row_is_stored_as_it_is(
         assert database.execute("SELECT * FROM events ORDER BY position").fetchall() == rows.events
         assert database.execute("SELECT * FROM tags ORDER BY position").fetchall() == rows.tags
         stored = database.execute("SELECT * FROM commands ORDER BY position").fetchall()
-        assert [CommandRow(*row) for row in stored] == list(rows.commands.values())
+        assert stored == list(rows.commands.values())
         assert database.execute("SELECT * FROM states ORDER BY position").fetchall() == list(rows.keeps.values())
     finally:
         database.execute("ROLLBACK")

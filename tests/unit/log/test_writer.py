@@ -24,12 +24,13 @@ class Commits:
         self.open.set()
 
     async def __call__(self, batch: Sequence[Prepared]) -> Sequence[Outcome]:
-        self.sizes.append(len(batch))
+        entries = [entry for group in batch for entry in group.entries]
+        self.sizes.append(len(entries))
         await self.open.wait()
         if self.error:
             error, self.error = self.error, None
             raise error
-        return [Appended.of(Receipt(command_id=one.entry.command_id).SerializeToString()) for one in batch]
+        return [Appended.of(Receipt(command_id=one.command_id).SerializeToString()) for one in entries]
 
 
 async def test_what_arrives_during_a_commit_shares_the_next_one() -> None:
