@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 _HIGH_BITS, _LOW_BITS = 26, 48
 """Of the 74 bits that are random or counted: those beside the version and the variant, and the last group."""
+_MILLISECOND = 1_000_000
 _DRAWS = struct.Struct("256I")
 
 
@@ -18,23 +19,26 @@ class Uuid7:
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self._milliseconds = 0
+        self._over = _MILLISECOND
+        """When, in nanoseconds, that millisecond is over."""
         self._high = self._low = 0
         self._prefix = ""
         self._draws = _draws()
 
     def __call__(self) -> str:
         """Give a new id: lower case with hyphens."""
-        now = self._clock() // 1_000_000
-        if now > self._milliseconds:
-            self._begin(now)
+        now = self._clock()
+        if now >= self._over:
+            self._begin(now // _MILLISECOND)
         else:
             self._low += 1 + next(self._draws)
             if self._low >> _LOW_BITS:
                 self._carry()
-        return f"{self._prefix}{self._low:012x}"
+        return self._prefix + self._low.to_bytes(_LOW_BITS // 8).hex()
 
     def _begin(self, milliseconds: int) -> None:
         self._milliseconds = milliseconds
+        self._over = (milliseconds + 1) * _MILLISECOND
         # The top bit stays clear, so that counting within a millisecond has room.
         self._high = next(self._draws) >> 32 - _HIGH_BITS + 1
         self._low = (next(self._draws) << 32 | next(self._draws)) >> 64 - _LOW_BITS

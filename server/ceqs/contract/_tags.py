@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable
-from functools import lru_cache
 
 from google.protobuf.message import Message
 
@@ -16,8 +15,6 @@ MAX_TAG_VALUE = 512
 """The longest value of a tag, in UTF-8 bytes."""
 BUCKETS = 256
 """The fixed count of partition buckets."""
-REMEMBERED = 20_000
-"""How many tags, and what follows from them, are remembered at most: those of a request are those of its events too."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -27,20 +24,15 @@ def tags_of(message: Message, fields: Iterable[TagField]) -> tuple[str, ...]:
     Raises Invalid, naming the field, where a value is too long or has control characters.
     """
     tags: dict[str, None] = {}
-    for tag in fields:
-        value = getattr(message, tag.field)
-        if tag.repeated:
+    for field, key, repeated in fields:
+        value = getattr(message, field)
+        if repeated:
             for one in value:
                 if one != "":
-                    tags[_tag(tag.key, tag.field, str(one))] = None
+                    tags[f"{key}:{checked_value(field, str(one))}"] = None
         elif value:
-            tags[_tag(tag.key, tag.field, str(value))] = None
+            tags[f"{key}:{checked_value(field, str(value))}"] = None
     return tuple(tags)
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _tag(key: str, field: str, value: str) -> str:
-    return f"{key}:{checked_value(field, value)}"
 
 
 def bucket_of(event: EventType, tags: Iterable[str]) -> int:
@@ -48,13 +40,8 @@ def bucket_of(event: EventType, tags: Iterable[str]) -> int:
     prefix = event.partition_by + ":"
     for tag in tags if event.partition_by else ():
         if tag.startswith(prefix):
-            return _bucket(tag)
+            return zlib.crc32(tag.encode()) % BUCKETS
     return 0
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _bucket(tag: str) -> int:
-    return zlib.crc32(tag.encode()) % BUCKETS
 
 
 def checked_value(field: str, value: str) -> str:

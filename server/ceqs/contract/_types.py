@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
@@ -25,8 +26,7 @@ class Persistence(enum.Enum):
     STATE_STORED = "state-stored"
 
 
-@dataclass(frozen=True, slots=True)
-class TagField:
+class TagField(NamedTuple):
     """A field whose values are tags: `key:value`."""
 
     field: str
@@ -223,10 +223,14 @@ class Contract:
     query_services: tuple[str, ...]
     projections: Mapping[str, str]
     _by_request: Mapping[str, CommandRpc] = field(repr=False)
+    _by_message: Mapping[type[Message], EventType] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_message", {event.message: event for event in self.events.values()})
 
     def event(self, message: Message) -> EventType:
         """Give the event type of a message. Raises Misconfigured where the context does not declare it."""
-        found = self.events.get(message.DESCRIPTOR.full_name)
+        found = self._by_message.get(type(message)) or self.events.get(message.DESCRIPTOR.full_name)
         if found is None:
             raise Misconfigured(f"{message.DESCRIPTOR.full_name} is not an event of the context {self.context!r}")
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, cast
 
 import protovalidate
@@ -12,7 +13,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from ceqs.errors import Invalid, Misconfigured, Violation
 from ceqs.server._rules import has_rules
-from ceqs.server._times import malformed_times
+from ceqs.server._times import has_times, malformed_times
 
 _VALIDATOR = protovalidate.Validator()
 
@@ -58,12 +59,19 @@ class Decoder:
 
 def violations_of(message: Message) -> Sequence[Violation]:
     """Give what breaks the message's own rules (see https://protovalidate.com), and times that are none."""
-    broken = _VALIDATOR.collect_violations(message) if has_rules(message.DESCRIPTOR) else ()
-    malformed = malformed_times(message)
-    if not broken and not malformed:
+    kind: Any = type(message)
+    ruled, timed = _checks(kind)
+    broken = _VALIDATOR.collect_violations(message) if ruled else ()
+    if not broken and not timed:
         return ()
     found = [Violation(_path(one.proto.field), one.proto.message or one.proto.rule_id) for one in broken]
-    return [*found, *malformed]
+    return [*found, *malformed_times(message)]
+
+
+@cache
+def _checks(kind: Any) -> tuple[bool, bool]:
+    """Say of a message type whether it has rules, and whether it has times."""
+    return has_rules(kind.DESCRIPTOR), has_times(kind.DESCRIPTOR)
 
 
 def _path(field: Any) -> str:

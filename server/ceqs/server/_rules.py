@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Any, cast
 
 from google.protobuf.message import Message
@@ -13,7 +12,6 @@ RULES = 1159
 """The number of protovalidate's extensions of message, field and oneof options (buf/validate/validate.proto)."""
 
 
-@cache
 def has_rules(descriptor: Any) -> bool:
     """Whether the messages of a type, or those inside them, have any rule of protovalidate's."""
     return any(_is_ruled(options) for options in _options(descriptor, set()))

@@ -21,14 +21,14 @@ AnyDescriptor: TypeAlias = Any
 """A Descriptor; the type stubs of protobuf know two classes of them."""
 
 
-def malformed_times(message: Message, path: str = "") -> Iterable[Violation]:
+def has_times(descriptor: AnyDescriptor) -> bool:
+    """Whether the messages of a type, or those inside them, have any."""
+    return bool(_fields_with_times(descriptor))
+
+
+def malformed_times(message: Message, path: str = "") -> Iterator[Violation]:
     """Give the fields of a message, inner ones too, that hold no valid Timestamp or Duration."""
-    fields = _fields_with_times(message.DESCRIPTOR)
-    return _malformed(message, path, fields) if fields else ()
-
-
-def _malformed(message: Message, path: str, fields: Iterable[FieldDescriptor]) -> Iterator[Violation]:
-    for field in fields:
+    for field in _fields_with_times(message.DESCRIPTOR):
         for name, inner in _values(message, field):
             if isinstance(inner, Timestamp):
                 if not (_FIRST <= inner.seconds <= _LAST and 0 <= inner.nanos < _SECOND):
