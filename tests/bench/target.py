@@ -107,7 +107,9 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
 async def main() -> None:
     """Serve until SIGTERM."""
     if sys.argv[1] != "floor":
-        gc.set_threshold(50_000, 20, 100)  # as `ceqs serve` does
+        # As `ceqs serve` does.
+        gc.set_threshold(50_000, 20, 100)
+        sys.setswitchinterval(0.0001)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     match sys.argv[1:]:

@@ -18,6 +18,7 @@ from ceqs.log import (
     Entry,
     Log,
     NewEvent,
+    Progress,
     Query,
     QueryItem,
     Wanted,
@@ -107,6 +108,30 @@ async def test_a_decision_on_what_the_log_does_not_hold_is_refused(log: Log) -> 
     future, other = await log.append_all([placing("a", after=7), placing("b")])
     assert isinstance(future, OutOfRange)
     assert isinstance(other, Appended)
+
+
+async def test_what_is_told_before_it_is_recorded_is_what_it_is_recorded_as(log: Log, url: str) -> None:
+    first, second = Progress(), Progress()
+    appending = asyncio.create_task(log.append_all([placing("a"), placing("b"), placing("a", after=7)], first))
+    appending.add_done_callback(lambda _: first.judged.set())
+    await first.judged.wait()
+    told, told_early = first.outcomes, not appending.done()
+    assert told_early == (url != "memory:"), "what is in memory takes no time to be recorded"
+    second.upon = first
+    upon = log.append_all([placing("b", after=2), placing("c", after=2)], second)
+    outcomes, built = await asyncio.gather(appending, upon)
+    if told_early:
+        assert (told, first.recorded) == (outcomes, True)
+    assert kinds(outcomes) == [Appended, Appended, OutOfRange]
+    assert kinds(built) == [Appended, Appended] if told_early else [Conflict, Conflict]
+    assert (await log.head()).position == (4 if told_early else 2)
+
+
+async def test_nothing_is_appended_that_was_decided_upon_what_was_not_recorded_so(log: Log) -> None:
+    outcomes = await log.append_all([placing("a"), placing("b", after=None)], Progress(Progress()))
+    assert kinds(outcomes) == [Conflict] * 2
+    assert (await log.head()).position == 0
+    await log.append(placing("a"))
 
 
 async def test_several_histories_are_read_at_one_moment(log: Log) -> None:

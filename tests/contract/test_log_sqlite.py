@@ -20,6 +20,7 @@ from ceqs.log._ledger import Dialect
 from ceqs.log._prepare import Prepared
 from ceqs.log._sqlite import SqliteStore
 from ceqs.log._worker import Worker
+from ceqs.log._writer import Judged
 
 ENTRY = Entry(command_id="c1", events=(NewEvent(id="e1", type="shop.Placed", payload=b""),))
 
@@ -177,9 +178,9 @@ async def test_a_commit_that_fails_is_done_again_on_a_new_connection_and_once(
     log = await open_log(f"sqlite:///{path}", "orders")
     commit, attempt, failures, attempts = SqliteStore.commit_transaction, SqliteStore.attempt, [1], list[bool]()
 
-    async def count(store: SqliteStore, batch: Sequence[Prepared], *, again: bool) -> Verdict:
+    async def count(store: SqliteStore, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
         attempts.append(again)
-        return await attempt(store, batch, again=again)
+        return await attempt(store, batch, judged, again=again)
 
     def fail(connection: sqlite3.Connection) -> None:
         if not failures:

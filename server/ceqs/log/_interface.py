@@ -16,6 +16,7 @@ from ceqs.log._types import (
     Entry,
     Head,
     Kept,
+    Progress,
     Purged,
     Slice,
     Span,
@@ -131,12 +132,17 @@ class Log(LogReader, Protocol):
         """
         ...
 
-    async def append_all(self, entries: Sequence[Entry]) -> Sequence[Appended | CeqsError]:
+    async def append_all(
+        self, entries: Sequence[Entry], progress: Progress | None = None
+    ) -> Sequence[Appended | CeqsError]:
         """Append the events of several commands in one transaction, each entry accepted or refused by itself.
 
         The entries were decided in sequence: each knows what those before it append, so that does not fail its
         condition. Where one of them is refused, those fail whose conditions its events match. Raises Overloaded and
         LogUnavailable for all of them.
+
+        A log may tell by `progress` what becomes of them before that is recorded. What was decided `upon` that is given
+        to the log at once; if that is not recorded so, all of it fails with Conflict.
         """
         ...
 

@@ -29,6 +29,7 @@ from ceqs.log._types import (
     Entry,
     Head,
     Kept,
+    Progress,
     Purged,
     Slice,
     Span,
@@ -36,7 +37,7 @@ from ceqs.log._types import (
     StoredEvent,
     Wanted,
 )
-from ceqs.log._writer import Writer
+from ceqs.log._writer import Judged, Writer
 from ceqs.model import ALL, Query, matches
 
 
@@ -112,9 +113,9 @@ class MemoryLog:
         """Append the events of one command; see Log."""
         return await self._writer.append(entry)
 
-    async def append_all(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+    async def append_all(self, entries: Sequence[Entry], progress: Progress | None = None) -> Sequence[Outcome]:
         """Append the events of several commands at once; see Log."""
-        return await self._writer.append_all(entries)
+        return await self._writer.append_all(entries, progress)
 
     def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:  # see Log
         """Keep nobody waiting: no other process writes."""
@@ -171,7 +172,7 @@ class MemoryLog:
         await self._writer.close()
         await self._follower.close()
 
-    async def _commit(self, batch: Sequence[Prepared]) -> Sequence[Outcome]:
+    async def _commit(self, batch: Sequence[Prepared], judged: Judged) -> Sequence[Outcome]:  # nothing takes long here
         refuse_another(self._name, self._log_id, self._ledger.head())
         verdict = settle(self._ledger, batch, again=False, now=self._clock(), monotonic=time.monotonic())
         self._ledger.insert(verdict)

@@ -33,6 +33,7 @@ from ceqs.log._sql_reader import FAILURES, SqlReader
 from ceqs.log._tables import create, identify
 from ceqs.log._tagging import Tagging
 from ceqs.log._types import Head, Kept, StateKey, Wanted
+from ceqs.log._writer import Judged
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -165,9 +166,9 @@ class _PostgresStore:
         self._log_id = head.log_id
         return head
 
-    async def attempt(self, batch: Sequence[Prepared], *, again: bool) -> Verdict:
+    async def attempt(self, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
         """Settle a batch in one transaction; see Store."""
-        verdict = await self._locked(partial(self._settle, again=again), batch)
+        verdict = await self._locked(partial(self._settle, judged=judged, again=again), batch)
         try:
             await (await self._connected()).commit()
         except FAILURES as error:
@@ -176,10 +177,11 @@ class _PostgresStore:
         self._recent.leave(verdict)
         return verdict
 
-    def _settle(self, connection: Connection, batch: Sequence[Prepared], *, again: bool) -> Verdict:
+    def _settle(self, connection: Connection, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
         found = POSTGRES.head(connection)
         ledger = SqlLedger(connection, POSTGRES, found, self._name, self._log_id, self.tagging, self._recent)
         verdict = settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic())
+        judged(verdict.outcomes)
         _insert(connection, verdict)
         return verdict
 

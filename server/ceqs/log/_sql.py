@@ -27,8 +27,8 @@ from ceqs.log._schema import commands
 from ceqs.log._select import Reads
 from ceqs.log._sql_reader import FAILURES, SqlReader
 from ceqs.log._tagging import Tagging, adopt, rules_of
-from ceqs.log._types import Appended, Entry, Head, Purged, Slice, Span
-from ceqs.log._writer import Writer
+from ceqs.log._types import Appended, Entry, Head, Progress, Purged, Slice, Span
+from ceqs.log._writer import Judged, Writer
 from ceqs.model import ALL, Query
 
 _PAUSES = (0.0, 0.02, 0.1, 0.3, 0.6)
@@ -53,8 +53,10 @@ class Store(Protocol):
     tagging: Tagging
     """What is appended must fit it."""
 
-    async def attempt(self, batch: Sequence[Prepared], *, again: bool) -> Verdict:
+    async def attempt(self, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
         """Settle a batch in one transaction under the log's lock; `again` where that was tried before.
+
+        `judged` is told the outcomes before they are recorded.
 
         Raises OutcomeUnknown where the commit failed, one of FAILURES where something before it did.
         """
@@ -133,9 +135,9 @@ class SqlLog(SqlReader):
         """Append the events of one command; see Log."""
         return await self._writer.append(entry)
 
-    async def append_all(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+    async def append_all(self, entries: Sequence[Entry], progress: Progress | None = None) -> Sequence[Outcome]:
         """Append the events of several commands in one transaction; see Log."""
-        return await self._writer.append_all(entries)
+        return await self._writer.append_all(entries, progress)
 
     def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:
         """Keep other processes waiting that hold any of the keys; see Log."""
@@ -201,7 +203,7 @@ class SqlLog(SqlReader):
         await self._store.close()
         await super().close()
 
-    async def _commit(self, batch: Sequence[Prepared]) -> Sequence[Outcome]:
+    async def _commit(self, batch: Sequence[Prepared], judged: Judged) -> Sequence[Outcome]:
         """Commit a batch, again where that fails: command ids make the repetition harmless."""
         unknown, failure = False, ""
         for attempt, pause in enumerate(_PAUSES):
@@ -209,7 +211,7 @@ class SqlLog(SqlReader):
                 await asyncio.sleep(pause)
             try:
                 async with self._storing:
-                    verdict = await self._store.attempt(batch, again=attempt > 0)
+                    verdict = await self._store.attempt(batch, judged, again=attempt > 0)
             except (OutcomeUnknown, *FAILURES) as error:
                 unknown = unknown or isinstance(error, OutcomeUnknown)
                 failure = str(error)

@@ -35,6 +35,7 @@ from ceqs.log._tables import create, identify
 from ceqs.log._tagging import Tagging
 from ceqs.log._types import Head
 from ceqs.log._worker import Worker
+from ceqs.log._writer import Judged
 
 _T = TypeVar("_T")
 
@@ -119,14 +120,16 @@ class SqliteStore:
             await self.close()
             raise
 
-    async def attempt(self, batch: Sequence[Prepared], *, again: bool) -> Verdict:
+    async def attempt(self, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
         """Settle a batch in one transaction; see Store."""
         # A thread waits for a busy loop after every statement: they run here, but for the one that inserts, which works
         # beside the loop, and the commit. Of what stores nothing, even the commit waits for no disk.
         left, self._left = self._left, None
         verdict, index = self._settle(batch, left, again=again)
         if verdict.events or verdict.commands:
-            await self._worker.do(self._record, verdict)
+            recorded = self._worker.do(self._record, verdict)
+            judged(verdict.outcomes)
+            await recorded
         else:
             self._record(verdict)
         self._left = verdict.head, index

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 from ceqs.contract import value
+from ceqs.errors import CeqsError
 from ceqs.model import ALL, Query
 from ceqs.v1.answers_pb2 import Receipt
 
@@ -145,6 +147,20 @@ class Appended:
     def token(self) -> str:
         """The receipt's token."""
         return self.receipt.token
+
+
+class Progress:
+    """How far the log is with entries that were given to it together: who gave them may decide upon it already."""
+
+    def __init__(self, upon: Progress | None = None) -> None:
+        """`upon`: what these were decided upon, though it was not recorded yet."""
+        self.upon = upon
+        self.judged = asyncio.Event()
+        """Set once there are outcomes; a log may have none before all is over."""
+        self.outcomes: Sequence[Appended | CeqsError] = ()
+        """What the entries get if they are recorded."""
+        self.recorded = False
+        """Whether they are recorded with these outcomes. If not, nothing counts that was decided upon them."""
 
 
 @value()

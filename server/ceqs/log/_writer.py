@@ -4,12 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from ceqs.errors import CeqsError, LogUnavailable, Overloaded
+from ceqs.errors import CeqsError, Conflict, LogUnavailable, Overloaded
 from ceqs.log._judge import Outcome
 from ceqs.log._prepare import Prepared, prepare
-from ceqs.log._types import MAX_BATCH_ENTRIES, MAX_WAITING_ENTRIES, Appended, Entry
+from ceqs.log._types import MAX_BATCH_ENTRIES, MAX_WAITING_ENTRIES, Appended, Entry, Progress
+
+Judged: TypeAlias = Callable[[Sequence[Outcome]], None]
+"""Is told the outcomes of a batch before it is recorded."""
+Commit: TypeAlias = Callable[[Sequence[Prepared], Judged], Awaitable[Sequence[Outcome]]]
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Entries that were given together."""
+
+    prepared: Prepared
+    progress: Progress
+    future: asyncio.Future[Sequence[Outcome] | Exception]
+
+    def is_void(self) -> bool:
+        """Whether they were decided upon something that was not recorded so; it is over by the time of asking."""
+        upon, self.progress.upon = self.progress.upon, None
+        return upon is not None and not upon.recorded
+
+    def end(self, outcomes: Sequence[Outcome] | Exception) -> None:
+        """Tell who waits."""
+        if not self.future.done():
+            self.future.set_result(outcomes)
 
 
 class Writer:
@@ -21,13 +46,13 @@ class Writer:
 
     def __init__(
         self,
-        commit: Callable[[Sequence[Prepared]], Awaitable[Sequence[Outcome]]],
+        commit: Commit,
         *,
         max_waiting: int = MAX_WAITING_ENTRIES,
     ) -> None:
         self._commit = commit
         self._max_waiting = max_waiting
-        self._queue: deque[tuple[Prepared, asyncio.Future[Sequence[Outcome] | Exception]]] = deque()
+        self._queue: deque[_Group] = deque()
         self._waiting = 0
         self._arrived = asyncio.Event()
         self._closing = False
@@ -40,7 +65,7 @@ class Writer:
             raise outcome
         return outcome
 
-    async def append_all(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+    async def append_all(self, entries: Sequence[Entry], progress: Progress | None = None) -> Sequence[Outcome]:
         """Queue entries that were decided in sequence, for one transaction; give their outcomes."""
         if len(entries) > MAX_BATCH_ENTRIES:
             raise ValueError(f"{len(entries)} entries do not fit into one transaction; it takes {MAX_BATCH_ENTRIES}")
@@ -49,7 +74,7 @@ class Writer:
         if self._waiting + len(entries) > self._max_waiting:
             raise Overloaded
         future: asyncio.Future[Sequence[Outcome] | Exception] = asyncio.get_running_loop().create_future()
-        self._queue.append((prepare(entries), future))
+        self._queue.append(_Group(prepare(entries), progress or Progress(), future))
         self._waiting += len(entries)
         self._arrived.set()
         outcomes = await future
@@ -70,21 +95,48 @@ class Writer:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
-            groups = [self._queue.popleft()]
-            size = len(groups[0][0])
-            while self._queue and size + len(self._queue[0][0]) <= MAX_BATCH_ENTRIES:
-                size += len(self._queue[0][0])
-                groups.append(self._queue.popleft())
-            self._waiting -= size
-            failure: Exception | None = None
-            outcomes: Sequence[Outcome] = ()
-            try:
-                outcomes = await self._commit([group for group, _ in groups])
-            except Exception as error:  # noqa: BLE001  # it is the callers', who raise it
-                failure = error
-            start = 0
-            for group, future in groups:
-                end = start + len(group)
-                if not future.done():
-                    future.set_result(failure or outcomes[start:end])
-                start = end
+            if groups := self._next():
+                await self._store(groups)
+
+    async def _store(self, groups: Sequence[_Group]) -> None:
+        told: list[Sequence[Outcome]] = []
+
+        def judged(outcomes: Sequence[Outcome]) -> None:
+            # Where recording is tried again, it is judged again: whoever was told has gone on by the first time.
+            if not told:
+                told.append(outcomes)
+                for group, its in _parted(groups, outcomes):
+                    group.progress.outcomes = its
+                    group.progress.judged.set()
+
+        try:
+            outcomes = await self._commit([group.prepared for group in groups], judged)
+        except Exception as error:  # noqa: BLE001  # it is the callers', who raise it
+            for group in groups:
+                group.end(error)
+            return
+        for group, its in _parted(groups, outcomes):
+            group.progress.recorded = bool(told) and told[0] is outcomes
+            group.end(its)
+
+    def _next(self) -> list[_Group]:
+        """Take as many groups as one transaction takes, less those that are void."""
+        groups: list[_Group] = []
+        size = 0
+        while self._queue and size + len(self._queue[0].prepared) <= MAX_BATCH_ENTRIES:
+            group = self._queue.popleft()
+            self._waiting -= len(group.prepared)
+            if group.is_void():
+                group.end([Conflict()] * len(group.prepared))
+            else:
+                size += len(group.prepared)
+                groups.append(group)
+        return groups
+
+
+def _parted(groups: Sequence[_Group], outcomes: Sequence[Outcome]) -> Iterator[tuple[_Group, Sequence[Outcome]]]:
+    start = 0
+    for group in groups:
+        end = start + len(group.prepared)
+        yield group, outcomes[start:end]
+        start = end

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from ceqs.contract import CommandRpc, Locking, bucket_of, new_id, prefix, tags_of, value
 from ceqs.errors import CeqsError, Conflict, LogUnavailable, Misconfigured, OutOfRange, Overloaded
-from ceqs.log import MAX_WAITING_ENTRIES, Appended, Condition, Entry, Keep, Log, NewEvent
+from ceqs.log import MAX_WAITING_ENTRIES, Appended, Condition, Entry, Keep, Log, NewEvent, Progress
 from ceqs.model import Boundary, Context, Decided, Decision, decide
 from ceqs.queries import Known, States
 from ceqs.server._calls import CommandCall
@@ -88,6 +88,39 @@ class _Command:
     """Why it is refused, if the log agrees that it was decided on the present."""
 
 
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Commands that are decided together."""
+
+    wanted: Mapping[str, tuple[Boundary, int]]
+    """Their boundaries by key, each with the position that its state must stand at."""
+    progress: Progress
+    holding: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """What other processes are kept waiting by until it is recorded."""
+    pending: Pending = field(init=False)
+    commands: Sequence[_Command] = ()
+    """Those that are decided."""
+    rest: Sequence[_Command] = ()
+    """Those that there was no time for."""
+
+    def left(self, wanted: Mapping[str, tuple[Boundary, int]]) -> Mapping[str, Known] | None:
+        """Give the states that it leaves, of those that are wanted next, before it is recorded.
+
+        None where that has to be waited for: where any of it is refused or repeated, and where a boundary has events of
+        it that commands of other boundaries propose.
+        """
+        accepted = [one for one in self.progress.outcomes if isinstance(one, Appended) and not one.repeated]
+        if len(accepted) < len(self.commands):
+            return None
+        if not all(self.pending.is_own(boundary) and not least for boundary, least in wanted.values()):
+            return None
+        if self.wanted.keys().isdisjoint(wanted):
+            return {}
+        pairs = zip(self.commands, accepted, strict=True)
+        last = {command.boundary.key: (command.after, outcome) for command, outcome in pairs if command.after}
+        return {key: _stands(*last[key]) for key in last.keys() & wanted}
+
+
 class CommandExecutor:
     """Executes the commands of one context against its log.
 
@@ -115,7 +148,9 @@ class CommandExecutor:
         self._clock = clock
         self._max_waiting = max_waiting
         # Other processes may hold a boundary that is locked pessimistically: who needs none must not wait with it.
-        self._optimistic, self._pessimistic = (Lane(self._work, company=log.company) for _ in range(2))
+        self._optimistic, self._pessimistic = (
+            Lane(self._decide_all, self._record, company=log.company) for _ in range(2)
+        )
 
     @property
     def full(self) -> bool:
@@ -163,30 +198,49 @@ class CommandExecutor:
         """Whether a gatekeeper is asked about a command: then it is for `execute`."""
         return self._context.guard(rpc) is not None
 
-    async def _work(self, batch: Sequence[_Command]) -> Sequence[_Command]:
-        """Decide a batch, append it and answer; give back those that have to be decided again."""
-        batch, later = self._read_all(batch)
+    async def _decide_all(self, batch: Sequence[_Command], before: _Batch | None) -> _Batch | None:
+        """Decide a batch, upon the one before while that is recorded; None where it has to be recorded first."""
+        ready, rest = self._read_all(batch)
         wanted: dict[str, tuple[Boundary, int]] = {}
         held: set[str] = set()
-        for command in batch:
+        for command in ready:
             boundary, least = command.boundary, command.least
             if (found := wanted.get(boundary.key)) is None or found[1] < least:
                 wanted[boundary.key] = boundary, least
             # Who has met another process takes turns with it.
             if command.attempts or command.rpc.state.locking is Locking.PESSIMISTIC:
                 held.add(boundary.key)
+        left = before.left(wanted) if before else dict[str, Known]()
+        if left is None or (before and held):
+            return None
+        decided = _Batch(wanted, Progress(before.progress if before else None))
         try:
-            async with self._log.holding(held) if held else nullcontext():
-                pending = Pending(self._states, await self._states.load_all(wanted))
-                proposed = self._propose_all(batch, pending)
-                outcomes = await self._log.append_all([command.entry for command in proposed])
-        except Exception:
-            # The outcome may be unknown: what is kept of the boundaries is no longer to be relied on.
-            for boundary, _ in wanted.values():
-                self._states.forget(boundary)
+            if held:
+                await decided.holding.enter_async_context(self._log.holding(held))
+            loaded = await self._states.load_all({key: one for key, one in wanted.items() if key not in left})
+            decided.pending = Pending(self._states, {**loaded, **left})
+            decided.commands = self._propose_all(ready, decided.pending)
+        except BaseException:
+            await self._give_up(decided)
             raise
-        again = [c for c, outcome in zip(proposed, outcomes, strict=True) if not self._answered(c, outcome)]
-        return [*again, *batch[len(proposed) :], *later]
+        decided.rest = [*ready[len(decided.commands) :], *rest]
+        return decided
+
+    async def _record(self, batch: _Batch) -> Sequence[_Command]:
+        """Append what was decided, and answer; give back those that have to be decided again."""
+        try:
+            outcomes = await self._log.append_all([command.entry for command in batch.commands], batch.progress)
+        except BaseException:
+            await self._give_up(batch)
+            raise
+        await batch.holding.aclose()
+        return [c for c, outcome in zip(batch.commands, outcomes, strict=True) if not self._answered(c, outcome)]
+
+    async def _give_up(self, batch: _Batch) -> None:
+        # The outcome may be unknown: what is kept of the boundaries is no longer to be relied on.
+        for boundary, _ in batch.wanted.values():
+            self._states.forget(boundary)
+        await batch.holding.aclose()
 
     def _read_all(self, batch: Sequence[_Command]) -> tuple[Sequence[_Command], Sequence[_Command]]:
         """Read commands, the first at least, for as long as others can be kept waiting; give them, and the rest."""
@@ -216,9 +270,8 @@ class CommandExecutor:
         if not isinstance(outcome, Appended):
             return self._is_refused(command, outcome)
         if outcome.repeated or command.refusal is None:
-            if (after := command.after) and not outcome.repeated:
-                known = Known(after.state, outcome.position, after.events, after.kept)
-                self._states.keep(command.boundary, known)
+            if command.after and not outcome.repeated:
+                self._states.keep(command.boundary, _stands(command.after, outcome))
             if not command.answer.done():
                 command.answer.set_result(Executed(command.rpc, outcome))
         elif not command.answer.done():
@@ -334,6 +387,11 @@ def _entry(
         traceparent=call.traceparent,
         expires=call.expires,
     )
+
+
+def _stands(after: Known, outcome: Appended) -> Known:
+    """Give the state after a command as of the position where it was appended."""
+    return Known(after.state, outcome.position, after.events, after.kept)
 
 
 def content_hash(rpc: CommandRpc, request: Message, actor: str) -> bytes:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from ceqs.log import MAX_BATCH_ENTRIES, linger
+from ceqs.log import MAX_BATCH_ENTRIES, Progress, linger
 
 FEW = 3
 """Commands of one batch that are not yet a load."""
@@ -37,18 +37,46 @@ class Waiting(Protocol):
 
 
 W = TypeVar("W", bound=Waiting)
+W_co = TypeVar("W_co", bound=Waiting, covariant=True)
 
 
-class Lane(Generic[W]):
-    """Works on batches, one at a time, for as long as anything waits.
+class Decided(Protocol[W_co]):
+    """A batch that is decided."""
 
-    `work` answers each of a batch, or gives it back to be worked on again, before all others; what it raises is the
-    answer to those that it has not answered.
+    @property
+    def rest(self) -> Sequence[W_co]:
+        """What there was no time for."""
+        ...
+
+    @property
+    def progress(self) -> Progress:
+        """How far the log is with it."""
+        ...
+
+
+D = TypeVar("D", bound=Decided[Any])
+
+
+class Lane(Generic[W, D]):
+    """Works on batches in two steps, for as long as anything waits: decides them, and has them recorded.
+
+    While one is being recorded, the next is decided upon it, if so many wait that they fill a batch anyway.
     """
 
-    def __init__(self, work: Callable[[Sequence[W]], Awaitable[Sequence[W]]], *, company: float = 0.0) -> None:
-        """Under load, batches wait up to `company` seconds for more."""
-        self._work, self._company = work, company
+    def __init__(
+        self,
+        decide: Callable[[Sequence[W], D | None], Awaitable[D | None]],
+        record: Callable[[D], Awaitable[Sequence[W]]],
+        *,
+        company: float = 0.0,
+    ) -> None:
+        """Under load, batches wait up to `company` seconds for more.
+
+        `decide` is given a batch and the one before, where that is judged but not recorded yet; it gives None where
+        that has to be recorded first. `record` answers each of a batch, or gives it back to be worked on again, before
+        all others. What they raise is the answer to those that they have not answered.
+        """
+        self._decide, self._record, self._company = decide, record, company
         self.waiting: deque[W] = deque()
         """What waits for a batch. To be added to by `add` alone."""
         self._task: asyncio.Task[None] | None = None
@@ -70,19 +98,62 @@ class Lane(Generic[W]):
         self._hurry = len(self.waiting) > MAX_BATCH_ENTRIES
 
     async def _run(self) -> None:
+        recording: tuple[D, asyncio.Task[Sequence[W]]] | None = None
         try:
-            while self.waiting:
-                await self._linger()
-                batch = [self.waiting.popleft() for _ in range(min(len(self.waiting), MAX_BATCH_ENTRIES))]
-                # Whoever has gone before the work began is not worked for.
-                batch = [waiting for waiting in batch if not waiting.answer.done()]
-                self._before = len(batch)
-                try:
-                    self.waiting.extendleft(reversed(await self._work(batch)))
-                except Exception as error:  # noqa: BLE001  # it is theirs who wait, who raise it
-                    _fail(batch, error)
+            while self.waiting or recording:
+                recording = await self._work(recording)
         finally:
             self._task = None
+
+    async def _work(
+        self, before: tuple[D, asyncio.Task[Sequence[W]]] | None
+    ) -> tuple[D, asyncio.Task[Sequence[W]]] | None:
+        """Work on one batch, or on the one before; give the one that is being recorded."""
+        upon, task = before or (None, None)
+        if task and len(self.waiting) < MAX_BATCH_ENTRIES:
+            self._give_back(await task)
+            return None
+        await self._linger()
+        batch = self._take()
+        try:
+            decided = await self._decide(batch, upon)
+        except Exception as error:  # noqa: BLE001  # it is theirs who wait, who raise it
+            _fail(batch, error)
+            return before
+        if decided is None:
+            self._give_back(batch)
+            self._give_back(await task if task else ())
+            return None
+        self._give_back(decided.rest)
+        if task is None and len(self.waiting) < MAX_BATCH_ENTRIES:
+            self._give_back(await self._recorded(batch, decided))
+            return None
+        recording = asyncio.create_task(self._recorded(batch, decided))
+        if task and (again := await task):
+            self._give_back(await recording)
+            self._give_back(again)
+            return None
+        await decided.progress.judged.wait()
+        return decided, recording
+
+    def _take(self) -> Sequence[W]:
+        batch = [self.waiting.popleft() for _ in range(min(len(self.waiting), MAX_BATCH_ENTRIES))]
+        # Whoever has gone before the work began is not worked for.
+        batch = [waiting for waiting in batch if not waiting.answer.done()]
+        self._before = len(batch)
+        return batch
+
+    def _give_back(self, batch: Sequence[W]) -> None:
+        self.waiting.extendleft(reversed(batch))
+
+    async def _recorded(self, batch: Sequence[W], decided: D) -> Sequence[W]:
+        try:
+            return await self._record(decided)
+        except Exception as error:  # noqa: BLE001  # it is theirs who wait, who raise it
+            _fail(batch, error)
+            return ()
+        finally:
+            decided.progress.judged.set()
 
 
 def _fail(batch: Iterable[Waiting], error: Exception) -> None:

@@ -12,8 +12,8 @@ from ceqs.log import NewEvent
 from ceqs.model import Boundary
 from ceqs.queries import Known, States
 
-Proposed: TypeAlias = tuple[NewEvent, Message]
-"""An event that a command of the batch would append."""
+Proposed: TypeAlias = tuple[NewEvent, Message, str]
+"""An event that a command of the batch would append, and the key of the command's boundary."""
 
 
 class Pending:
@@ -35,7 +35,7 @@ class Pending:
         known, seen = self._known[boundary.key]
         if not isinstance(known, Known):
             raise known
-        if boundary.paths and self._places.keys().isdisjoint(boundary.paths):
+        if self._is_untouched(boundary):
             return known
         if seen < len(self._proposed) and (missed := self._since(boundary, seen)):
             known = self._states.fold(boundary, known, missed)
@@ -49,8 +49,19 @@ class Pending:
         for event, message in zip(events, messages, strict=True):
             for tag in event.tags:
                 self._places.setdefault(tag, []).append(len(self._proposed))
-            self._proposed.append((event, message))
+            self._proposed.append((event, message, boundary.key))
         self._known[boundary.key] = after, len(self._proposed)
+
+    def is_own(self, boundary: Boundary) -> bool:
+        """Whether a boundary has no events of the batch but those that its own commands propose."""
+        if self._is_untouched(boundary):
+            return True
+        places = (place for path in boundary.paths for place in self._places.get(path, ()))
+        return bool(boundary.paths) and all(self._proposed[place][2] == boundary.key for place in places)
+
+    def _is_untouched(self, boundary: Boundary) -> bool:
+        """Whether it is plain at a glance that no proposed event is of a boundary."""
+        return self._places.keys().isdisjoint(boundary.paths) if boundary.paths else not self._proposed
 
     def _since(self, boundary: Boundary, seen: int) -> list[Message]:
         if boundary.paths:
@@ -62,4 +73,4 @@ class Pending:
             missed = [self._proposed[place] for place in sorted(found)]
         else:
             missed = self._proposed[seen:]
-        return [message for event, message in missed if boundary.holds(event.type, event.tags)]
+        return [message for event, message, _ in missed if boundary.holds(event.type, event.tags)]

@@ -21,6 +21,7 @@ from ceqs.log._prepare import Prepared
 from ceqs.log._select_sqlite import SqliteReads
 from ceqs.log._sql import OutcomeUnknown, SqlLog, Step
 from ceqs.log._tagging import Tagging
+from ceqs.log._writer import Judged
 
 T = TypeVar("T")
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
@@ -40,13 +41,14 @@ class Store:
         self.commands: dict[str, CommandRow] = {}
         self.head = Head("log")
 
-    async def attempt(self, batch: Sequence[Prepared], *, again: bool) -> Verdict:
+    async def attempt(self, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
         await asyncio.sleep(0)
         self.again.append(again)
         error = self.attempts.pop(0) if self.attempts else None
         if error in (LOST, NOT_STORED):
             raise error
         verdict = judge(batch, self.head, generation=1, known=self.commands, moved=(), now=NOON, monotonic=0.0)
+        judged(verdict.outcomes)
         self.head = verdict.head
         self.commands |= verdict.commands
         if error:

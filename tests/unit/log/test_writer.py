@@ -10,7 +10,7 @@ import pytest
 from ceqs.log import MAX_BATCH_ENTRIES, Appended, Entry
 from ceqs.log._judge import Outcome
 from ceqs.log._prepare import Prepared
-from ceqs.log._writer import Writer
+from ceqs.log._writer import Judged, Writer
 from ceqs.v1.answers_pb2 import Receipt
 
 
@@ -23,7 +23,7 @@ class Commits:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def __call__(self, batch: Sequence[Prepared]) -> Sequence[Outcome]:
+    async def __call__(self, batch: Sequence[Prepared], judged: Judged) -> Sequence[Outcome]:
         entries = [entry for group in batch for entry in group.entries]
         self.sizes.append(len(entries))
         await self.open.wait()

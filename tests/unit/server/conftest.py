@@ -15,7 +15,7 @@ from google.rpc import status_pb2
 
 from ceqs.contract import CommandRpc
 from ceqs.errors import CeqsError, Conflict, LogUnavailable, from_status
-from ceqs.log import Appended, Entry, Log, Slice, Wanted, open_log
+from ceqs.log import Appended, Entry, Log, Progress, Slice, Wanted, open_log
 from ceqs.server import CommandCall, CommandExecutor, Executed, Served, Server, ServerSettings
 from ceqs.v1 import events_pb2
 from ceqs.v1.commands_pb2 import Command, CommandOutcome, ExecuteStreamRequest, ExecuteStreamResponse
@@ -167,7 +167,9 @@ class Watched:
         yield
         self.held.append([])
 
-    async def append_all(self, entries: Sequence[Entry]) -> Sequence[Appended | CeqsError]:
+    async def append_all(
+        self, entries: Sequence[Entry], progress: Progress | None = None
+    ) -> Sequence[Appended | CeqsError]:
         """Append once it is `open`."""
         self.batches.append(list(entries))
         if self.errors:
@@ -175,7 +177,7 @@ class Watched:
             if isinstance(error, Conflict):
                 return [error] * len(entries)
             raise error
-        outcomes = await self._log.append_all(entries)
+        outcomes = await self._log.append_all(entries, progress)
         await self.open.wait()
         if self.lose_replies:
             self.lose_replies -= 1

@@ -48,13 +48,13 @@ class Slow:
         for _ in range(batches):
             self._held.release()
 
-    async def append_all(self, entries: Sequence[Any]) -> Any:
+    async def append_all(self, entries: Sequence[Any], progress: Any = None) -> Any:
         self.batches.append([entry.command_id for entry in entries])
         self.expires |= {entry.command_id: entry.expires for entry in entries}
         await self.sleep(self.cost * len(entries))
         if self._held:
             await self._held.acquire()
-        return await self._log.append_all(entries)
+        return await self._log.append_all(entries, progress)
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ def assigned(served: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bo
     told: list[tuple[str, bool]] = []
     append_all = served.log.append_all
 
-    async def listen(entries: Sequence[Entry]) -> Any:
+    async def listen(entries: Sequence[Entry], progress: Any) -> Any:
         told.extend((entry.command_id, entry.assigned) for entry in entries)
-        return await append_all(entries)
+        return await append_all(entries, progress)
 
     monkeypatch.setattr(served.log, "append_all", listen)
     return told

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ceqs.log import _linger
+from ceqs.log import MAX_BATCH_ENTRIES, Progress, _linger
 from ceqs.server._lane import FEW, Lane
 
 
@@ -19,20 +19,31 @@ class Waiting:
     answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+@dataclass
+class Batch:
+    commands: Sequence[Waiting]
+    rest: Sequence[Waiting] = ()
+    progress: Progress = field(default_factory=Progress)
+
+
+async def decided(batch: Sequence[Waiting], before: Batch | None) -> Batch:
+    return Batch(batch)
+
+
 class Worked:
     """Answers batches, and remembers how many each had."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    async def __call__(self, batch: Sequence[Waiting]) -> Sequence[Waiting]:
-        self.sizes.append(len(batch))
-        for waiting in batch:
+    async def __call__(self, batch: Batch) -> Sequence[Waiting]:
+        self.sizes.append(len(batch.commands))
+        for waiting in batch.commands:
             waiting.answer.set_result(None)
         return ()
 
 
-async def crowd(lane: Lane[Waiting], size: int, *, hurry: bool = False) -> None:
+async def crowd(lane: Lane[Waiting, Batch], size: int, *, hurry: bool = False) -> None:
     crowd = [Waiting() for _ in range(size)]
     for waiting in crowd:
         lane.add(waiting, hurry=hurry)
@@ -54,7 +65,7 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 async def test_who_comes_alone_or_with_few_others_is_not_kept_waiting(ticks: list[float]) -> None:
-    lane = Lane(Worked(), company=1)
+    lane = Lane(decided, Worked(), company=1)
     for size in (1, FEW, 1, FEW):
         await crowd(lane, size)
     assert ticks == []
@@ -62,7 +73,7 @@ async def test_who_comes_alone_or_with_few_others_is_not_kept_waiting(ticks: lis
 
 async def test_after_a_crowd_a_batch_waits_while_more_come_and_no_longer(ticks: list[float]) -> None:
     work = Worked()
-    lane = Lane(work, company=1)
+    lane = Lane(decided, work, company=1)
     await crowd(lane, FEW + 1)
     late = [asyncio.ensure_future(crowd(lane, 1)) for _ in range(3)]
     await asyncio.wait(late)
@@ -74,7 +85,7 @@ async def test_a_batch_waits_for_a_bounded_time_however_many_come(monkeypatch: p
     ticked = 0
     sleep = asyncio.sleep
     work = Worked()
-    lane = Lane(work, company=3)
+    lane = Lane(decided, work, company=3)
 
     async def tick(seconds: float) -> None:
         nonlocal ticked
@@ -92,25 +103,54 @@ async def test_a_batch_waits_for_a_bounded_time_however_many_come(monkeypatch: p
 
 
 async def test_without_company_nobody_waits(ticks: list[float]) -> None:
-    lane = Lane(Worked(), company=0)
+    lane = Lane(decided, Worked(), company=0)
     await crowd(lane, FEW + 1)
     await crowd(lane, FEW + 1)
     assert ticks == []
 
 
 async def test_a_command_in_a_hurry_lets_nobody_wait(ticks: list[float]) -> None:
-    lane = Lane(Worked(), company=1)
+    lane = Lane(decided, Worked(), company=1)
     await crowd(lane, FEW + 1)
     await crowd(lane, 10, hurry=True)
     await crowd(lane, 10, hurry=True)
     assert ticks == []
 
 
+async def test_what_two_batches_give_back_keeps_its_order() -> None:
+    many, given_back = [Waiting() for _ in range(2 * MAX_BATCH_ENTRIES + 1)], list[Waiting]()
+    second = asyncio.Event()
+
+    async def decide(batch: Sequence[Waiting], before: Batch | None) -> Batch:
+        if before:
+            second.set()
+        made = Batch(batch)
+        made.progress.judged.set()
+        return made
+
+    async def record(batch: Batch) -> Sequence[Waiting]:
+        await second.wait()
+        if len(given_back) < 2 * MAX_BATCH_ENTRIES:
+            given_back.extend(batch.commands)
+            return batch.commands
+        return await worked(batch)
+
+    worked = Worked()
+    order: list[Waiting] = []
+    lane = Lane(decide, record)
+    for waiting in many:
+        waiting.answer.add_done_callback(lambda _, waiting=waiting: order.append(waiting))  # type: ignore[misc]
+        lane.add(waiting)
+    await asyncio.gather(*(waiting.answer for waiting in many))
+    assert given_back == many[:-1]
+    assert order == many
+
+
 async def test_those_who_come_one_by_one_are_not_kept_waiting_for_each_other(
     monkeypatch: pytest.MonkeyPatch, ticks: list[float]
 ) -> None:
     work = Worked()
-    lane = Lane(work, company=1)
+    lane = Lane(decided, work, company=1)
     tick, coming = asyncio.sleep, [Waiting() for _ in range(3)]
 
     async def one_more(seconds: float) -> None:

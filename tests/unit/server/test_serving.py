@@ -135,10 +135,10 @@ class Slow:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
-    async def append_all(self, entries: Any) -> Any:
+    async def append_all(self, entries: Any, progress: Any = None) -> Any:
         self.waiting.set()
         await self.go_on.wait()
-        return await self._log.append_all(entries)
+        return await self._log.append_all(entries, progress)
 
 
 async def test_a_stopping_server_lets_running_calls_finish_and_takes_no_new_ones(
