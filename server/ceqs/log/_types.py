@@ -28,7 +28,7 @@ MAX_SLICE_BYTES = 1024 * 1024
 """How many bytes one read gives at most, as a message that has the events in a field."""
 
 
-@value(kw_only=True)
+@value()
 class NewEvent:
     """An event before it is recorded."""
 
@@ -91,7 +91,7 @@ class Kept(NamedTuple):
     body: bytes
 
 
-@value(kw_only=True)
+@value()
 class Entry:
     """What one command appends: events in order, together or not at all.
 

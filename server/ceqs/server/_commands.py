@@ -349,15 +349,8 @@ class CommandExecutor:
             rules = "; ".join(f"{v.field}: {v.description}" for v in broken)
             raise Misconfigured(f"a handler yielded {kind.name}, which breaks its own rules: {rules}")
         tags = tags_of(event, kind.tags)
-        return NewEvent(
-            id=self._new_id(),
-            type=kind.full_name,
-            payload=event.SerializeToString(deterministic=True),
-            tags=tags,
-            public=kind.public,
-            bucket=bucket_of(kind, tags),
-            version=kind.version,
-        )
+        payload = event.SerializeToString(deterministic=True)
+        return NewEvent(self._new_id(), kind.full_name, payload, tags, kind.public, bucket_of(kind, tags), kind.version)
 
 
 def _entry(
@@ -371,21 +364,21 @@ def _entry(
 ) -> Entry:
     call = command.call
     return Entry(
-        command_id=call.command_id,
-        content_hash=command.content_hash,
-        derived=call.derived,
-        assigned=call.assigned,
-        events=events,
-        condition=condition,
-        response=response,
-        remember=remember,
-        keeps=keeps,
-        causation_id=call.causation_id,
-        correlation_id=call.correlation_id or call.command_id,
-        causation_depth=call.depth,
-        actor=call.actor,
-        traceparent=call.traceparent,
-        expires=call.expires,
+        call.command_id,
+        command.content_hash,
+        call.derived,
+        call.assigned,
+        events,
+        condition,
+        response,
+        remember,
+        keeps,
+        call.causation_id,
+        call.correlation_id or call.command_id,
+        call.depth,
+        call.actor,
+        call.traceparent,
+        call.expires,
     )
 
 
