@@ -301,6 +301,7 @@ async def test_an_accepted_command_is_found(log: Log) -> None:
         (event(payload=b"x" * (MAX_EVENT_BYTES + 1)), "524289 bytes"),
         (event(*(f"t:{i}" for i in range(MAX_EVENT_TAGS + 1))), "65 tags"),
         (event(*(f"{i:03}:{'x' * 508}" for i in range(17))), "more than 8192 bytes"),
+        (event(*(f"{i:03}:{'é' * 254}" for i in range(17))), "more than 8192 bytes"),
         (event("order:a\0b"), "NUL"),
         (event("order:\ud800"), "Unicode"),
     ],
@@ -314,6 +315,13 @@ async def test_an_event_beyond_the_limits_fails_alone(log: Log, bad: NewEvent, s
     assert says in str(refused)
     assert isinstance(after, Appended)
     assert (await log.head()).position == 2
+
+
+@pytest.mark.parametrize("command_id", ["", "c" * 201, "é" * 101], ids=["none", "long", "long in bytes"])
+async def test_a_command_id_beyond_the_limits_is_refused(log: Log, command_id: str) -> None:
+    with pytest.raises(Invalid, match="1 to 200 bytes long"):
+        await log.append(Entry(command_id=command_id, events=(event(),)))
+    assert (await log.append(entry(event(), command_id="é" * 100))).receipt.position == 1
 
 
 @pytest.mark.parametrize("events", [[event()] * 10_001, [event(payload=b"x" * MAX_EVENT_BYTES)] * 33])

@@ -61,15 +61,16 @@ def _is_fit(entry: Entry) -> bool:
         if len(event.tags) > MAX_EVENT_TAGS:
             return False
     together = "".join(texts)
-    # In ASCII, a character is a byte. Where all the texts are short, so are the tags of each event, and where all the
-    # payloads are small, so is each.
+    # How many bytes a character takes at most. Where all the texts are short, so are the tags of each event, and where
+    # all the payloads are small, so is each.
+    width = 1 if together.isascii() else 4
     return (
-        together.isascii()
-        and "\0" not in together
-        and len(together) <= MAX_TAG_BYTES
+        "\0" not in together
+        and (width == 1 or _is_unicode(together))
+        and len(together) * width <= MAX_TAG_BYTES
         and size <= MAX_EVENT_BYTES
         and len(entry.events) <= MAX_ENTRY_EVENTS
-        and 0 < len(entry.command_id) <= MAX_COMMAND_ID_BYTES
+        and 0 < len(entry.command_id) * width <= MAX_COMMAND_ID_BYTES
     )
 
 
@@ -109,8 +110,16 @@ def _unstorable(where: str, *texts: str) -> Iterator[Violation]:
     for text in texts:
         if "\0" in text:
             yield Violation(where, f"{text!r} contains NUL")
-        elif not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        elif not _is_unicode(text):
             yield Violation(where, f"{text!r} is not valid Unicode")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bytes(text: str) -> bytes:
