@@ -23,7 +23,7 @@ from ceqs.model import Context
 from ceqs.queries import Stop
 from ceqs.server._calls import Calls, CommandCall
 from ceqs.server._commands import CommandExecutor, Executed
-from ceqs.server._decode import Decoder
+from ceqs.server._decode import Decoder, drop_unknown
 from ceqs.server._handlers import GrpcContext, Handlers, write
 from ceqs.server._refusals import status_of
 from ceqs.v1.commands_pb2 import Command, CommandOutcome, ExecuteStreamRequest, ExecuteStreamResponse
@@ -145,7 +145,7 @@ class _Stream:
                 turn.add_done_callback(partial(self._leave, key))
                 return
         # Others have come along in its message already.
-        one.executor.queue(one.rpc, lambda: (request, call), answer, hurry=True)
+        one.executor.queue(one.rpc, request, call, answer, hurry=True)
 
     async def _in_turn(
         self, before: asyncio.Task[None] | None, one: Streamed, request: Message, call: CommandCall, answer: _Answer
@@ -209,9 +209,7 @@ def _decoded(raw: bytes) -> ExecuteStreamRequest:
         message = ExecuteStreamRequest.FromString(raw)
     except DecodeError as error:
         raise Invalid(f"the message is no {ExecuteStreamRequest.DESCRIPTOR.full_name}: {error}") from error
-    size = message.ByteSize()
-    message.DiscardUnknownFields()
-    if message.ByteSize() != size:
+    if drop_unknown(message, raw):
         raise Invalid(f"the message has fields that {ExecuteStreamRequest.DESCRIPTOR.full_name} has not in this server")
     return message
 

@@ -71,13 +71,14 @@ class _Command:
     """A command on its way: what it asks, and what it would append."""
 
     rpc: CommandRpc
-    read: Read
     answer: Answer
+    read: Read | None = None
+    """What reads it, unless it was read before it was queued."""
     request: Message = field(init=False)
     call: CommandCall = field(init=False)
     boundary: Boundary = field(init=False)
     content_hash: bytes = b""
-    """Empty until the command is read."""
+    """Empty until the command is known to be well-formed."""
     attempts: int = 0
     least: int = 0
     """The position that its state must stand at."""
@@ -142,6 +143,7 @@ class CommandExecutor:
         """`max_waiting` commands may wait for their batch."""
         self._gates = gates or Gates(context)
         self._context = context
+        self._contract = context.contract
         self._log = log
         self._states = states or States(context, log)
         self._new_id = ids
@@ -181,18 +183,25 @@ class CommandExecutor:
         for each of them.
         """
         answer: asyncio.Future[Executed] = asyncio.get_running_loop().create_future()
-        self.queue(rpc, read, answer)
+        self._queue(_Command(rpc, answer, read))
         return answer
 
-    def queue(self, rpc: CommandRpc, read: Read, answer: Answer, *, hurry: bool = False) -> None:
-        """Queue a command as `submit` does: commands of one boundary are decided in the order of these calls.
+    def queue(
+        self, rpc: CommandRpc, request: Message, call: CommandCall, answer: Answer, *, hurry: bool = False
+    ) -> None:
+        """Queue a command that was read: those of one boundary are decided in the order of these calls.
 
         In a `hurry`, it does not wait for others to share its transaction.
         """
+        command = _Command(rpc, answer)
+        command.request, command.call = request, call
+        self._queue(command, hurry=hurry)
+
+    def _queue(self, command: _Command, *, hurry: bool = False) -> None:
         if self.full:
             raise Overloaded
-        lane = self._pessimistic if rpc.state.locking is Locking.PESSIMISTIC else self._optimistic
-        lane.add(_Command(rpc, read, answer), hurry=hurry)
+        lane = self._pessimistic if command.rpc.state.locking is Locking.PESSIMISTIC else self._optimistic
+        lane.add(command, hurry=hurry)
 
     def guards(self, rpc: CommandRpc) -> bool:
         """Whether a gatekeeper is asked about a command: then it is for `execute`."""
@@ -256,7 +265,8 @@ class CommandExecutor:
     def _is_read(self, command: _Command) -> bool:
         """Read a command; where that fails, it is answered."""
         try:
-            command.request, command.call = command.read()
+            if command.read:
+                command.request, command.call = command.read()
             command.boundary = self._context.boundary(command.rpc, command.request)
             command.content_hash = content_hash(command.rpc, command.request, command.call.actor)
         except Exception as error:  # noqa: BLE001  # the caller's answer
@@ -312,14 +322,19 @@ class CommandExecutor:
         """
         boundary = command.boundary
         condition: Condition | None = None
+        events: list[NewEvent] = []
         command.after = command.refusal = None
         try:
             known = pending.state(boundary)
             condition = Condition(boundary.query, known.position)
             decided = self._decide(command, known)
-            events = tuple(map(self._recordable, decided.events))
+            own: list[Message] = []
+            for message in decided.events:
+                event = self._recordable(message)
+                events.append(event)
+                if boundary.holds(event.type, event.tags):
+                    own.append(message)
             # Folded before they are appended: what the fold cannot take is not recorded.
-            own = [m for m, e in zip(decided.events, events, strict=True) if boundary.holds(e.type, e.tags)]
             after = self._states.fold(boundary, known, own)
         except Exception as refusal:  # noqa: BLE001  # the caller's answer
             if not isinstance(refusal, CeqsError):
@@ -333,7 +348,7 @@ class CommandExecutor:
             pending.propose(boundary, after, events, decided.events)
         response = decided.response.SerializeToString() if decided.response is not None else b""
         command.after = after
-        command.entry = _entry(command, condition, events, response, keeps, remember=True)
+        command.entry = _entry(command, condition, tuple(events), response, keeps, remember=True)
 
     def _decide(self, command: _Command, known: Known) -> Decided:
         call, rpc = command.call, command.rpc
@@ -341,10 +356,10 @@ class CommandExecutor:
         method = self._context.method(rpc)
         if method is None:
             raise Misconfigured(f"the command {rpc.name} has no handler")
-        return decide(self._context.contract, rpc, method, command.request, known.state, ctx)
+        return decide(self._contract, rpc, method, command.request, known.state, ctx)
 
     def _recordable(self, event: Message) -> NewEvent:
-        kind = self._context.contract.event(event)
+        kind = self._contract.event(event)
         if broken := violations_of(event):
             rules = "; ".join(f"{v.field}: {v.description}" for v in broken)
             raise Misconfigured(f"a handler yielded {kind.name}, which breaks its own rules: {rules}")

@@ -48,13 +48,18 @@ class Decoder:
         return request
 
     def _refuse_unknown(self, request: Message, raw: bytes) -> None:
-        size = request.ByteSize()
-        request.DiscardUnknownFields()
-        # Comparing sizes spares the usual request a walk through its messages.
-        if request.ByteSize() != size:
+        if drop_unknown(request, raw):
             raise Invalid(violations=list(_unknown_fields(self._request.FromString(raw), "")))
         if self._enums and (unknown := list(_unknown_enums(request, ""))):
             raise Invalid(violations=unknown)
+
+
+def drop_unknown(message: Message, raw: bytes) -> bool:
+    """Drop the fields that this build does not know of a message, inner ones too; say whether there were any."""
+    message.DiscardUnknownFields()
+    # What still serialises to the bytes that came has lost nothing. Others may write the same message differently: then
+    # sizes are compared, which spares it a walk through its messages.
+    return message.SerializeToString() != raw and message.ByteSize() != type(message).FromString(raw).ByteSize()
 
 
 def violations_of(message: Message) -> Sequence[Violation]:
