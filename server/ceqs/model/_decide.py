@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -16,7 +16,7 @@ from ceqs.model._decoding import Upcast
 from ceqs.model._fingerprint import fingerprint
 
 
-@value(kw_only=True)
+@value()
 class Decision:
     """What a command handler may know besides the request and the state."""
 
@@ -75,12 +75,12 @@ def decide(
     copy = type(state)()
     copy.CopyFrom(state)
     events: list[Message] = []
-    outcome: object = method(request, copy, ctx)
+    outcome: Any = method(request, copy, ctx)
     if isinstance(outcome, Message) or not hasattr(outcome, "__iter__"):
         raise Misconfigured(
             f"{rpc.method} returned {type(outcome).__name__}; it must yield events, or return an iterable of them"
         )
-    iterator = iter(cast("Iterable[object]", outcome))
+    iterator: Iterator[object] = iter(outcome)
     while True:
         try:
             event = next(iterator)

@@ -25,7 +25,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.
 _MAX_DEPTH = 2**31 - 1
 
 
-@value(kw_only=True)
+@value()
 class CommandCall:
     """Who sends a command, and what it follows from."""
 
@@ -68,9 +68,7 @@ class Calls:
         metadata = metadata_of(context)
         if not metadata and not rpc.command_id_field:
             command_id = new_id()
-            return CommandCall(
-                command_id=command_id, correlation_id=command_id, expires=expires_of(context), assigned=True
-            )
+            return CommandCall(command_id, correlation_id=command_id, assigned=True, expires=expires_of(context))
         given = text(metadata, "ceqs-command-id")
         if not given and "ceqs-command-id" in metadata:
             raise Invalid(
@@ -83,15 +81,15 @@ class Calls:
             self.require_key(metadata)
         assigned, command_id = not command_id, command_id or new_id()
         return CommandCall(
-            command_id=command_id,
-            actor=text(metadata, "ceqs-actor"),
-            correlation_id=text(metadata, "ceqs-correlation-id") or command_id,
-            causation_id=causation_id,
-            depth=_depth(depth),
-            traceparent=_traceparent(metadata.get("traceparent", "")),
-            derived=command_id.startswith(DERIVED),
-            expires=expires_of(context),
-            assigned=assigned,
+            command_id,
+            text(metadata, "ceqs-actor"),
+            text(metadata, "ceqs-correlation-id") or command_id,
+            causation_id,
+            _depth(depth),
+            _traceparent(metadata.get("traceparent", "")),
+            command_id.startswith(DERIVED),
+            assigned,
+            expires_of(context),
         )
 
     def sender(self, context: Any) -> Sender:
@@ -114,15 +112,15 @@ class Calls:
             own = time.monotonic() + command.timeout.seconds + command.timeout.nanos / 1e9
             expires = own if expires is None else min(own, expires)
         return CommandCall(
-            command_id=command_id,
-            actor=sender.actor,
-            correlation_id=checked("correlation_id", command.correlation_id) or command_id,
-            causation_id=causation_id,
-            depth=depth,
-            traceparent=_traceparent(command.traceparent),
-            derived=derived,
-            expires=expires,
-            assigned=assigned,
+            command_id,
+            sender.actor,
+            checked("correlation_id", command.correlation_id) or command_id,
+            causation_id,
+            depth,
+            _traceparent(command.traceparent),
+            derived,
+            assigned,
+            expires,
         )
 
     def query(self, context: Any) -> QueryCall:

@@ -352,7 +352,7 @@ class CommandExecutor:
 
     def _decide(self, command: _Command, known: Known) -> Decided:
         call, rpc = command.call, command.rpc
-        ctx = Decision(time_ns=self._clock(), new_id=self._new_id, command_id=call.command_id, actor=call.actor)
+        ctx = Decision(self._clock(), self._new_id, call.command_id, call.actor)
         method = self._context.method(rpc)
         if method is None:
             raise Misconfigured(f"the command {rpc.name} has no handler")
