@@ -29,6 +29,12 @@ def test_ids_are_version_7_and_carry_the_time() -> None:
     assert made.int >> 80 == 1_700_000_000_123
 
 
+def test_ids_carry_the_next_millisecond_as_soon_as_it_begins() -> None:
+    times = iter([1_000_000, 1_999_999, 2_000_000, 2_999_999, 3_000_000])
+    give = Uuid7(lambda: next(times))
+    assert [uuid.UUID(give()).int >> 80 for _ in range(5)] == [1, 1, 2, 2, 3]
+
+
 def test_ids_grow_within_a_millisecond_and_when_the_clock_runs_back() -> None:
     times = iter([2_000_000, 2_000_000, 1_000_000, 3_000_000, *([3_000_000] * 10_000)])
     give = Uuid7(lambda: next(times))

@@ -9,6 +9,7 @@ import grpc.aio
 import pytest
 
 from ceqs.errors import DuplicateCommand, Invalid, NotFound, Rejected
+from ceqs.server import Decoder
 
 OPEN = "/bank.v1.BankCommandsService/OpenAccount"
 
@@ -84,6 +85,7 @@ async def test_ids_that_are_empty_too_long_or_unprintable_are_refused(
         (b"\x1a\x03\xf8\x3f\x01", "notes[0]"),
         (b"\x1a\x00\x1a\x03\xf8\x3f\x01", "notes[1]"),
         (b"\x22\x08\x0a\x01n\x12\x03\xf8\x3f\x01", "named[n]"),
+        (b"\x0a\x01b\xf8\x3f\x01", "request"),  # not as anybody would write it: account_id comes twice
     ],
 )
 async def test_a_command_with_unknown_fields_is_refused(served: Any, refused: Any, raw: bytes, path: str) -> None:
@@ -91,6 +93,11 @@ async def test_a_command_with_unknown_fields_is_refused(served: Any, refused: An
         await served.raw(OPEN, b"\x0a\x01a" + raw)
     (violation,) = found[0].violations
     assert (violation.field, violation.description) == (path, "has an unknown field, number 1023")
+
+
+def test_a_command_is_understood_in_whatever_order_its_fields_come(bank: Any) -> None:
+    request = Decoder(bank.OpenAccountRequest, strict=True)(b"\x1a\x00\x0a\x01b\x0a\x01a")
+    assert request == bank.OpenAccountRequest(account_id="a", notes=[bank.Note()])
 
 
 async def test_a_query_with_unknown_fields_is_answered(served: Any, refused: Any) -> None:

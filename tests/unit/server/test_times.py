@@ -8,6 +8,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ceqs.errors import Invalid
+from ceqs.server import Decoder
 from ceqs.server._times import malformed_times
 from ceqs.v1.answers_pb2 import Age, Receipt
 from ceqs.v1.events_pb2 import GetHeadResponse, ReadResponse, RecordedEvent
@@ -34,6 +36,12 @@ def test_a_time_of_the_calendar_is_none_of_them(time: Timestamp) -> None:
 )
 def test_a_time_outside_the_calendar_is_named(time: Timestamp) -> None:
     assert [found.field for found in malformed_times(Age(recorded_at=time))] == ["recorded_at"]
+
+
+def test_a_request_with_such_a_time_is_refused() -> None:
+    request = Age(recorded_at=Timestamp(nanos=-1))
+    with pytest.raises(Invalid, match="recorded_at: is no time between the years 1 and 9999"):
+        Decoder(Age, strict=True)(request.SerializeToString())
 
 
 def test_a_time_deep_inside_a_message_is_named_by_its_path() -> None:
