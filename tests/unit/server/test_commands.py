@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ceqs.errors import Conflict, DuplicateCommand, Expired, LogUnavailable, Misconfigured, OutOfRange, Rejected
+from ceqs.model import Decision
 from ceqs.testing import eventually
 
 
@@ -35,6 +37,21 @@ async def test_a_command_is_recorded_as_its_handler_decided(sender: Any) -> None
     assert executed.receipt.command_id == "id-1"
     assert list(executed.receipt.event_ids) == [event.id]
     assert executed.receipt.token
+
+
+async def test_a_handler_is_told_who_sends_which_command_and_when(sender: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Decision] = []
+
+    def open_account(request: Any, account: Any, ctx: Decision) -> Iterator[Any]:
+        told.append(ctx)
+        yield sender.bank.AccountOpened(account_id=request.account_id)
+
+    monkeypatch.setattr(sender.context, "method", lambda _: open_account)
+    before = time.time_ns()
+    await sender.send("OpenAccount", "id-1", {"actor": "ann"}, account_id="a")
+    (ctx,) = told
+    assert (ctx.command_id, ctx.actor) == ("id-1", "ann")
+    assert before <= ctx.time_ns <= time.time_ns()
 
 
 async def test_the_state_has_its_tag_field_before_its_first_event(sender: Any) -> None:
