@@ -11,13 +11,13 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
-from ceqs.contract import CommandRpc, prefix
+from ceqs.contract import CommandRpc, prefixes, varint
 from ceqs.errors import Invalid, Unavailable, Unimplemented
 from ceqs.model import Context
 from ceqs.queries import Stop
@@ -36,8 +36,9 @@ MAX_BYTES = 1024 * 1024
 """About how many bytes of responses one message carries, unless a single one is larger."""
 
 
-_OUTCOMES = ExecuteStreamResponse.OUTCOMES_FIELD_NUMBER
-_RECEIPT, _RESPONSE = CommandOutcome.RECEIPT_FIELD_NUMBER, CommandOutcome.RESPONSE_FIELD_NUMBER
+_OUTCOME = prefixes(ExecuteStreamResponse.OUTCOMES_FIELD_NUMBER)
+_RECEIPT, _RESPONSE = map(prefixes, (CommandOutcome.RECEIPT_FIELD_NUMBER, CommandOutcome.RESPONSE_FIELD_NUMBER))
+_NUMBER = varint(CommandOutcome.NUMBER_FIELD_NUMBER << 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ class _Stream:
         size = 0
         while self._outcomes and size < MAX_BYTES:
             outcome = self._outcomes.popleft()
-            parts += prefix(_OUTCOMES, len(outcome)), outcome
+            parts += _OUTCOME(len(outcome)), outcome
             size += len(outcome)
         return b"".join(parts), len(parts) // 2
 
@@ -217,13 +218,7 @@ def _decoded(raw: bytes) -> ExecuteStreamRequest:
 def _accepted(number: int, executed: Executed) -> bytes:
     """Give a CommandOutcome, spliced: its receipt and its response are at hand as bytes."""
     receipt, response = executed.appended.encoded, executed.appended.response
-    parts = [_numbered(number), prefix(_RECEIPT, len(receipt)), receipt]
+    parts = [_NUMBER, varint(number), _RECEIPT(len(receipt)), receipt]
     if response:
-        parts += prefix(_RESPONSE, len(response)), response
+        parts += _RESPONSE(len(response)), response
     return b"".join(parts)
-
-
-@lru_cache(maxsize=4096)
-def _numbered(number: int) -> bytes:
-    """Give how an outcome begins."""
-    return CommandOutcome(number=number).SerializeToString()

@@ -33,6 +33,14 @@ def balances(bank: Any, outcomes: Iterable[CommandOutcome]) -> list[int]:
     return [bank.DepositResponse.FromString(outcome.response).balance for outcome in outcomes]
 
 
+async def test_outcomes_have_the_numbers_of_their_commands_whatever_those_are(stream: Any) -> None:
+    numbers = [0, 127, 128, 2**64 - 1]
+    opened = [stream.command("OpenAccount", {"account_id": f"a{number}"}, number=number) for number in numbers]
+    await stream.write(*opened)
+    found = await stream.read(len(numbers))
+    assert {number for number, outcome in found.items() if outcome.HasField("receipt")} == set(numbers)
+
+
 async def test_each_command_of_a_message_is_accepted_or_refused_by_itself(stream: Any, served: Any) -> None:
     await stream.write(
         stream.command("OpenAccount", {"account_id": "a"}, command_id="c1"),
