@@ -32,7 +32,7 @@ import ceqs.log._postgres
 import ceqs.log._sqlite  # noqa: F401
 from ceqs.log import open_log
 from ceqs.model import Context
-from ceqs.server import CommandCall, CommandExecutor, Served, Server, ServerSettings
+from ceqs.server import CommandCall, CommandExecutor, Served, Server, ServerSettings, _lane
 
 KEY = "the key of the tally"
 PR_SET_PDEATHSIG = 1
@@ -44,7 +44,9 @@ def say(**what: object) -> None:
 
 
 async def serve(context: Context, url: str, port: int, *, shared: bool) -> None:
-    """Serve until killed."""
+    """Serve until killed. Every other server decides a batch upon the one before as soon as three commands wait."""
+    if os.getpid() % 2:
+        vars(_lane)["MAX_BATCH_ENTRIES"] = 3
     log = await open_log(url, context.name)
     server = Server([Served(context, log)], ServerSettings(port=port, shared=shared, key=KEY))
     await server.start()

@@ -28,7 +28,7 @@ from tests.torture.readers import Archive, Choice, Reading, Subscriber, read
 from ceqs.contract import new_id
 from ceqs.errors import DuplicateCommand, LogUnavailable, Rejected
 from ceqs.log import Entry, NewEvent, _sql, open_log
-from ceqs.server import CommandCall, CommandExecutor, _pages, _ring
+from ceqs.server import CommandCall, CommandExecutor, _lane, _pages, _ring
 from ceqs.testing import Ending, Operation, Violation, check_history
 
 T = TypeVar("T")
@@ -357,7 +357,9 @@ class CommandMachine(RuleBasedStateMachine):
 def test_commands_do_what_a_dictionary_would(
     store: str, trials: settings, tally: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Readers meet the ends of pages and of the ring, and nobody waits for what is lost.
+    # Batches are full, so that the next one is decided upon them, readers meet the ends of pages and of the ring, and
+    # nobody waits for what is lost.
+    monkeypatch.setattr(_lane, "MAX_BATCH_ENTRIES", 2)
     monkeypatch.setattr(_pages, "LIMIT", 5)
     monkeypatch.setattr(_ring, "MOST_EVENTS", 4)
     monkeypatch.setattr(_sql, "_PAUSES", (0.0,) * 5)

@@ -30,7 +30,7 @@ from ceqs.v1.commands_pb2 import Command, CommandOutcome, ExecuteStreamRequest, 
 
 PATH = "/ceqs.v1.CommandsService/ExecuteStream"
 DOMAIN = "ceqs"
-BOUND = 768
+BOUND = 1024
 """How many commands of a stream may wait for their outcomes to be taken; then it is not read."""
 MAX_BYTES = 1024 * 1024
 """About how many bytes of responses one message carries, unless a single one is larger."""
