@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
@@ -58,17 +59,19 @@ class States:
                 known = await self._read_on(boundary, known, part)
             return known
 
-    async def load_all(self, wanted: Mapping[str, tuple[Boundary, int]]) -> Mapping[str, Known | Exception]:
+    async def load_all(
+        self, wanted: Iterable[Boundary], least: Mapping[str, int] = MappingProxyType({})
+    ) -> Mapping[str, Known | Exception]:
         """Give several states, by the keys of their boundaries; an error in the place of one that cannot be folded.
 
-        Each is as of its position `least` or a later one, as `load` gives it.
+        Each is given as `load` gives it, `least` by the keys of some.
         """
         found: dict[str, Known | Exception] = {}
         absent: list[Boundary] = []
-        for key, (boundary, least) in wanted.items():
-            known = self._find(boundary, least)
+        for boundary in wanted:
+            known = self._find(boundary, least.get(boundary.key, 0))
             if known is not None:
-                found[key] = known
+                found[boundary.key] = known
             else:
                 absent.append(boundary)
         if absent:

@@ -19,10 +19,11 @@ from google.protobuf.message import DecodeError, Message
 
 from ceqs.contract import CommandRpc, prefixes, varint
 from ceqs.errors import Invalid, Unavailable, Unimplemented
+from ceqs.log import Appended
 from ceqs.model import Context
 from ceqs.queries import Stop
 from ceqs.server._calls import Calls, CommandCall
-from ceqs.server._commands import CommandExecutor, Executed
+from ceqs.server._commands import CommandExecutor
 from ceqs.server._decode import Decoder, drop_unknown
 from ceqs.server._handlers import GrpcContext, Handlers, write
 from ceqs.server._refusals import status_of
@@ -158,7 +159,7 @@ class _Stream:
         except Exception as error:  # noqa: BLE001  # as above
             answer.set_exception(error)
         else:
-            answer.set_result(executed)
+            answer.set_result(executed.appended)
 
     def _leave(self, key: Any, turn: asyncio.Task[None]) -> None:
         self._asking.discard(turn)
@@ -193,9 +194,9 @@ class _Answer:
     def done(self) -> bool:
         return self.told or self.stream.ended
 
-    def set_result(self, executed: Executed) -> None:
+    def set_result(self, appended: Appended) -> None:
         self.told = True
-        self.stream.tell(_accepted(self.number, executed))
+        self.stream.tell(_accepted(self.number, appended))
 
     def set_exception(self, error: BaseException) -> None:
         self.told = True
@@ -215,9 +216,9 @@ def _decoded(raw: bytes) -> ExecuteStreamRequest:
     return message
 
 
-def _accepted(number: int, executed: Executed) -> bytes:
+def _accepted(number: int, appended: Appended) -> bytes:
     """Give a CommandOutcome, spliced: its receipt and its response are at hand as bytes."""
-    receipt, response = executed.appended.encoded, executed.appended.response
+    receipt, response = appended.encoded, appended.response
     parts = [_NUMBER, varint(number), _RECEIPT(len(receipt)), receipt]
     if response:
         parts += _RESPONSE(len(response)), response

@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from google.protobuf.message import Message
@@ -93,8 +93,8 @@ class _Command:
 class _Batch:
     """Commands that are decided together."""
 
-    wanted: Mapping[str, tuple[Boundary, int]]
-    """Their boundaries by key, each with the position that its state must stand at."""
+    wanted: Mapping[str, Boundary]
+    """Their boundaries, by key."""
     progress: Progress
     holding: AsyncExitStack = field(default_factory=AsyncExitStack)
     """What other processes are kept waiting by until it is recorded."""
@@ -104,7 +104,7 @@ class _Batch:
     rest: Sequence[_Command] = ()
     """Those that there was no time for."""
 
-    def left(self, wanted: Mapping[str, tuple[Boundary, int]]) -> Mapping[str, Known] | None:
+    def left(self, wanted: Mapping[str, Boundary]) -> Mapping[str, Known] | None:
         """Give the states that it leaves, of those that are wanted next, before it is recorded.
 
         None where that has to be waited for: where any of it is refused or repeated, and where a boundary has events of
@@ -113,7 +113,7 @@ class _Batch:
         accepted = [one for one in self.progress.outcomes if isinstance(one, Appended) and not one.repeated]
         if len(accepted) < len(self.commands):
             return None
-        if not all(self.pending.is_own(boundary) and not least for boundary, least in wanted.values()):
+        if not all(map(self.pending.is_own, wanted.values())):
             return None
         if self.wanted.keys().isdisjoint(wanted):
             return {}
@@ -173,16 +173,15 @@ class CommandExecutor:
             if found is None:
                 raise
             return Executed(rpc, found)
-        executed = await self.submit(rpc, lambda: (request, call))
-        return replace(executed, gate=gate) if gate else executed
+        return Executed(rpc, await self.submit(rpc, lambda: (request, call)), gate)
 
-    def submit(self, rpc: CommandRpc, read: Read) -> asyncio.Future[Executed]:
+    def submit(self, rpc: CommandRpc, read: Read) -> asyncio.Future[Appended]:
         """Queue a command that no gatekeeper guards. Raises Overloaded; for the rest, see `execute`.
 
         It is read when its batch begins: a processor that decodes many requests in a row takes a quarter of the time
         for each of them.
         """
-        answer: asyncio.Future[Executed] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         self._queue(_Command(rpc, answer, read))
         return answer
 
@@ -210,24 +209,23 @@ class CommandExecutor:
     async def _decide_all(self, batch: Sequence[_Command], before: _Batch | None) -> _Batch | None:
         """Decide a batch, upon the one before while that is recorded; None where it has to be recorded first."""
         ready, rest = self._read_all(batch)
-        wanted: dict[str, tuple[Boundary, int]] = {}
-        held: set[str] = set()
+        wanted: dict[str, Boundary] = {}
+        held: dict[str, int] = {}
         for command in ready:
-            boundary, least = command.boundary, command.least
-            if (found := wanted.get(boundary.key)) is None or found[1] < least:
-                wanted[boundary.key] = boundary, least
+            boundary = command.boundary
+            wanted[boundary.key] = boundary
             # Who has met another process takes turns with it.
             if command.attempts or command.rpc.state.locking is Locking.PESSIMISTIC:
-                held.add(boundary.key)
-        left = before.left(wanted) if before else dict[str, Known]()
+                held[boundary.key] = max(held.get(boundary.key, 0), command.least)
+        left = before.left(wanted) if before and not held else dict[str, Known]()
         if left is None or (before and held):
             return None
         decided = _Batch(wanted, Progress(before.progress if before else None))
         try:
             if held:
                 await decided.holding.enter_async_context(self._log.holding(held))
-            loaded = await self._states.load_all({key: one for key, one in wanted.items() if key not in left})
-            decided.pending = Pending(self._states, {**loaded, **left})
+            others = [boundary for key, boundary in wanted.items() if key not in left]
+            decided.pending = Pending(self._states, {**await self._states.load_all(others, held), **left})
             decided.commands = self._propose_all(ready, decided.pending)
         except BaseException:
             await self._give_up(decided)
@@ -247,7 +245,7 @@ class CommandExecutor:
 
     async def _give_up(self, batch: _Batch) -> None:
         # The outcome may be unknown: what is kept of the boundaries is no longer to be relied on.
-        for boundary, _ in batch.wanted.values():
+        for boundary in batch.wanted.values():
             self._states.forget(boundary)
         await batch.holding.aclose()
 
@@ -283,7 +281,7 @@ class CommandExecutor:
             if command.after and not outcome.repeated:
                 self._states.keep(command.boundary, _stands(command.after, outcome))
             if not command.answer.done():
-                command.answer.set_result(Executed(command.rpc, outcome))
+                command.answer.set_result(outcome)
         elif not command.answer.done():
             command.answer.set_exception(command.refusal)
         return True

@@ -14,7 +14,7 @@ from ceqs.contract import CommandRpc, QueryRpc
 from ceqs.errors import Overloaded, Unavailable
 from ceqs.queries import Answers
 from ceqs.server._calls import Calls, CommandCall
-from ceqs.server._commands import CommandExecutor
+from ceqs.server._commands import CommandExecutor, Executed
 from ceqs.server._decode import Decoder
 from ceqs.server._refusals import refuse
 
@@ -98,7 +98,10 @@ def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: Comm
         # In overload the least work is spent on what is refused, so that the most is left for what is accepted.
         if executor.full:
             raise Overloaded
-        executed = await (executor.execute(rpc, *read()) if executor.guards(rpc) else executor.submit(rpc, read))
+        if executor.guards(rpc):
+            executed = await executor.execute(rpc, *read())
+        else:
+            executed = Executed(rpc, await executor.submit(rpc, read))
         trailers = [("ceqs-token", executed.appended.token)]
         if executed.gate:
             trailers.append(("ceqs-gate", executed.gate))

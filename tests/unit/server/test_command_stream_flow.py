@@ -15,7 +15,7 @@ from google.rpc.code_pb2 import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEME
 
 from ceqs.errors import Unavailable
 from ceqs.log import Appended
-from ceqs.server import CommandExecutor, Executed, Served, Server, ServerSettings, _command_stream
+from ceqs.server import CommandExecutor, Served, Server, ServerSettings, _command_stream
 from ceqs.server._command_stream import BOUND
 from ceqs.testing import eventually
 from ceqs.v1.answers_pb2 import Receipt
@@ -122,7 +122,7 @@ def accept(submitted: list[Any], size: int, answered: Callable[[], bool]) -> Any
         submitted.append(call.command_id)
         if answered():
             receipt = Receipt(command_id=call.command_id, token="t" * size)
-            answer.set_result(Executed(rpc, Appended.of(receipt.SerializeToString())))
+            answer.set_result(Appended.of(receipt.SerializeToString()))
 
     return queue
 
