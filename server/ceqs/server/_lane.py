@@ -83,11 +83,15 @@ class Lane(Generic[W, D]):
         self._before = 0
         """How many the last batch had."""
         self._hurry = False
+        self._stir = asyncio.Event()
+        """That a batch has been recorded, or that so many wait that they fill one."""
 
     def add(self, waiting: W, *, hurry: bool = False) -> None:
         """Queue one more. Where one is in a `hurry`, those that wait with it do not wait for others."""
         self.waiting.append(waiting)
         self._hurry = self._hurry or hurry
+        if len(self.waiting) == MAX_BATCH_ENTRIES:
+            self._stir.set()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -110,7 +114,7 @@ class Lane(Generic[W, D]):
     ) -> tuple[D, asyncio.Task[Sequence[W]]] | None:
         """Work on one batch, or on the one before; give the one that is being recorded."""
         upon, task = before or (None, None)
-        if task and len(self.waiting) < MAX_BATCH_ENTRIES:
+        if task and not await self._is_filled(task):
             self._give_back(await task)
             return None
         await self._linger()
@@ -129,12 +133,20 @@ class Lane(Generic[W, D]):
             self._give_back(await self._recorded(batch, decided))
             return None
         recording = asyncio.create_task(self._recorded(batch, decided))
+        recording.add_done_callback(lambda _: self._stir.set())
         if task and (again := await task):
             self._give_back(await recording)
             self._give_back(again)
             return None
         await decided.progress.judged.wait()
         return decided, recording
+
+    async def _is_filled(self, before: asyncio.Task[Sequence[W]]) -> bool:
+        """Say whether so many wait that they fill a batch, at the latest when the one before is recorded."""
+        while len(self.waiting) < MAX_BATCH_ENTRIES and not before.done():
+            self._stir.clear()
+            await self._stir.wait()
+        return len(self.waiting) >= MAX_BATCH_ENTRIES
 
     def _take(self) -> Sequence[W]:
         batch = [self.waiting.popleft() for _ in range(min(len(self.waiting), MAX_BATCH_ENTRIES))]

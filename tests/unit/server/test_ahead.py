@@ -128,6 +128,18 @@ async def test_a_batch_that_is_not_full_waits_for_more_instead(
     assert [len(batch) for batch in watched.batches] == [FULL, FULL, 5]
 
 
+async def test_a_batch_that_fills_up_meanwhile_is_decided_then(calls: Calls, watched: Watched, disk: Disk) -> None:
+    calls.send("Deposit", 3 * FULL - 1, account_id="a", amount=1)
+    await calls.decided(2)
+    disk.let(1)
+    await eventually(lambda: calls.answered == FULL)
+    assert len(watched.batches) == 2
+    calls.send("Deposit", 1, account_id="a", amount=1)
+    await eventually(lambda: len(watched.batches) == 3)
+    assert calls.answered == FULL
+    assert await calls.answers() == list(range(1, 3 * FULL + 1))
+
+
 async def test_those_who_take_turns_with_other_processes_wait_until_their_last_turn_is_recorded(
     calls: Calls, sender: Sender, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
