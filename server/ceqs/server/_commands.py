@@ -113,7 +113,7 @@ class _Batch:
         accepted = [one for one in self.progress.outcomes if isinstance(one, Appended) and not one.repeated]
         if len(accepted) < len(self.commands):
             return None
-        if not all(map(self.pending.is_own, wanted.values())):
+        if not self.pending.are_own(wanted.values()):
             return None
         if self.wanted.keys().isdisjoint(wanted):
             return {}

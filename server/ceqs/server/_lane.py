@@ -89,7 +89,8 @@ class Lane(Generic[W, D]):
     def add(self, waiting: W, *, hurry: bool = False) -> None:
         """Queue one more. Where one is in a `hurry`, those that wait with it do not wait for others."""
         self.waiting.append(waiting)
-        self._hurry = self._hurry or hurry
+        if hurry:
+            self._hurry = True
         if len(self.waiting) == MAX_BATCH_ENTRIES:
             self._stir.set()
         if self._task is None:

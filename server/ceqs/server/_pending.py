@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
 from google.protobuf.message import Message
@@ -52,8 +52,12 @@ class Pending:
             self._proposed.append((event, message, boundary.key))
         self._known[boundary.key] = after, len(self._proposed)
 
-    def is_own(self, boundary: Boundary) -> bool:
-        """Whether a boundary has no events of the batch but those that its own commands propose."""
+    def are_own(self, boundaries: Collection[Boundary]) -> bool:
+        """Whether boundaries have no events of the batch but those that their own commands propose."""
+        paths = (path for boundary in boundaries for path in boundary.paths or self._places)
+        return self._places.keys().isdisjoint(paths) or all(map(self._is_own, boundaries))
+
+    def _is_own(self, boundary: Boundary) -> bool:
         if self._is_untouched(boundary):
             return True
         places = (place for path in boundary.paths for place in self._places.get(path, ()))
