@@ -212,7 +212,8 @@ def watched(*, address: str, seconds: float, prefix: str, meters: int) -> Figure
         drive([reader], lambda: live)
         times: list[float] = []
         begin = clock() + min(WARM_UP, seconds)
-        for sent in itertools.takewhile(lambda now: now < begin + seconds, iter(clock, None)):
+        # Two at least, however long they take.
+        for sent in itertools.takewhile(lambda now: now < begin + seconds or len(times) < 2, iter(clock, None)):
             before = seen
             tally.call(writer, next(requests), sent)
             drive([writer, reader], lambda before=before: seen > before)  # type: ignore[misc]
