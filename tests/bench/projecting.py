@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import sqlite3
 import statistics
@@ -27,6 +26,7 @@ from bench.v1.bench_pb2 import ReadMeterRequest, ReadMeterResponse  # type: igno
 from tests.bench.measures import Failed
 from tests.bench.meters import READINGS, meters, projecting
 
+from ceqs.cli._signals import favour_batches
 from ceqs.embedded import NatsServer
 from ceqs.log import open_reader
 from ceqs.projectors import ModelReader, Place, Projector, ProjectorSettings, fill, place_of
@@ -51,7 +51,7 @@ def projected(*, address: str, url: str, events: int, projection: str = "Reading
 
 
 async def _projected(address: str, url: str, events: int, projection: str, partitions: int) -> Figures:
-    gc.set_threshold(50_000, 20, 100)  # as `ceqs project` does
+    favour_batches()  # as `ceqs project` does
     async with models_at(url) as models:
         context = projecting(projection)
         kind = type(context.projections[projection])

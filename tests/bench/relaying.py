@@ -6,7 +6,6 @@ They run as those of `load` do, in a process of their own, which is the relay's 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import tempfile
 import time
@@ -21,6 +20,7 @@ from nats.js.api import StorageType, StreamConfig
 from tests.bench.measures import Failed
 from tests.bench.meters import meters
 
+from ceqs.cli._signals import favour_batches
 from ceqs.embedded import NatsServer
 from ceqs.log import LogReader, open_reader
 from ceqs.relay import Relay
@@ -40,7 +40,7 @@ def relayed(*, address: str, log_url: str, log: str, events: int) -> Figures:
 
 
 async def _relayed(log_url: str, log: str, events: int) -> Figures:
-    gc.set_threshold(50_000, 20, 100)  # as `ceqs relay` does
+    favour_batches()  # as `ceqs relay` does
     async with _nats() as url, _reading(log_url, log) as reader:
         relay = Relay(reader, meters.decoder, url)
         began = clock()

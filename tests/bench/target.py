@@ -10,7 +10,6 @@ python -m tests.bench.target project ADDRESS MODELS_URL NATS_URL VERSION
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
@@ -19,6 +18,7 @@ from typing import Any
 import grpc
 import uvloop
 
+from ceqs.cli._signals import favour_batches
 from ceqs.log import open_log, open_reader
 from ceqs.projectors import ModelReader, Projector, ProjectorSettings, place_of
 from ceqs.queries._ages import Aged, Ages
@@ -107,9 +107,7 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
 async def main() -> None:
     """Serve until SIGTERM."""
     if sys.argv[1] != "floor":
-        # As `ceqs serve` does.
-        gc.set_threshold(50_000, 20, 100)
-        sys.setswitchinterval(0.0001)
+        favour_batches()  # as `ceqs serve` does
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     match sys.argv[1:]:

@@ -9,10 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
 
 from google.protobuf.message import Message
 
@@ -21,6 +18,7 @@ from ceqs.errors import CeqsError, Conflict, LogUnavailable, Misconfigured, OutO
 from ceqs.log import MAX_WAITING_ENTRIES, Appended, Condition, Entry, Keep, Log, NewEvent, Progress
 from ceqs.model import Boundary, Context, Decided, Decision, decide
 from ceqs.queries import Known, States
+from ceqs.server._batch import Batch, Queued, Read, stands
 from ceqs.server._calls import CommandCall
 from ceqs.server._decode import violations_of
 from ceqs.server._gates import Gates
@@ -60,66 +58,6 @@ class Executed:
             return self.appended.response
         receipt = self.appended.encoded
         return b"".join((self.appended.response, prefix(self.rpc.receipt_number, len(receipt)), receipt))
-
-
-Read: TypeAlias = Callable[[], tuple[Message, CommandCall]]
-"""Reads a command: its request, and what its call says. Raises what is wrong with them."""
-
-
-@dataclass(slots=True, eq=False)
-class _Command:
-    """A command on its way: what it asks, and what it would append."""
-
-    rpc: CommandRpc
-    answer: Answer
-    read: Read | None = None
-    """What reads it, unless it was read before it was queued."""
-    request: Message = field(init=False)
-    call: CommandCall = field(init=False)
-    boundary: Boundary = field(init=False)
-    content_hash: bytes = b""
-    """Empty until the command is known to be well-formed."""
-    attempts: int = 0
-    least: int = 0
-    """The position that its state must stand at."""
-    entry: Entry = field(init=False)
-    after: Known | None = None
-    """The state after its events, of the position that it was loaded at."""
-    refusal: Exception | None = None
-    """Why it is refused, if the log agrees that it was decided on the present."""
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """Commands that are decided together."""
-
-    wanted: Mapping[str, Boundary]
-    """Their boundaries, by key."""
-    progress: Progress
-    holding: AsyncExitStack = field(default_factory=AsyncExitStack)
-    """What other processes are kept waiting by until it is recorded."""
-    pending: Pending = field(init=False)
-    commands: Sequence[_Command] = ()
-    """Those that are decided."""
-    rest: Sequence[_Command] = ()
-    """Those that there was no time for."""
-
-    def left(self, wanted: Mapping[str, Boundary]) -> Mapping[str, Known] | None:
-        """Give the states that it leaves, of those that are wanted next, before it is recorded.
-
-        None where that has to be waited for: where any of it is refused or repeated, and where a boundary has events of
-        it that commands of other boundaries propose.
-        """
-        accepted = [one for one in self.progress.outcomes if isinstance(one, Appended) and not one.repeated]
-        if len(accepted) < len(self.commands):
-            return None
-        if not self.pending.are_own(wanted.values()):
-            return None
-        if self.wanted.keys().isdisjoint(wanted):
-            return {}
-        pairs = zip(self.commands, accepted, strict=True)
-        last = {command.boundary.key: (command.after, outcome) for command, outcome in pairs if command.after}
-        return {key: _stands(*last[key]) for key in last.keys() & wanted}
 
 
 class CommandExecutor:
@@ -182,7 +120,7 @@ class CommandExecutor:
         for each of them.
         """
         answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._queue(_Command(rpc, answer, read))
+        self._queue(Queued(rpc, answer, read))
         return answer
 
     def queue(
@@ -192,11 +130,11 @@ class CommandExecutor:
 
         In a `hurry`, it does not wait for others to share its transaction.
         """
-        command = _Command(rpc, answer)
+        command = Queued(rpc, answer)
         command.request, command.call = request, call
         self._queue(command, hurry=hurry)
 
-    def _queue(self, command: _Command, *, hurry: bool = False) -> None:
+    def _queue(self, command: Queued, *, hurry: bool = False) -> None:
         if self.full:
             raise Overloaded
         lane = self._pessimistic if command.rpc.state.locking is Locking.PESSIMISTIC else self._optimistic
@@ -206,7 +144,7 @@ class CommandExecutor:
         """Whether a gatekeeper is asked about a command: then it is for `execute`."""
         return self._context.guard(rpc) is not None
 
-    async def _decide_all(self, batch: Sequence[_Command], before: _Batch | None) -> _Batch | None:
+    async def _decide_all(self, batch: Sequence[Queued], before: Batch | None) -> Batch | None:
         """Decide a batch, upon the one before while that is recorded; None where it has to be recorded first."""
         ready, rest = self._read_all(batch)
         wanted: dict[str, Boundary] = {}
@@ -217,10 +155,12 @@ class CommandExecutor:
             # Who has met another process takes turns with it.
             if command.attempts or command.rpc.state.locking is Locking.PESSIMISTIC:
                 held[boundary.key] = max(held.get(boundary.key, 0), command.least)
-        left = before.left(wanted) if before and not held else dict[str, Known]()
-        if left is None or (before and held):
+        if before and held:
             return None
-        decided = _Batch(wanted, Progress(before.progress if before else None))
+        left = before.left(wanted) if before else dict[str, Known]()
+        if left is None:
+            return None
+        decided = Batch(wanted, Progress(before.progress if before else None))
         try:
             if held:
                 await decided.holding.enter_async_context(self._log.holding(held))
@@ -233,7 +173,7 @@ class CommandExecutor:
         decided.rest = [*ready[len(decided.commands) :], *rest]
         return decided
 
-    async def _record(self, batch: _Batch) -> Sequence[_Command]:
+    async def _record(self, batch: Batch) -> Sequence[Queued]:
         """Append what was decided, and answer; give back those that have to be decided again."""
         try:
             outcomes = await self._log.append_all([command.entry for command in batch.commands], batch.progress)
@@ -243,15 +183,15 @@ class CommandExecutor:
         await batch.holding.aclose()
         return [c for c, outcome in zip(batch.commands, outcomes, strict=True) if not self._answered(c, outcome)]
 
-    async def _give_up(self, batch: _Batch) -> None:
+    async def _give_up(self, batch: Batch) -> None:
         # The outcome may be unknown: what is kept of the boundaries is no longer to be relied on.
         for boundary in batch.wanted.values():
             self._states.forget(boundary)
         await batch.holding.aclose()
 
-    def _read_all(self, batch: Sequence[_Command]) -> tuple[Sequence[_Command], Sequence[_Command]]:
+    def _read_all(self, batch: Sequence[Queued]) -> tuple[Sequence[Queued], Sequence[Queued]]:
         """Read commands, the first at least, for as long as others can be kept waiting; give them, and the rest."""
-        ready: list[_Command] = []
+        ready: list[Queued] = []
         end = time.monotonic() + LONGEST_DECIDING
         for i, command in enumerate(batch):
             if i and time.monotonic() > end:
@@ -260,7 +200,7 @@ class CommandExecutor:
                 ready.append(command)
         return ready, ()
 
-    def _is_read(self, command: _Command) -> bool:
+    def _is_read(self, command: Queued) -> bool:
         """Read a command; where that fails, it is answered."""
         try:
             if command.read:
@@ -273,20 +213,20 @@ class CommandExecutor:
             return False
         return True
 
-    def _answered(self, command: _Command, outcome: Appended | CeqsError) -> bool:
+    def _answered(self, command: Queued, outcome: Appended | CeqsError) -> bool:
         """Answer a command; False where it has to be decided again."""
         if not isinstance(outcome, Appended):
             return self._is_refused(command, outcome)
         if outcome.repeated or command.refusal is None:
             if command.after and not outcome.repeated:
-                self._states.keep(command.boundary, _stands(command.after, outcome))
+                self._states.keep(command.boundary, stands(command.after, outcome))
             if not command.answer.done():
                 command.answer.set_result(outcome)
         elif not command.answer.done():
             command.answer.set_exception(command.refusal)
         return True
 
-    def _is_refused(self, command: _Command, outcome: CeqsError) -> bool:
+    def _is_refused(self, command: Queued, outcome: CeqsError) -> bool:
         """Answer a command that the log refuses; False where it has to be decided again."""
         if isinstance(outcome, Conflict):
             command.attempts += 1
@@ -303,7 +243,7 @@ class CommandExecutor:
             command.answer.set_exception(outcome)
         return True
 
-    def _propose_all(self, batch: Sequence[_Command], pending: Pending) -> Sequence[_Command]:
+    def _propose_all(self, batch: Sequence[Queued], pending: Pending) -> Sequence[Queued]:
         """Decide commands, the first at least, for as long as others can be kept waiting; give those."""
         end = time.monotonic() + LONGEST_DECIDING
         for decided, command in enumerate(batch, 1):
@@ -312,7 +252,7 @@ class CommandExecutor:
                 return batch[:decided]
         return batch
 
-    def _propose(self, command: _Command, pending: Pending) -> None:
+    def _propose(self, command: Queued, pending: Pending) -> None:
         """Decide a command on the state as the batch leaves it.
 
         What refuses it, even an error of the handler, counts only if it was decided on the present, and not if the
@@ -348,7 +288,7 @@ class CommandExecutor:
         command.after = after
         command.entry = _entry(command, condition, tuple(events), response, keeps, remember=True)
 
-    def _decide(self, command: _Command, known: Known) -> Decided:
+    def _decide(self, command: Queued, known: Known) -> Decided:
         call, rpc = command.call, command.rpc
         ctx = Decision(self._clock(), self._new_id, call.command_id, call.actor)
         method = self._context.method(rpc)
@@ -367,7 +307,7 @@ class CommandExecutor:
 
 
 def _entry(
-    command: _Command,
+    command: Queued,
     condition: Condition | None,
     events: tuple[NewEvent, ...] = (),
     response: bytes = b"",
@@ -393,11 +333,6 @@ def _entry(
         call.traceparent,
         call.expires,
     )
-
-
-def _stands(after: Known, outcome: Appended) -> Known:
-    """Give the state after a command as of the position where it was appended."""
-    return Known(after.state, outcome.position, after.events, after.kept)
 
 
 def content_hash(rpc: CommandRpc, request: Message, actor: str) -> bytes:

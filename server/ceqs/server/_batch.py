@@ -1,0 +1,82 @@
+"""Commands on their way: each as it is queued, and those that are decided together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from google.protobuf.message import Message
+
+from ceqs.contract import CommandRpc
+from ceqs.log import Appended, Entry, Progress
+from ceqs.model import Boundary
+from ceqs.queries import Known
+from ceqs.server._calls import CommandCall
+from ceqs.server._lane import Answer
+from ceqs.server._pending import Pending
+
+Read: TypeAlias = Callable[[], tuple[Message, CommandCall]]
+"""Reads a command: its request, and what its call says. Raises what is wrong with them."""
+
+
+@dataclass(slots=True, eq=False)
+class Queued:
+    """A command on its way: what it asks, and what it would append."""
+
+    rpc: CommandRpc
+    answer: Answer
+    read: Read | None = None
+    """What reads it, unless it was read before it was queued."""
+    request: Message = field(init=False)
+    call: CommandCall = field(init=False)
+    boundary: Boundary = field(init=False)
+    content_hash: bytes = b""
+    """Empty until the command is known to be well-formed."""
+    attempts: int = 0
+    least: int = 0
+    """The position that its state must stand at."""
+    entry: Entry = field(init=False)
+    after: Known | None = None
+    """The state after its events, of the position that it was loaded at."""
+    refusal: Exception | None = None
+    """Why it is refused, if the log agrees that it was decided on the present."""
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Commands that are decided together."""
+
+    wanted: Mapping[str, Boundary]
+    """Their boundaries, by key."""
+    progress: Progress
+    holding: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """What other processes are kept waiting by until it is recorded."""
+    pending: Pending = field(init=False)
+    commands: Sequence[Queued] = ()
+    """Those that are decided."""
+    rest: Sequence[Queued] = ()
+    """Those that there was no time for."""
+
+    def left(self, wanted: Mapping[str, Boundary]) -> Mapping[str, Known] | None:
+        """Give the states that it leaves, of those that are wanted next, before it is recorded.
+
+        None where that has to be waited for: where any of it is refused or repeated, and where a boundary has events of
+        it that commands of other boundaries propose.
+        """
+        accepted = [one for one in self.progress.outcomes if isinstance(one, Appended) and not one.repeated]
+        if len(accepted) < len(self.commands):
+            return None
+        if not self.pending.are_own(wanted.values()):
+            return None
+        if self.wanted.keys().isdisjoint(wanted):
+            return {}
+        pairs = zip(self.commands, accepted, strict=True)
+        last = {command.boundary.key: (command.after, outcome) for command, outcome in pairs if command.after}
+        return {key: stands(*last[key]) for key in last.keys() & wanted}
+
+
+def stands(after: Known, outcome: Appended) -> Known:
+    """Give the state after a command as of the position where it was appended."""
+    return Known(after.state, outcome.position, after.events, after.kept)
