@@ -244,6 +244,8 @@ def configure(connection: Any, _: object = None) -> None:
         raise Misconfigured(f"SQLite cannot write ahead here (journal mode {mode!r}): use a local file system")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = ON")
+    # Little and often: while 1,000 pages go from the log that is written ahead to where they belong, commands wait.
+    connection.execute("PRAGMA wal_autocheckpoint = 200")
     connection.execute("PRAGMA recursive_triggers = ON")
     # Of the rows that one statement has inserted before it fails, SQLite keeps what was there: not in a file.
     connection.execute("PRAGMA temp_store = MEMORY")
