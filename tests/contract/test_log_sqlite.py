@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,9 +201,22 @@ async def test_a_commit_that_fails_is_done_again_on_a_new_connection_and_once(
     await log.close()
 
 
-def event(number: int) -> Entry:
+ORDER = Query((QueryItem(tags=frozenset({"order:1"})),))
+THEIRS = (
+    "INSERT INTO events VALUES (2, NULL, 'theirs', 'shop.Placed', 0, 0, 'x', x'')",
+    "INSERT INTO tags VALUES (1, 'order:1', 2, 'shop.Placed')",
+)
+
+
+def event(number: int, *, assigned: bool = False) -> Entry:
     tagged = NewEvent(id=f"e{number}", type="shop.Placed", payload=b"", tags=("order:1",))
-    return Entry(command_id=f"c{number}", events=(tagged,))
+    return Entry(command_id=f"c{number}", events=(tagged,), assigned=assigned)
+
+
+# Of an id that is assigned, the log is not asked: nothing is, until the batch is inserted.
+@pytest.fixture(params=[False, True], ids=["given", "assigned"])
+def numbered(request: pytest.FixtureRequest) -> Callable[[int], Entry]:
+    return partial(event, assigned=request.param)
 
 
 def write_beside(path: Path, *statements: str) -> None:
@@ -213,7 +228,7 @@ def write_beside(path: Path, *statements: str) -> None:
 
 
 async def test_where_the_log_stands_is_read_only_where_somebody_else_may_have_moved_it(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, numbered: Callable[[int], Entry]
 ) -> None:
     log = await open_log(f"sqlite:///{path}", "orders")
     head, reads = Dialect.head, list[int]()
@@ -224,45 +239,48 @@ async def test_where_the_log_stands_is_read_only_where_somebody_else_may_have_mo
 
     monkeypatch.setattr(Dialect, "head", count)
     for number in range(1, 5):
-        assert (await log.append(event(number))).position == number
+        assert (await log.append(numbered(number))).position == number
     assert len(reads) == 1
     write_beside(path, "INSERT INTO publishers VALUES ('somebody', 1, 0)")
-    await log.append(event(5))
+    await log.append(numbered(5))
     assert len(reads) == 2
     await log.close()
 
 
-async def test_what_a_stranger_appends_to_the_file_is_neither_overwritten_nor_overlooked(path: Path) -> None:
+async def test_what_a_stranger_appends_to_the_file_is_neither_overwritten_nor_overlooked(
+    path: Path, numbered: Callable[[int], Entry]
+) -> None:
     log = await open_log(f"sqlite:///{path}", "orders")
-    await log.append(event(1))
-    order = Query((QueryItem(tags=frozenset({"order:1"})),))
-    write_beside(
-        path,
-        "INSERT INTO events VALUES (2, NULL, 'theirs', 'shop.Placed', 0, 0, 'x', x'')",
-        "INSERT INTO tags VALUES (1, 'order:1', 2, 'shop.Placed')",
-    )
+    await log.append(numbered(1))
+    write_beside(path, *THEIRS)
     with pytest.raises(Conflict):
-        await log.append(replace(event(3), condition=Condition(order, 1)))
-    assert (await log.append(replace(event(3), condition=Condition(order, 2)))).position == 3
+        await log.append(replace(numbered(3), condition=Condition(ORDER, 1), events=()))
+    with pytest.raises(Conflict):
+        await log.append(replace(numbered(3), condition=Condition(ORDER, 1)))
+    assert (await log.append(replace(numbered(3), condition=Condition(ORDER, 2)))).position == 3
     await log.close()
 
 
-async def test_a_generation_of_tags_that_comes_from_outside_counts_at_once(path: Path) -> None:
+async def test_a_generation_of_tags_that_comes_from_outside_counts_at_once(
+    path: Path, numbered: Callable[[int], Entry]
+) -> None:
     log = await open_log(f"sqlite:///{path}", "orders")
-    await log.append(event(1))
+    await log.append(numbered(1))
     write_beside(path, "UPDATE meta SET tag_generation = 2")
-    await log.append(event(2))
+    await log.append(numbered(2))
     with closing(sqlite3.connect(path)) as stranger:
         assert stranger.execute("SELECT generation, position FROM tags").fetchall() == [(1, 1), (2, 2)]
     await log.close()
 
 
-async def test_a_log_that_is_another_one_by_now_is_not_appended_to(path: Path) -> None:
+async def test_a_log_that_is_another_one_by_now_is_not_appended_to(
+    path: Path, numbered: Callable[[int], Entry]
+) -> None:
     log = await open_log(f"sqlite:///{path}", "orders")
-    await log.append(event(1))
+    await log.append(numbered(1))
     write_beside(path, "UPDATE meta SET log_id = 'restored'")
     with pytest.raises(LogReplaced):
-        await log.append(event(2))
+        await log.append(numbered(2))
     await log.close()
 
 
@@ -278,11 +296,64 @@ async def test_an_epoch_that_this_process_begins_is_not_forgotten_by_what_it_app
 async def test_what_stores_nothing_does_not_wait_for_the_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = await open_log(f"sqlite:///{path}", "orders")
     await log.append(event(1))
-    order = Query((QueryItem(tags=frozenset({"order:1"})),))
     with monkeypatch.context() as patched:
         patched.delattr(Worker, "do")
-        assert (await log.append(Entry(command_id="c2", condition=Condition(order, 1)))).position == 1
+        assert (await log.append(Entry(command_id="c2", condition=Condition(ORDER, 1)))).position == 1
         with pytest.raises(Conflict):
-            await log.append(replace(event(3), condition=Condition(order, 0)))
+            await log.append(replace(event(3), condition=Condition(ORDER, 0)))
     assert (await log.append(event(4))).position == 2
+    await log.close()
+
+
+async def test_what_is_written_ahead_is_brought_where_it_belongs(path: Path) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    for number in range(1, 301):
+        await log.append(event(number, assigned=True))
+    # Each transaction writes several pages of 4 KiB.
+    assert Path(f"{path}-wal").stat().st_size < 2_000_000
+    await log.close()
+
+
+NOTHING = Entry("c2", condition=Condition(ORDER, 1))
+
+
+@pytest.mark.parametrize("asks", [event(2), NOTHING, replace(NOTHING, assigned=True)], ids=["id", "both", "nothing"])
+async def test_no_answer_waits_for_that_and_whoever_asks_the_log_meanwhile_waits_without_the_loop(
+    path: Path, monkeypatch: pytest.MonkeyPatch, asks: Entry
+) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    go_on, checkpoint = threading.Event(), SqliteStore.checkpoint
+
+    def wait(connection: sqlite3.Connection) -> None:
+        assert go_on.wait(10)
+        checkpoint(connection)
+
+    monkeypatch.setattr("ceqs.log._sqlite._TIDY", 1)
+    monkeypatch.setattr(SqliteStore, "checkpoint", staticmethod(wait))
+    await asyncio.wait_for(log.append(event(1, assigned=True)), 5)
+    asking = asyncio.ensure_future(log.append(asks))
+    await asyncio.wait([asking], timeout=0.1)
+    assert not asking.done()
+    go_on.set()
+    assert (await asyncio.wait_for(asking, 5)).position == 1 + len(asks.events)
+    await log.close()
+
+
+async def test_where_that_fails_the_log_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    monkeypatch.setattr("ceqs.log._sqlite._TIDY", 1)
+    failed = list[int]()
+
+    def fail(_: sqlite3.Connection) -> None:
+        failed.append(1)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(SqliteStore, "checkpoint", staticmethod(fail))
+    await log.append(event(1, assigned=True))
+    write_beside(path, *THEIRS)
+    with pytest.raises(Conflict):
+        await log.append(replace(event(3, assigned=True), condition=Condition(ORDER, 1)))
+    for number in range(3, 6):
+        assert (await log.append(event(number, assigned=number < 5))).position == number
+    assert failed
     await log.close()

@@ -221,7 +221,7 @@ class SqlLedger(Generic[C]):
 
     def __init__(
         self,
-        connection: C,
+        connect: Callable[[], C],
         dialect: Dialect[C],
         found: Found,
         name: str,
@@ -231,17 +231,17 @@ class SqlLedger(Generic[C]):
     ) -> None:
         """Raise LogReplaced where the log is not the one that is expected, Unavailable where it is indexed otherwise.
 
-        `found` is how the log stands; `log_id` is the log that was opened; `tagging` has the rules that this process
-        tags by; `recent` is told how the log is found.
+        `connect` gives the connection when something has to be asked; `found` is how the log stands; `log_id` is the
+        log that was opened; `tagging` has the rules that this process tags by; `recent` is told how the log is found.
         """
-        self._connection = connection
+        self._connect = connect
         self._dialect = dialect
         self._recent = recent
         self._head, index = found
         refuse_another(name, log_id, self._head)
         self.generation = index.generation
         if not tagging.fits(index.tagging):
-            tagging.judge(index.tagging, read_rules(connection, dialect))
+            tagging.judge(index.tagging, read_rules(connect(), dialect))
         recent.find(Mark(self._head.log_id, self._head.position, *index))
 
     def head(self) -> Head:
@@ -250,7 +250,7 @@ class SqlLedger(Generic[C]):
 
     def commands(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Give those of the commands that were accepted before."""
-        return stored(self._connection, self._dialect, command_ids=command_ids)
+        return stored(self._connect(), self._dialect, command_ids=command_ids)
 
     def moved(self, conditions: Mapping[int, Condition]) -> Collection[int]:
         """Give the keys of the conditions that a stored event fails: one statement for all of them."""
@@ -264,7 +264,7 @@ class SqlLedger(Generic[C]):
                 moved.add(key)
         if items:
             parameters = {"items": f"[{','.join(items)}]", "generation": self.generation}
-            moved.update(key for (key,) in self._dialect.rows(self._connection, self._dialect.moved, parameters))
+            moved.update(key for (key,) in self._dialect.rows(self._connect(), self._dialect.moved, parameters))
         return moved
 
 

@@ -179,7 +179,7 @@ class _PostgresStore:
 
     def _settle(self, connection: Connection, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
         found = POSTGRES.head(connection)
-        ledger = SqlLedger(connection, POSTGRES, found, self._name, self._log_id, self.tagging, self._recent)
+        ledger = SqlLedger(lambda: connection, POSTGRES, found, self._name, self._log_id, self.tagging, self._recent)
         verdict = settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic())
         judged(verdict.outcomes)
         _insert(connection, verdict)

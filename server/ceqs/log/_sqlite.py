@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import fcntl
 import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -40,6 +41,8 @@ from ceqs.log._writer import Judged
 _T = TypeVar("_T")
 
 _READERS = 4
+_TIDY = 200
+"""After about how many pages they go from the log that is written ahead to where they belong."""
 _BEGIN = "BEGIN IMMEDIATE"
 
 
@@ -89,6 +92,10 @@ def _inode(path: Path) -> int:
         return 0
 
 
+class _Untold(Exception):
+    """What this process knows of the log is not enough."""
+
+
 class SqliteStore:
     """The writing connection, for one task at a time. It inserts, and waits for the disk, on a thread of its own."""
 
@@ -100,15 +107,18 @@ class SqliteStore:
         url = URL.create("sqlite", database=str(path))
         self._engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
         event.listen(self._engine, "connect", configure)
-        event.listen(self._engine, "connect", _make_view)
+        event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
         self.tagging = Tagging(name)
         self._recent = Recent()
         self._log_id = ""
         self._left: Found | None = None
         """How this process has left the log; None where it does not know."""
-        self._version = 0
-        """Of the database, as SQLite counts what others have committed."""
+        self._version: int | None = None
+        """Of the database, as SQLite counts for this connection what others have committed."""
+        self._written = 0
+        """About how many pages have been written ahead."""
+        self._tidied: asyncio.Future[None] | None = None
         self._connection: Connection | None = None
         self._lock: int | None = None
 
@@ -122,15 +132,28 @@ class SqliteStore:
 
     async def attempt(self, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
         """Settle a batch in one transaction; see Store."""
-        # A thread waits for a busy loop after every statement: they run here, but for the one that inserts, which works
-        # beside the loop, and the commit. Of what stores nothing, even the commit waits for no disk.
         left, self._left = self._left, None
+        if left:
+            with suppress(_Untold):
+                return await self._attempt(batch, judged, left, again=again)
+        if self._tidied:
+            await self._tidied
+        return await self._attempt(batch, judged, None, again=again)
+
+    async def _attempt(self, batch: Sequence[Prepared], judged: Judged, left: Found | None, *, again: bool) -> Verdict:
+        # A thread waits for a busy loop after every statement. So what has to be asked is asked here, and inserting and
+        # committing are the thread's, which work beside the loop. Of what stores nothing, even the commit waits for no
+        # disk.
         verdict, index = self._settle(batch, left, again=again)
         if verdict.events or verdict.commands:
             recorded = self._worker.do(self._record, verdict)
+            self._written += 5 + len(verdict.events)
+            if self._written >= _TIDY:
+                self._tidied, self._written = self._worker.do(self._tidy_up), 0
             judged(verdict.outcomes)
             await recorded
         else:
+            self._begun()
             self._record(verdict)
         self._left = verdict.head, index
         self._recent.leave(verdict)
@@ -142,7 +165,7 @@ class SqliteStore:
 
     async def work(self, step: Step[_T], *, locked: bool = True) -> _T:  # nobody else writes
         """Execute a step in a transaction of its own; see Store."""
-        self._left = None
+        self._left, self._written = None, _TIDY
         return await self._worker.do(self._work, step)
 
     def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:  # see Store
@@ -170,25 +193,43 @@ class SqliteStore:
             raise _unfit(self._path, error) from error
 
     def _settle(self, batch: Sequence[Prepared], left: Found | None, *, again: bool) -> tuple[Verdict, Index]:
+        """Judge a batch, by what is known of the log if that is enough: see _Untold."""
         try:
-            driver = self._driver()
-            driver.execute(_BEGIN)
-            found = self._find(driver, left)
-            ledger = SqlLedger(driver, SQLITE, found, self._name, self._log_id, self.tagging, self._recent)
+            found = left or SQLITE.head(self._begun(known=False))
+            ledger = SqlLedger(self._begun, SQLITE, found, self._name, self._log_id, self.tagging, self._recent)
             return settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic()), found[1]
+        except _Untold:
+            raise
         except BaseException:
             self._disconnect()
             raise
 
-    def _find(self, driver: sqlite3.Connection, left: Found | None) -> Found:
-        """Say where the log stands: as this process has left it, if nobody else has committed anything since."""
-        (version,) = driver.execute("PRAGMA data_version").fetchone()
-        same, self._version = version == self._version, version
-        return left if left and same else SQLITE.head(driver)
+    def _begun(self, *, known: bool = True) -> sqlite3.Connection:
+        """Give the connection, in a transaction.
+
+        Raises _Untold where somebody else has committed since this process did, unless nothing is taken as `known`; and
+        where the thread is at work with the connection.
+        """
+        if self._tidied and not self._tidied.done():
+            raise _Untold
+        return self._begin(known=known)
+
+    def _begin(self, *, known: bool) -> sqlite3.Connection:
+        driver = self._driver()
+        if not driver.in_transaction:
+            driver.execute(_BEGIN)
+            (version,) = driver.execute("PRAGMA data_version").fetchone()
+            same, self._version = version == self._version, version
+            if known and not same:
+                driver.rollback()
+                raise _Untold
+        return driver
 
     def _record(self, verdict: Verdict) -> None:
         try:
-            insert(self._driver(), verdict)
+            insert(self._begin(known=True), verdict)
+        except _Untold:
+            raise
         except BaseException:
             self._disconnect()
             raise
@@ -197,6 +238,19 @@ class SqliteStore:
         except sqlite3.Error as error:
             self._disconnect()
             raise OutcomeUnknown(str(error)) from error
+
+    def _tidy_up(self) -> None:
+        """Do in good time what SQLite would do in the midst of a commit: by now, that is answered."""
+        try:
+            self.checkpoint(self._driver())
+        except sqlite3.Error:
+            # Nothing is lost. Where the disk is full, or broken, the next transaction says so.
+            self._disconnect()
+
+    @staticmethod
+    def checkpoint(connection: sqlite3.Connection) -> None:
+        """Bring what was written ahead where it belongs, as far as nobody reads what is there."""
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
 
     @staticmethod
     def commit_transaction(connection: sqlite3.Connection) -> None:
@@ -221,7 +275,7 @@ class SqliteStore:
         return cast("sqlite3.Connection", self._connected().connection.driver_connection)
 
     def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._version = self._connection, None, None
         if connection is not None:
             connection.invalidate()
             connection.close()
@@ -244,15 +298,15 @@ def configure(connection: Any, _: object = None) -> None:
         raise Misconfigured(f"SQLite cannot write ahead here (journal mode {mode!r}): use a local file system")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = ON")
-    # Little and often: while 1,000 pages go from the log that is written ahead to where they belong, commands wait.
-    connection.execute("PRAGMA wal_autocheckpoint = 200")
     connection.execute("PRAGMA recursive_triggers = ON")
     # Of the rows that one statement has inserted before it fails, SQLite keeps what was there: not in a file.
     connection.execute("PRAGMA temp_store = MEMORY")
 
 
-def _make_view(connection: Any, _: object) -> None:
+def _prepare(connection: Any, _: object) -> None:
     make_view(connection)
+    # It is done beside: see SqliteStore._tidy_up.
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
 
 
 def _begin(connection: Connection) -> None:

@@ -27,8 +27,7 @@ class Queued:
 
     rpc: CommandRpc
     answer: Answer
-    read: Read | None = None
-    """What reads it, unless it was read before it was queued."""
+    read: Read
     request: Message = field(init=False)
     call: CommandCall = field(init=False)
     boundary: Boundary = field(init=False)

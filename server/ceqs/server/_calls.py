@@ -97,8 +97,13 @@ class Calls:
         metadata = metadata_of(context)
         return Sender(text(metadata, "ceqs-actor"), metadata, expires_of(context))
 
-    def streamed(self, rpc: CommandRpc, request: Message, command: Command, sender: Sender) -> CommandCall:
-        """Read what a command of a stream says besides its request. Raises as `command` does."""
+    def streamed(
+        self, rpc: CommandRpc, request: Message, command: Command, sender: Sender, arrived: float
+    ) -> CommandCall:
+        """Read what a command of a stream says besides its request. Raises as `command` does.
+
+        `arrived`: when, on the clock of time.monotonic().
+        """
         command_id = _command_id(rpc, request, "command_id", checked("command_id", command.command_id))
         causation_id, depth = checked("causation_id", command.causation_id), command.causation_depth
         derived = command_id.startswith(DERIVED)
@@ -109,7 +114,7 @@ class Calls:
         assigned, command_id = not command_id, command_id or new_id()
         expires = sender.expires
         if command.HasField("timeout"):
-            own = time.monotonic() + command.timeout.seconds + command.timeout.nanos / 1e9
+            own = arrived + command.timeout.seconds + command.timeout.nanos / 1e9
             expires = own if expires is None else min(own, expires)
         return CommandCall(
             command_id,

@@ -8,6 +8,7 @@ read ──> decode ──> CommandExecutor ──> outcomes ──> write
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ class _Stream:
 
     async def _read(self) -> None:
         while (raw := await self._context.read()) is not grpc.aio.EOF:
+            arrived = time.monotonic()
             for command in _decoded(raw).commands:
                 one = self._commands.get(command.rpc)
                 # Who has nothing under way would wait for others: it is told instead, and decides for itself.
@@ -123,19 +125,17 @@ class _Stream:
                     self._room.clear()
                     await self._room.wait()
                 self._waiting += 1
-                answer = _Answer(self, command.number, one)
+                answer = _Answer(self, command, one, arrived)
                 try:
-                    self._begin(one, command, answer)
+                    self._begin(one, answer)
                 except Exception as error:  # noqa: BLE001  # every error becomes a status; the unforeseen are logged
                     answer.set_exception(error)
 
-    def _begin(self, one: Streamed | None, command: Command, answer: _Answer) -> None:
+    def _begin(self, one: Streamed | None, answer: _Answer) -> None:
         if one is None:
-            raise Unimplemented(f"this server has no command rpc {command.rpc!r}")
-        # It is read now, not with its batch: meanwhile the batch before it may be on its way to the disk.
-        request = one.decode(command.request)
-        call = self._calls.streamed(one.rpc, request, command, self._sender)
+            raise Unimplemented(f"this server has no command rpc {answer.command.rpc!r}")
         if one.guarded or self._turns:
+            request, call = answer.read()
             boundary = one.context.boundary(one.rpc, request)
             # Without what code makes of it: a narrowed boundary and the whole one overlap.
             key = one.context.name, boundary.state.name, boundary.tags
@@ -147,7 +147,7 @@ class _Stream:
                 turn.add_done_callback(partial(self._leave, key))
                 return
         # Others have come along in its message already.
-        one.executor.queue(one.rpc, request, call, answer, hurry=True)
+        one.executor.queue(one.rpc, answer.read, answer, hurry=True)
 
     async def _in_turn(
         self, before: asyncio.Task[None] | None, one: Streamed, request: Message, call: CommandCall, answer: _Answer
@@ -165,6 +165,11 @@ class _Stream:
         self._asking.discard(turn)
         if self._turns.get(key) is turn:
             del self._turns[key]
+
+    def read(self, one: Streamed, command: Command, arrived: float) -> tuple[Message, CommandCall]:
+        """Read a command. Raises what is wrong with it."""
+        request = one.decode(command.request)
+        return request, self._calls.streamed(one.rpc, request, command, self._sender, arrived)
 
     def tell(self, outcome: bytes) -> None:
         """Have an outcome written."""
@@ -187,22 +192,29 @@ class _Answer:
     """Where the outcome of one command goes."""
 
     stream: _Stream
-    number: int
+    command: Command
     one: Streamed | None
+    arrived: float
+    """When the command did, on the clock of time.monotonic()."""
     told: bool = False
+
+    def read(self) -> tuple[Message, CommandCall]:
+        """Read the command: with its batch, so that what is made of it is at hand when it is decided."""
+        assert self.one
+        return self.stream.read(self.one, self.command, self.arrived)
 
     def done(self) -> bool:
         return self.told or self.stream.ended
 
     def set_result(self, appended: Appended) -> None:
         self.told = True
-        self.stream.tell(_accepted(self.number, appended))
+        self.stream.tell(_accepted(self.command.number, appended))
 
     def set_exception(self, error: BaseException) -> None:
         self.told = True
         domain, rpc = (self.one.context.name, self.one.rpc.path) if self.one else (DOMAIN, PATH)
         status = status_of(error, domain=domain, rpc=rpc)
-        self.stream.tell(CommandOutcome(number=self.number, status=status).SerializeToString())
+        self.stream.tell(CommandOutcome(number=self.command.number, status=status).SerializeToString())
 
 
 def _decoded(raw: bytes) -> ExecuteStreamRequest:

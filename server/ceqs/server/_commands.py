@@ -120,25 +120,18 @@ class CommandExecutor:
         for each of them.
         """
         answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._queue(Queued(rpc, answer, read))
+        self.queue(rpc, read, answer)
         return answer
 
-    def queue(
-        self, rpc: CommandRpc, request: Message, call: CommandCall, answer: Answer, *, hurry: bool = False
-    ) -> None:
-        """Queue a command that was read: those of one boundary are decided in the order of these calls.
+    def queue(self, rpc: CommandRpc, read: Read, answer: Answer, *, hurry: bool = False) -> None:
+        """As `submit`; those of one boundary are decided in the order of these calls.
 
         In a `hurry`, it does not wait for others to share its transaction.
         """
-        command = Queued(rpc, answer)
-        command.request, command.call = request, call
-        self._queue(command, hurry=hurry)
-
-    def _queue(self, command: Queued, *, hurry: bool = False) -> None:
         if self.full:
             raise Overloaded
-        lane = self._pessimistic if command.rpc.state.locking is Locking.PESSIMISTIC else self._optimistic
-        lane.add(command, hurry=hurry)
+        lane = self._pessimistic if rpc.state.locking is Locking.PESSIMISTIC else self._optimistic
+        lane.add(Queued(rpc, answer, read), hurry=hurry)
 
     def guards(self, rpc: CommandRpc) -> bool:
         """Whether a gatekeeper is asked about a command: then it is for `execute`."""
@@ -203,8 +196,7 @@ class CommandExecutor:
     def _is_read(self, command: Queued) -> bool:
         """Read a command; where that fails, it is answered."""
         try:
-            if command.read:
-                command.request, command.call = command.read()
+            command.request, command.call = command.read()
             command.boundary = self._context.boundary(command.rpc, command.request)
             command.content_hash = content_hash(command.rpc, command.request, command.call.actor)
         except Exception as error:  # noqa: BLE001  # the caller's answer

@@ -117,8 +117,9 @@ async def test_outcomes_that_are_ready_together_travel_together(stream: Any) -> 
 def accept(submitted: list[Any], size: int, answered: Callable[[], bool]) -> Any:
     """An executor's `queue` that accepts at once, with receipts of a size, or never."""
 
-    def queue(_: CommandExecutor, rpc: Any, request: Any, call: Any, answer: Any, *, hurry: bool) -> None:
+    def queue(_: CommandExecutor, rpc: Any, read: Any, answer: Any, *, hurry: bool) -> None:
         assert hurry
+        _, call = read()
         submitted.append(call.command_id)
         if answered():
             receipt = Receipt(command_id=call.command_id, token="t" * size)
