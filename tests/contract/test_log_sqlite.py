@@ -339,6 +339,31 @@ async def test_no_answer_waits_for_that_and_whoever_asks_the_log_meanwhile_waits
     await log.close()
 
 
+async def test_the_connection_is_not_dropped_while_that_is_done(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    go_on, checkpoint, done = threading.Event(), SqliteStore.checkpoint, list[int]()
+
+    def wait(connection: sqlite3.Connection) -> None:
+        assert go_on.wait(10)
+        checkpoint(connection)
+        done.append(1)
+
+    def fail(*_: object, **__: object) -> None:
+        raise ArithmeticError
+
+    monkeypatch.setattr("ceqs.log._sqlite._TIDY", 1)
+    monkeypatch.setattr(SqliteStore, "checkpoint", staticmethod(wait))
+    await log.append(event(1, assigned=True))
+    with monkeypatch.context() as patched:
+        patched.setattr("ceqs.log._sqlite.settle", fail)
+        with pytest.raises(ArithmeticError):
+            await log.append(event(2, assigned=True))
+    go_on.set()
+    assert (await log.append(event(2, assigned=True))).position == 2
+    assert done
+    await log.close()
+
+
 async def test_where_that_fails_the_log_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = await open_log(f"sqlite:///{path}", "orders")
     monkeypatch.setattr("ceqs.log._sqlite._TIDY", 1)

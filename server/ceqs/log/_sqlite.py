@@ -119,6 +119,7 @@ class SqliteStore:
         self._written = 0
         """About how many pages have been written ahead."""
         self._tidied: asyncio.Future[None] | None = None
+        """Is done when the thread has brought them where they belong: until then, the connection is the thread's."""
         self._connection: Connection | None = None
         self._lock: int | None = None
 
@@ -198,11 +199,13 @@ class SqliteStore:
             found = left or SQLITE.head(self._begun(known=False))
             ledger = SqlLedger(self._begun, SQLITE, found, self._name, self._log_id, self.tagging, self._recent)
             return settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic()), found[1]
-        except _Untold:
-            raise
         except BaseException:
-            self._disconnect()
+            if not self._is_tidying():
+                self._disconnect()
             raise
+
+    def _is_tidying(self) -> bool:
+        return self._tidied is not None and not self._tidied.done()
 
     def _begun(self, *, known: bool = True) -> sqlite3.Connection:
         """Give the connection, in a transaction.
@@ -210,7 +213,7 @@ class SqliteStore:
         Raises _Untold where somebody else has committed since this process did, unless nothing is taken as `known`; and
         where the thread is at work with the connection.
         """
-        if self._tidied and not self._tidied.done():
+        if self._is_tidying():
             raise _Untold
         return self._begin(known=known)
 
@@ -228,8 +231,6 @@ class SqliteStore:
     def _record(self, verdict: Verdict) -> None:
         try:
             insert(self._begin(known=True), verdict)
-        except _Untold:
-            raise
         except BaseException:
             self._disconnect()
             raise
