@@ -135,7 +135,7 @@ class SqliteStore:
         """Settle a batch in one transaction; see Store."""
         left, self._left = self._left, None
         if left:
-            with suppress(_Untold):
+            with suppress(_Untold):  # then it is asked how the log stands
                 return await self._attempt(batch, judged, left, again=again)
         if self._tidied:
             await self._tidied
@@ -215,9 +215,9 @@ class SqliteStore:
         """
         if self._is_tidying():
             raise _Untold
-        return self._begin(known=known)
+        return self._transaction(known=known)
 
-    def _begin(self, *, known: bool) -> sqlite3.Connection:
+    def _transaction(self, *, known: bool) -> sqlite3.Connection:
         driver = self._driver()
         if not driver.in_transaction:
             driver.execute(_BEGIN)
@@ -230,7 +230,7 @@ class SqliteStore:
 
     def _record(self, verdict: Verdict) -> None:
         try:
-            insert(self._begin(known=True), verdict)
+            insert(self._transaction(known=True), verdict)
         except BaseException:
             self._disconnect()
             raise
