@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ceqs.errors import Conflict, LogReplaced, Misconfigured
-from ceqs.log import Condition, Entry, NewEvent, Query, QueryItem, open_log, open_reader
+from ceqs.log import Condition, Entry, NewEvent, Published, Query, QueryItem, open_log, open_reader
 from ceqs.log._judge import Verdict
 from ceqs.log._ledger import Dialect
 from ceqs.log._prepare import Prepared
@@ -311,6 +311,14 @@ async def test_what_is_written_ahead_is_brought_where_it_belongs(path: Path) -> 
         await log.append(event(number, assigned=True))
     # Each transaction writes several pages of 4 KiB.
     assert Path(f"{path}-wal").stat().st_size < 2_000_000
+    await log.close()
+
+
+async def test_so_it_is_where_nothing_is_appended(path: Path) -> None:
+    log = await open_log(f"sqlite:///{path}", "orders")
+    for number in range(1, 1501):
+        await log.published("somebody", Published(1, number))
+    assert Path(f"{path}-wal").stat().st_size < 5_000_000
     await log.close()
 
 

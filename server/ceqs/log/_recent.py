@@ -41,11 +41,8 @@ class Recent:
     def leave(self, verdict: Verdict) -> None:
         """Note how the log is left: what was committed."""
         self._mark = self._mark._replace(position=verdict.head.position)
-        last = self._last
-        for _, tag, position, _ in verdict.tags:
-            last[tag] = position
-        for position, _, _, event_type, _, _, _, _ in verdict.events:
-            last[event_type] = position
+        self._last |= {tag: position for _, tag, position, _ in verdict.tags}
+        self._last |= {event_type: position for position, _, _, event_type, _, _, _, _ in verdict.events}
 
     def untouched(self, condition: Condition) -> bool:
         """Whether no event after a condition's position matches its query. False where that is not known."""

@@ -42,7 +42,10 @@ _T = TypeVar("_T")
 
 _READERS = 4
 _TIDY = 200
-"""After about how many pages they go from the log that is written ahead to where they belong."""
+"""After about how many pages they go from the log that is written ahead to where they belong.
+
+After 1,000, SQLite does it itself, in the midst of a commit: so it is where no batches are appended.
+"""
 _BEGIN = "BEGIN IMMEDIATE"
 
 
@@ -107,7 +110,7 @@ class SqliteStore:
         url = URL.create("sqlite", database=str(path))
         self._engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
         event.listen(self._engine, "connect", configure)
-        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "connect", _make_view)
         event.listen(self._engine, "begin", _begin)
         self.tagging = Tagging(name)
         self._recent = Recent()
@@ -166,7 +169,7 @@ class SqliteStore:
 
     async def work(self, step: Step[_T], *, locked: bool = True) -> _T:  # nobody else writes
         """Execute a step in a transaction of its own; see Store."""
-        self._left, self._written = None, _TIDY
+        self._left = None
         return await self._worker.do(self._work, step)
 
     def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:  # see Store
@@ -304,10 +307,8 @@ def configure(connection: Any, _: object = None) -> None:
     connection.execute("PRAGMA temp_store = MEMORY")
 
 
-def _prepare(connection: Any, _: object) -> None:
+def _make_view(connection: Any, _: object) -> None:
     make_view(connection)
-    # It is done beside: see SqliteStore._tidy_up.
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
 
 
 def _begin(connection: Connection) -> None:

@@ -135,19 +135,24 @@ class _Stream:
         if one is None:
             raise Unimplemented(f"this server has no command rpc {answer.command.rpc!r}")
         if one.guarded or self._turns:
-            request, call = answer.read()
-            boundary = one.context.boundary(one.rpc, request)
-            # Without what code makes of it: a narrowed boundary and the whole one overlap.
-            key = one.context.name, boundary.state.name, boundary.tags
-            before = self._turns.get(key)
-            if one.guarded or before is not None:
-                turn = asyncio.create_task(self._in_turn(before, one, request, call, answer))
-                self._turns[key] = turn
-                self._asking.add(turn)
-                turn.add_done_callback(partial(self._leave, key))
-                return
-        # Others have come along in its message already.
-        one.executor.queue(one.rpc, answer.read, answer, hurry=True)
+            self._begin_in_turn(one, answer)
+        else:
+            # Others have come along in its message already.
+            one.executor.queue(one.rpc, answer.read, answer, hurry=True)
+
+    def _begin_in_turn(self, one: Streamed, answer: _Answer) -> None:
+        request, call = answer.read()
+        boundary = one.context.boundary(one.rpc, request)
+        # Without what code makes of it: a narrowed boundary and the whole one overlap.
+        key = one.context.name, boundary.state.name, boundary.tags
+        before = self._turns.get(key)
+        if not one.guarded and before is None:
+            one.executor.queue(one.rpc, lambda: (request, call), answer, hurry=True)
+            return
+        turn = asyncio.create_task(self._in_turn(before, one, request, call, answer))
+        self._turns[key] = turn
+        self._asking.add(turn)
+        turn.add_done_callback(partial(self._leave, key))
 
     async def _in_turn(
         self, before: asyncio.Task[None] | None, one: Streamed, request: Message, call: CommandCall, answer: _Answer
