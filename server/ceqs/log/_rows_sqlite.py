@@ -2,15 +2,18 @@
 
 A thread that inserts has to wait for a busy loop after every statement; within one, it works beside the loop. So a row
 of events, one of tags and one of commands lie side by side, as a row of a view, whose triggers take them apart again.
+For the same reason the loop puts the values together, and has the thread bind each but once.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from functools import cache
-from itertools import chain, zip_longest
+from itertools import chain
 
-from ceqs.log._judge import Verdict
+from ceqs.contract import value
+from ceqs.log._judge import CommandRow, Verdict
 from ceqs.log._kept import REPLACE
 from ceqs.log._schema import commands, events, states, tags
 
@@ -20,64 +23,97 @@ _STEP = 16
 """Beyond as many, their number is rounded up to a multiple of it: each number is a statement that is kept ready."""
 
 _TABLES = events, tags, commands
-_WIDTH = sum(len(table.columns) for table in _TABLES)
-_NOTHING = [(0,) * len(table.columns) for table in _TABLES]
+_SHARED = "recorded_at", "generation"
+"""Columns whose value all rows of a batch have."""
+_COLUMNS = list(dict.fromkeys([*_SHARED, *(column.name for table in _TABLES for column in table.columns)]))
+_OWN = len(_COLUMNS) - len(_SHARED)
+_NO_COMMAND = (0, 0, 0, 0)
 
 
 def make_view(connection: sqlite3.Connection) -> None:
     """Make the view, which only this connection sees."""
-    names = [f"c{i}" for i in range(_WIDTH)]
-    connection.execute(f"CREATE TEMP VIEW batch AS SELECT {', '.join(f'0 AS {name}' for name in names)}")
-    for table in _TABLES:
-        own, names = names[: len(table.columns)], names[len(table.columns) :]
-        columns = zip(own, table.columns, strict=True)
-        values = ", ".join(f"nullif(NEW.{name}, 0)" if column.nullable else f"NEW.{name}" for name, column in columns)
-        insertion = f"INSERT INTO {table.name} VALUES ({values})"  # noqa: S608  # names of ours
-        # No table has a row that begins with 0. The sign keeps a text from being taken for a number.
-        when = f"INSTEAD OF INSERT ON batch WHEN +NEW.{own[0]} <> 0"
+    connection.execute(f"CREATE TEMP VIEW batch AS SELECT {', '.join(f'0 AS {name}' for name in _COLUMNS)}")
+    for table, sign in zip(_TABLES, (events.c.id, tags.c.tag, commands.c.content_hash), strict=True):
+        values = (f"nullif(NEW.{one.name}, 0)" if one.nullable else f"NEW.{one.name}" for one in table.columns)
+        insertion = f"INSERT INTO {table.name} VALUES ({', '.join(values)})"  # noqa: S608  # names of ours
+        # What has no row of the table has 0 there. The plus keeps a text from being taken for a number.
+        when = f"INSTEAD OF INSERT ON batch WHEN +NEW.{sign.name} <> 0"
         connection.execute(f"CREATE TEMP TRIGGER insert_{table.name} {when} BEGIN {insertion}; END")
 
 
-def insert(connection: sqlite3.Connection, verdict: Verdict) -> None:
-    """Insert the rows of a verdict."""
-    # What is neither an int nor a str nor a bytearray, the driver looks for a way to adapt: that takes several times as
-    # long as to bind it, and keeps the loop waiting. So bytes are copied, and 0 stands for NULL.
-    recorded = (
-        (position, public_position or 0, event_id, kind, bucket, micros, command_id, bytearray(envelope))
-        for position, public_position, event_id, kind, bucket, micros, command_id, envelope in verdict.events
-    )
-    accepted = (
-        (command_id, bytearray(content_hash), int(derived), position, micros, bytearray(receipt), bytearray(response))
-        for command_id, content_hash, derived, position, micros, receipt, response in verdict.commands.values()
-    )
-    no_event, no_tag, no_command = _NOTHING
-    values: list[object] = []
-    for event, tag, command in zip_longest(recorded, verdict.tags, accepted):
-        values += event or no_event
-        values += tag or no_tag
-        values += command or no_command
-    _insert(connection, "batch", values, (0,) * _WIDTH)
+@value()
+class Rows:
+    """Rows for one table, or for the view."""
+
+    into: str
+    shared: tuple[object, ...]
+    """The values with which each of them begins."""
+    values: list[object]
+    """All others, row by row."""
+    filler: tuple[object, ...]
+    """The values, as far as they are not shared, of a row that changes nothing."""
+    conflict: str = ""
+    """What becomes of rows that are there."""
+
+
+def rows_of(verdict: Verdict) -> Sequence[Rows]:
+    """Give the rows of a verdict."""
+    found: list[Rows] = []
+    if values := _side_by_side(verdict):
+        recorded_at = verdict.events[0][5] if verdict.events else next(iter(verdict.commands.values()))[4]
+        generation = verdict.tags[0][0] if verdict.tags else 0
+        found.append(Rows("batch", (recorded_at, generation), values, (0,) * _OWN))
     if keeps := list(verdict.keeps.values()):
         # A state that is there already is left as it is.
-        _insert(connection, states.name, list(chain.from_iterable(keeps)), keeps[-1], REPLACE)
+        found.append(Rows(states.name, (), list(chain.from_iterable(keeps)), keeps[-1], REPLACE))
+    return found
 
 
-def _insert(
-    connection: sqlite3.Connection, into: str, values: list[object], filler: tuple[object, ...], conflict: str = ""
-) -> None:
-    """Insert the values of rows, and of as many fillers, which change nothing, as make their number one of few."""
-    width = len(filler)
-    most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // width // _STEP * _STEP
+def insert(connection: sqlite3.Connection, rows: Rows) -> None:
+    """Insert rows, and as many that change nothing as make their number one of few."""
+    shared, width = len(rows.shared), len(rows.filler)
+    most = (connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - shared) // width // _STEP * _STEP
     step = min(most, _MOST) * width
-    for start in range(0, len(values), step):
-        some = values[start : start + step]
-        rows = len(some) // width
-        if rows > _STEP:
-            some += filler * (-rows % _STEP)
-        connection.execute(_insertion(into, width, len(some) // width, conflict), some)
+    for start in range(0, len(rows.values), step):
+        some = rows.values[start : start + step]
+        number = len(some) // width
+        if number > _STEP:
+            some += rows.filler * (-number % _STEP)
+        statement = _insertion(rows.into, shared, width, len(some) // width, rows.conflict)
+        connection.execute(statement, (*rows.shared, *some))
+
+
+def _side_by_side(verdict: Verdict) -> list[object]:
+    """Give the values of rows of the view: beside an event its first tag, beside a command's last event the command."""
+    # What is neither an int nor a str nor a bytearray, the driver looks for a way to adapt: that takes several times as
+    # long as to bind it, and keeps the loop waiting. So bytes are copied, and 0 stands for NULL.
+    first: dict[int, str] = {}
+    further: list[tuple[int, str, str]] = []
+    for _, tag, position, kind in verdict.tags:
+        if first.setdefault(position, tag) is not tag:
+            further.append((position, kind, tag))
+    alone = verdict.commands.copy()
+    values: list[object] = []
+    for position, public_position, event_id, kind, bucket, _, command_id, envelope in verdict.events:
+        values += position, public_position or 0, event_id, kind, bucket, command_id, bytearray(envelope)
+        values.append(first.get(position, 0))
+        values += _command(alone.pop(command_id)) if alone[command_id][3] == position else _NO_COMMAND
+    for position, kind, tag in further:
+        values += position, 0, 0, kind, 0, 0, 0, tag, *_NO_COMMAND
+    for command in alone.values():
+        values += command[3], 0, 0, 0, 0, command[0], 0, 0, *_command(command)
+    return values
+
+
+def _command(row: CommandRow) -> tuple[object, ...]:
+    """Give what only the row of a command has."""
+    _, content_hash, derived, _, _, receipt, response = row
+    return bytearray(content_hash), int(derived), bytearray(receipt), bytearray(response)
 
 
 @cache
-def _insertion(into: str, width: int, rows: int, conflict: str) -> str:
-    row = f"({', '.join('?' * width)})"
-    return f"INSERT INTO {into} VALUES {', '.join([row] * rows)} {conflict}"  # noqa: S608  # ours
+def _insertion(into: str, shared: int, width: int, rows: int, conflict: str) -> str:
+    values = ", ".join([f"({', '.join('?' * width)})"] * rows)
+    selected = ", ".join(["?"] * shared + ["*"])
+    # What becomes of conflicts is told from a join by the condition.
+    return f"INSERT INTO {into} SELECT {selected} FROM (VALUES {values}) WHERE true {conflict}"  # noqa: S608  # ours

@@ -28,7 +28,7 @@ from ceqs.log._judge import CommandRow, Verdict, settle
 from ceqs.log._ledger import HEAD, SQLITE, Found, Index, SqlLedger, stored, to_head
 from ceqs.log._prepare import Prepared
 from ceqs.log._recent import Recent
-from ceqs.log._rows_sqlite import insert, make_view
+from ceqs.log._rows_sqlite import Rows, insert, make_view, rows_of
 from ceqs.log._select_sqlite import SqliteReads
 from ceqs.log._sql import OutcomeUnknown, SqlLog, Step
 from ceqs.log._sql_reader import FAILURES, SqlReader
@@ -150,7 +150,7 @@ class SqliteStore:
         # disk.
         verdict, index = self._settle(batch, left, again=again)
         if verdict.events or verdict.commands:
-            recorded = self._worker.do(self._record, verdict)
+            recorded = self._worker.do(self._record, rows_of(verdict))
             self._written += 5 + len(verdict.events)
             if self._written >= _TIDY:
                 self._tidied, self._written = self._worker.do(self._tidy_up), 0
@@ -158,7 +158,7 @@ class SqliteStore:
             await recorded
         else:
             self._begun()
-            self._record(verdict)
+            self._record(())
         self._left = verdict.head, index
         self._recent.leave(verdict)
         return verdict
@@ -231,9 +231,11 @@ class SqliteStore:
                 raise _Untold
         return driver
 
-    def _record(self, verdict: Verdict) -> None:
+    def _record(self, parts: Sequence[Rows]) -> None:
         try:
-            insert(self._transaction(known=True), verdict)
+            connection = self._transaction(known=True)
+            for rows in parts:
+                insert(connection, rows)
         except BaseException:
             self._disconnect()
             raise
