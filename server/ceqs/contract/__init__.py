@@ -50,7 +50,7 @@ from ceqs.contract._types import (
     TagField,
 )
 from ceqs.contract._value import value
-from ceqs.contract._wire import prefix, prefixes, varint
+from ceqs.contract._wire import Prefixes, prefix, varint
 
 __all__ = [
     "AGE",
@@ -68,6 +68,7 @@ __all__ = [
     "Locking",
     "Moment",
     "Persistence",
+    "Prefixes",
     "QueryRpc",
     "StateType",
     "TagField",
@@ -92,7 +93,6 @@ __all__ = [
     "new_id",
     "own_fields",
     "prefix",
-    "prefixes",
     "public_of",
     "read_contract",
     "read_public",

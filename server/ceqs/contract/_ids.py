@@ -23,7 +23,7 @@ class Uuid7:
         """When, in nanoseconds, that millisecond is over."""
         self._high = self._low = 0
         self._prefix = ""
-        self._draws = _draws()
+        self._drawn: Iterator[int] = iter(())
 
     def __call__(self) -> str:
         """Give a new id: lower case with hyphens."""
@@ -31,7 +31,7 @@ class Uuid7:
         if now >= self._over:
             self._begin(now // _MILLISECOND)
         else:
-            self._low += 1 + next(self._draws)
+            self._low += 1 + (next(self._drawn, 0) or self._draw())
             if self._low >> _LOW_BITS:
                 self._carry()
         return self._prefix + self._low.to_bytes(_LOW_BITS // 8).hex()
@@ -40,8 +40,8 @@ class Uuid7:
         self._milliseconds = milliseconds
         self._over = (milliseconds + 1) * _MILLISECOND
         # The top bit stays clear, so that counting within a millisecond has room.
-        self._high = next(self._draws) >> 32 - _HIGH_BITS + 1
-        self._low = (next(self._draws) << 32 | next(self._draws)) >> 64 - _LOW_BITS
+        self._high = self._draw() >> 32 - _HIGH_BITS + 1
+        self._low = (self._draw() << 32 | self._draw()) >> 64 - _LOW_BITS
         self._write_prefix()
 
     def _carry(self) -> None:
@@ -52,17 +52,19 @@ class Uuid7:
         else:
             self._write_prefix()
 
+    def _draw(self) -> int:
+        """Give a random number of 32 bits. Many come of one call to the system, which costs more than all of an id."""
+        number = next(self._drawn, None)
+        if number is None:
+            self._drawn = iter(_DRAWS.unpack(secrets.token_bytes(_DRAWS.size)))
+            number = next(self._drawn)
+        return number
+
     def _write_prefix(self) -> None:
         """Write what many ids in a row have in common."""
         time = f"{self._milliseconds:012x}"
         variant = 0b10 << 14 | self._high & (1 << 14) - 1
         self._prefix = f"{time[:8]}-{time[8:]}-7{self._high >> 14:03x}-{variant:04x}-"
-
-
-def _draws() -> Iterator[int]:
-    """Give random numbers of 32 bits, many for one call to the system, which costs more than all the rest of an id."""
-    while True:
-        yield from _DRAWS.unpack(secrets.token_bytes(_DRAWS.size))
 
 
 new_id: Callable[[], str] = Uuid7()

@@ -23,16 +23,17 @@ def tags_of(message: Message, fields: Iterable[TagField]) -> tuple[str, ...]:
 
     Raises Invalid, naming the field, where a value is too long or has control characters.
     """
-    tags: dict[str, None] = {}
+    tags: list[str] = []
     for field, key, repeated in fields:
         value = getattr(message, field)
-        if repeated:
-            for one in value:
-                if one != "":
-                    tags[f"{key}:{checked_value(field, str(one))}"] = None
-        elif value:
-            tags[f"{key}:{checked_value(field, str(value))}"] = None
-    return tuple(tags)
+        for one in value if repeated else (value,) if value else ():
+            if one != "":
+                tag = f"{key}:{one}"
+                # Where not even the tag is too long, its value is not.
+                if len(tag) > MAX_TAG_VALUE or not (tag.isascii() and tag.isprintable()):
+                    checked_value(field, str(one))
+                tags.append(tag)
+    return tuple(tags if len(tags) < 2 else dict.fromkeys(tags))
 
 
 def bucket_of(event: EventType, tags: Iterable[str]) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 
 _LENGTH_DELIMITED = 2
 _LAST = [bytes([bits]) for bits in range(0x80)]
@@ -17,9 +16,17 @@ def prefix(field: int, length: int) -> bytes:
     return varint(field << 3 | _LENGTH_DELIMITED) + varint(length)
 
 
-def prefixes(field: int) -> Callable[[int], bytes]:
-    """Give the function that gives `prefix` for a field."""
-    return lru_cache(maxsize=1024)(partial(prefix, field))
+class Prefixes(dict[int, bytes]):
+    """Gives `prefix` for a field, by the length: `Prefixes(1)[5]`."""
+
+    def __init__(self, field: int) -> None:
+        """Have at hand what stands before those that are usual."""
+        self._field = field
+        super().__init__((length, self[length]) for length in range(256))
+
+    def __missing__(self, length: int) -> bytes:
+        """Make what stands before a long one."""
+        return prefix(self._field, length)
 
 
 def varint(value: int) -> bytes:

@@ -47,6 +47,8 @@ class Boundary:
 
     def holds(self, event_type: str, tags: Iterable[str]) -> bool:
         """Whether an event of that type with these tags belongs to the boundary."""
+        if tags == self.tags and not self.tailored:  # as it mostly is with what its own commands decide
+            return event_type in self.state.types
         return matches(self.query, event_type, tags)
 
     def values(self) -> dict[str, str]:

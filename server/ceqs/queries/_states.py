@@ -35,9 +35,8 @@ class States:
         self._context = context
         self._log = log
         self._capacity = capacity
-        self._fingerprints = {
-            name: folder.fingerprint for name, folder in context.folders.items() if _every(folder.state)
-        }
+        self._intervals = {name: every for name, folder in context.folders.items() if (every := _every(folder.state))}
+        self._fingerprints = {name: context.folders[name].fingerprint for name in self._intervals}
         self._kept: OrderedDict[str, Known] = OrderedDict()
         self._loading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -115,8 +114,8 @@ class States:
 
     def keep_in_log(self, boundary: Boundary, after: Known) -> tuple[Known, Keep | None]:
         """Give the state after a decision, and what the log is to keep of it, where its contract wants that now."""
-        key = self._key(boundary)
-        if key is None or after.events - after.kept < _every(boundary.state):
+        every = self._intervals.get(boundary.state.name)
+        if every is None or after.events - after.kept < every or (key := self._key(boundary)) is None:
             return after, None
         body = after.state.SerializeToString()
         keep = Keep(state=key.state, tag=key.tag, fingerprint=key.fingerprint, events=after.events, body=body)

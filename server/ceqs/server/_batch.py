@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from google.protobuf.message import Message
 
@@ -14,33 +14,43 @@ from ceqs.log import Appended, Entry, Progress
 from ceqs.model import Boundary
 from ceqs.queries import Known
 from ceqs.server._calls import CommandCall
-from ceqs.server._lane import Answer
 from ceqs.server._pending import Pending
-
-Read: TypeAlias = Callable[[], tuple[Message, CommandCall]]
-"""Reads a command: its request, and what its call says. Raises what is wrong with them."""
 
 
 @dataclass(slots=True, eq=False)
-class Queued:
-    """A command on its way: what it asks, and what it would append."""
+class Queued(ABC):
+    """A command on its way: what it asks, and what it would append. Who queues it knows its request, and who asks."""
 
     rpc: CommandRpc
-    answer: Answer
-    read: Read
     request: Message = field(init=False)
     call: CommandCall = field(init=False)
     boundary: Boundary = field(init=False)
-    content_hash: bytes = b""
+    content_hash: bytes = field(init=False, default=b"")
     """Empty until the command is known to be well-formed."""
-    attempts: int = 0
-    least: int = 0
+    attempts: int = field(init=False, default=0)
+    least: int = field(init=False, default=0)
     """The position that its state must stand at."""
     entry: Entry = field(init=False)
-    after: Known | None = None
+    after: Known | None = field(init=False, default=None)
     """The state after its events, of the position that it was loaded at."""
-    refusal: Exception | None = None
+    refusal: Exception | None = field(init=False, default=None)
     """Why it is refused, if the log agrees that it was decided on the present."""
+
+    @abstractmethod
+    def read(self) -> tuple[Message, CommandCall]:
+        """Give its request, and what its call says. Raises what is wrong with them."""
+
+    @abstractmethod
+    def done(self) -> bool:
+        """Whether it is answered, or nobody waits for the answer any more."""
+
+    @abstractmethod
+    def set_result(self, appended: Appended) -> None:
+        """Answer it."""
+
+    @abstractmethod
+    def set_exception(self, error: Exception) -> None:
+        """Answer it with an error."""
 
 
 @dataclass(slots=True, eq=False)

@@ -104,8 +104,13 @@ class Calls:
 
         `arrived`: when, on the clock of time.monotonic().
         """
-        command_id = _command_id(rpc, request, "command_id", checked("command_id", command.command_id))
-        causation_id, depth = checked("causation_id", command.causation_id), command.causation_depth
+        command_id, causation_id, depth = command.command_id, command.causation_id, command.causation_depth
+        correlation_id, traceparent = command.correlation_id, command.traceparent
+        if command_id or rpc.command_id_field:
+            command_id = _command_id(rpc, request, "command_id", checked("command_id", command_id))
+        if correlation_id or causation_id:
+            checked("correlation_id", correlation_id)
+            checked("causation_id", causation_id)
         derived = command_id.startswith(DERIVED)
         if derived or causation_id or depth:
             self.require_key(sender.metadata)
@@ -119,10 +124,10 @@ class Calls:
         return CommandCall(
             command_id,
             sender.actor,
-            checked("correlation_id", command.correlation_id) or command_id,
+            correlation_id or command_id,
             causation_id,
             depth,
-            _traceparent(command.traceparent),
+            traceparent and _traceparent(traceparent),
             derived,
             assigned,
             expires,
@@ -188,7 +193,7 @@ def _command_id(rpc: CommandRpc, request: Message, name: str, given: str) -> str
 
 def _traceparent(text: str) -> str:
     # By its specification, a trace context that is malformed is ignored.
-    return text if text and _TRACEPARENT.fullmatch(text) else ""
+    return text if _TRACEPARENT.fullmatch(text) else ""
 
 
 def _depth(depth: str) -> int:

@@ -11,18 +11,20 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
+from google.rpc import status_pb2
 
-from ceqs.contract import CommandRpc, prefixes, varint
-from ceqs.errors import Invalid, Unavailable, Unimplemented
+from ceqs.contract import CommandRpc, Prefixes, varint
+from ceqs.errors import Invalid, Overloaded, Unavailable, Unimplemented
 from ceqs.log import Appended
 from ceqs.model import Context
 from ceqs.queries import Stop
+from ceqs.server._batch import Queued
 from ceqs.server._calls import Calls, CommandCall
 from ceqs.server._commands import CommandExecutor
 from ceqs.server._decode import Decoder, drop_unknown
@@ -38,8 +40,8 @@ MAX_BYTES = 1024 * 1024
 """About how many bytes of responses one message carries, unless a single one is larger."""
 
 
-_OUTCOME = prefixes(ExecuteStreamResponse.OUTCOMES_FIELD_NUMBER)
-_RECEIPT, _RESPONSE = map(prefixes, (CommandOutcome.RECEIPT_FIELD_NUMBER, CommandOutcome.RESPONSE_FIELD_NUMBER))
+_OUTCOME = Prefixes(ExecuteStreamResponse.OUTCOMES_FIELD_NUMBER)
+_RECEIPT, _RESPONSE = map(Prefixes, (CommandOutcome.RECEIPT_FIELD_NUMBER, CommandOutcome.RESPONSE_FIELD_NUMBER))
 _NUMBER = varint(CommandOutcome.NUMBER_FIELD_NUMBER << 3)
 
 
@@ -76,9 +78,9 @@ class _Stream:
 
     def __init__(self, commands: dict[str, Streamed], calls: Calls, context: GrpcContext) -> None:
         self._commands = commands
-        self._calls = calls
+        self.calls = calls
         self._context = context
-        self._sender = calls.sender(context)
+        self.sender = calls.sender(context)
         self._waiting = 0
         self._room = asyncio.Event()
         self._turns: dict[Any, asyncio.Task[None]] = {}
@@ -120,66 +122,64 @@ class _Stream:
             arrived = time.monotonic()
             for command in _decoded(raw).commands:
                 one = self._commands.get(command.rpc)
-                # Who has nothing under way would wait for others: it is told instead, and decides for itself.
                 while self._waiting >= BOUND or (self._waiting and one is not None and one.executor.full):
                     self._room.clear()
                     await self._room.wait()
+                self._begin(one, command, arrived)
                 self._waiting += 1
-                answer = _Answer(self, command, one, arrived)
-                try:
-                    self._begin(one, answer)
-                except Exception as error:  # noqa: BLE001  # every error becomes a status; the unforeseen are logged
-                    answer.set_exception(error)
 
-    def _begin(self, one: Streamed | None, answer: _Answer) -> None:
+    def _begin(self, one: Streamed | None, command: Command, arrived: float) -> None:
         if one is None:
-            raise Unimplemented(f"this server has no command rpc {answer.command.rpc!r}")
+            unknown = Unimplemented(f"this server has no command rpc {command.rpc!r}")
+            self.tell(_refused(command.number, status_of(unknown, domain=DOMAIN, rpc=PATH)))
+            return
+        sent = _Sent(one.rpc, self, one, command, arrived)
         if one.guarded or self._turns:
-            self._begin_in_turn(one, answer)
+            try:
+                self._begin_in_turn(sent)
+            except Exception as error:  # noqa: BLE001  # every error becomes a status; the unforeseen are logged
+                sent.set_exception(error)
+        elif not self._waiting and one.executor.full:
+            # Who has nothing under way would wait for others: it is told instead, and decides for itself.
+            sent.set_exception(Overloaded())
         else:
             # Others have come along in its message already.
-            one.executor.queue(one.rpc, answer.read, answer, hurry=True)
+            one.executor.queue(sent, hurry=True)
 
-    def _begin_in_turn(self, one: Streamed, answer: _Answer) -> None:
-        request, call = answer.read()
-        boundary = one.context.boundary(one.rpc, request)
+    def _begin_in_turn(self, sent: _Sent) -> None:
+        sent.was_read, one = sent.read(), sent.one
+        boundary = one.context.boundary(one.rpc, sent.was_read[0])
         # Without what code makes of it: a narrowed boundary and the whole one overlap.
         key = one.context.name, boundary.state.name, boundary.tags
         before = self._turns.get(key)
         if not one.guarded and before is None:
-            one.executor.queue(one.rpc, lambda: (request, call), answer, hurry=True)
+            one.executor.queue(sent, hurry=True)
             return
-        turn = asyncio.create_task(self._in_turn(before, one, request, call, answer))
+        turn = asyncio.create_task(self._in_turn(before, sent))
         self._turns[key] = turn
         self._asking.add(turn)
         turn.add_done_callback(partial(self._leave, key))
 
-    async def _in_turn(
-        self, before: asyncio.Task[None] | None, one: Streamed, request: Message, call: CommandCall, answer: _Answer
-    ) -> None:
+    async def _in_turn(self, before: asyncio.Task[None] | None, sent: _Sent) -> None:
         if before is not None:
             await asyncio.wait([before])
         try:
-            executed = await one.executor.execute(one.rpc, request, call)
+            executed = await sent.one.executor.execute(sent.rpc, *sent.read())
         except Exception as error:  # noqa: BLE001  # as above
-            answer.set_exception(error)
+            sent.set_exception(error)
         else:
-            answer.set_result(executed.appended)
+            sent.set_result(executed.appended)
 
     def _leave(self, key: Any, turn: asyncio.Task[None]) -> None:
         self._asking.discard(turn)
         if self._turns.get(key) is turn:
             del self._turns[key]
 
-    def read(self, one: Streamed, command: Command, arrived: float) -> tuple[Message, CommandCall]:
-        """Read a command. Raises what is wrong with it."""
-        request = one.decode(command.request)
-        return request, self._calls.streamed(one.rpc, request, command, self._sender, arrived)
-
     def tell(self, outcome: bytes) -> None:
         """Have an outcome written."""
+        if not self._outcomes:
+            self._news.set()
         self._outcomes.append(outcome)
-        self._news.set()
 
     def _ready(self) -> tuple[bytes, int]:
         """Give a message of the outcomes that there are, as far as they fit, and how many those are."""
@@ -187,39 +187,50 @@ class _Stream:
         size = 0
         while self._outcomes and size < MAX_BYTES:
             outcome = self._outcomes.popleft()
-            parts += _OUTCOME(len(outcome)), outcome
+            parts += _OUTCOME[len(outcome)], outcome
             size += len(outcome)
         return b"".join(parts), len(parts) // 2
 
 
 @dataclass(slots=True, eq=False)
-class _Answer:
-    """Where the outcome of one command goes."""
+class _Sent(Queued):
+    """A command of a stream."""
 
     stream: _Stream
+    one: Streamed
     command: Command
-    one: Streamed | None
     arrived: float
-    """When the command did, on the clock of time.monotonic()."""
-    told: bool = False
+    """When it did, on the clock of time.monotonic()."""
+    was_read: tuple[Message, CommandCall] | None = field(init=False, default=None)
+    told: bool = field(init=False, default=False)
 
     def read(self) -> tuple[Message, CommandCall]:
-        """Read the command: with its batch, so that what is made of it is at hand when it is decided."""
-        assert self.one
-        return self.stream.read(self.one, self.command, self.arrived)
+        if self.was_read:
+            return self.was_read
+        stream, command = self.stream, self.command
+        request = self.one.decode(command.request)
+        return request, stream.calls.streamed(self.rpc, request, command, stream.sender, self.arrived)
 
     def done(self) -> bool:
         return self.told or self.stream.ended
 
     def set_result(self, appended: Appended) -> None:
+        # Its receipt and its response are at hand as bytes.
+        receipt, response = appended.encoded, appended.response
+        parts = [_NUMBER, varint(self.command.number), _RECEIPT[len(receipt)], receipt]
+        if response:
+            parts += _RESPONSE[len(response)], response
         self.told = True
-        self.stream.tell(_accepted(self.command.number, appended))
+        self.stream.tell(b"".join(parts))
 
-    def set_exception(self, error: BaseException) -> None:
+    def set_exception(self, error: Exception) -> None:
         self.told = True
-        domain, rpc = (self.one.context.name, self.one.rpc.path) if self.one else (DOMAIN, PATH)
-        status = status_of(error, domain=domain, rpc=rpc)
-        self.stream.tell(CommandOutcome(number=self.command.number, status=status).SerializeToString())
+        status = status_of(error, domain=self.one.context.name, rpc=self.rpc.path)
+        self.stream.tell(_refused(self.command.number, status))
+
+
+def _refused(number: int, status: status_pb2.Status) -> bytes:
+    return CommandOutcome(number=number, status=status).SerializeToString()
 
 
 def _decoded(raw: bytes) -> ExecuteStreamRequest:
@@ -231,12 +242,3 @@ def _decoded(raw: bytes) -> ExecuteStreamRequest:
     if drop_unknown(message, raw):
         raise Invalid(f"the message has fields that {ExecuteStreamRequest.DESCRIPTOR.full_name} has not in this server")
     return message
-
-
-def _accepted(number: int, appended: Appended) -> bytes:
-    """Give a CommandOutcome, spliced: its receipt and its response are at hand as bytes."""
-    receipt, response = appended.encoded, appended.response
-    parts = [_NUMBER, varint(number), _RECEIPT(len(receipt)), receipt]
-    if response:
-        parts += _RESPONSE(len(response)), response
-    return b"".join(parts)

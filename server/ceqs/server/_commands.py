@@ -10,24 +10,30 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
 
 from google.protobuf.message import Message
 
 from ceqs.contract import CommandRpc, Locking, bucket_of, new_id, prefix, tags_of, value
 from ceqs.errors import CeqsError, Conflict, LogUnavailable, Misconfigured, OutOfRange, Overloaded
 from ceqs.log import MAX_WAITING_ENTRIES, Appended, Condition, Entry, Keep, Log, NewEvent, Progress
-from ceqs.model import Boundary, Context, Decided, Decision, decide
+from ceqs.model import Boundary, Context, Decision, decide
 from ceqs.queries import Known, States
-from ceqs.server._batch import Batch, Queued, Read, stands
+from ceqs.server._batch import Batch, Queued, stands
 from ceqs.server._calls import CommandCall
 from ceqs.server._decode import violations_of
 from ceqs.server._gates import Gates
-from ceqs.server._lane import Answer, Lane
+from ceqs.server._lane import Lane
 from ceqs.server._pending import Pending
 from ceqs.v1.answers_pb2 import Receipt
 
 ATTEMPTS = 16
 """How often a command is decided before its caller hears of the conflict."""
+
+Read: TypeAlias = Callable[[], tuple[Message, CommandCall]]
+"""Reads a command: its request, and what its call says. Raises what is wrong with them."""
 
 LONGEST_DECIDING = 0.05
 """How long, in seconds, a process decides before it does anything else: handlers are not interrupted."""
@@ -58,6 +64,26 @@ class Executed:
             return self.appended.response
         receipt = self.appended.encoded
         return b"".join((self.appended.response, prefix(self.rpc.receipt_number, len(receipt)), receipt))
+
+
+@dataclass(slots=True, eq=False)
+class _Awaited(Queued):
+    """A command whose answer is a future."""
+
+    reader: Read
+    answer: asyncio.Future[Appended]
+
+    def read(self) -> tuple[Message, CommandCall]:
+        return self.reader()
+
+    def done(self) -> bool:
+        return self.answer.done()
+
+    def set_result(self, appended: Appended) -> None:
+        self.answer.set_result(appended)
+
+    def set_exception(self, error: Exception) -> None:
+        self.answer.set_exception(error)
 
 
 class CommandExecutor:
@@ -119,19 +145,19 @@ class CommandExecutor:
         It is read when its batch begins: a processor that decodes many requests in a row takes a quarter of the time
         for each of them.
         """
-        answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self.queue(rpc, read, answer)
-        return answer
+        if self.full:
+            raise Overloaded
+        command = _Awaited(rpc, read, asyncio.get_running_loop().create_future())
+        self.queue(command)
+        return command.answer
 
-    def queue(self, rpc: CommandRpc, read: Read, answer: Answer, *, hurry: bool = False) -> None:
-        """As `submit`; those of one boundary are decided in the order of these calls.
+    def queue(self, command: Queued, *, hurry: bool = False) -> None:
+        """Queue a command where the executor is not `full`; those of one boundary are decided in the order of calls.
 
         In a `hurry`, it does not wait for others to share its transaction.
         """
-        if self.full:
-            raise Overloaded
-        lane = self._pessimistic if rpc.state.locking is Locking.PESSIMISTIC else self._optimistic
-        lane.add(Queued(rpc, answer, read), hurry=hurry)
+        lane = self._pessimistic if command.rpc.state.locking is Locking.PESSIMISTIC else self._optimistic
+        lane.add(command, hurry=hurry)
 
     def guards(self, rpc: CommandRpc) -> bool:
         """Whether a gatekeeper is asked about a command: then it is for `execute`."""
@@ -200,8 +226,8 @@ class CommandExecutor:
             command.boundary = self._context.boundary(command.rpc, command.request)
             command.content_hash = content_hash(command.rpc, command.request, command.call.actor)
         except Exception as error:  # noqa: BLE001  # the caller's answer
-            if not command.answer.done():
-                command.answer.set_exception(error)
+            if not command.done():
+                command.set_exception(error)
             return False
         return True
 
@@ -212,10 +238,10 @@ class CommandExecutor:
         if outcome.repeated or command.refusal is None:
             if command.after and not outcome.repeated:
                 self._states.keep(command.boundary, stands(command.after, outcome))
-            if not command.answer.done():
-                command.answer.set_result(outcome)
-        elif not command.answer.done():
-            command.answer.set_exception(command.refusal)
+            if not command.done():
+                command.set_result(outcome)
+        elif not command.done():
+            command.set_exception(command.refusal)
         return True
 
     def _is_refused(self, command: Queued, outcome: CeqsError) -> bool:
@@ -225,14 +251,14 @@ class CommandExecutor:
             condition = command.entry.condition
             command.least = condition.after + 1 if condition else 0
             if command.attempts < ATTEMPTS:
-                return command.answer.done()
+                return command.done()
             outcome = Conflict(
                 f"{command.rpc.name} was decided {ATTEMPTS} times, and each time its boundary had moved. Try again."
             )
         elif isinstance(outcome, LogUnavailable | OutOfRange):
             self._states.forget(command.boundary)
-        if not command.answer.done():
-            command.answer.set_exception(outcome)
+        if not command.done():
+            command.set_exception(outcome)
         return True
 
     def _propose_all(self, batch: Sequence[Queued], pending: Pending) -> Sequence[Queued]:
@@ -250,14 +276,17 @@ class CommandExecutor:
         What refuses it, even an error of the handler, counts only if it was decided on the present, and not if the
         command was accepted before: that is for the log to judge, as it judges events.
         """
-        boundary = command.boundary
+        rpc, call, boundary = command.rpc, command.call, command.boundary
         condition: Condition | None = None
         events: list[NewEvent] = []
         command.after = command.refusal = None
         try:
             known = pending.state(boundary)
             condition = Condition(boundary.query, known.position)
-            decided = self._decide(command, known)
+            method = self._context.method(rpc)
+            assert method is not None, f"{rpc.name} has no method"  # the context has looked when it was made
+            ctx = Decision(self._clock(), self._new_id, call.command_id, call.actor)
+            decided = decide(self._contract, rpc, method, command.request, known.state, ctx)
             own: list[Message] = []
             for message in decided.events:
                 event = self._recordable(message)
@@ -279,14 +308,6 @@ class CommandExecutor:
         response = decided.response.SerializeToString() if decided.response is not None else b""
         command.after = after
         command.entry = _entry(command, condition, tuple(events), response, keeps, remember=True)
-
-    def _decide(self, command: Queued, known: Known) -> Decided:
-        call, rpc = command.call, command.rpc
-        ctx = Decision(self._clock(), self._new_id, call.command_id, call.actor)
-        method = self._context.method(rpc)
-        if method is None:
-            raise Misconfigured(f"the command {rpc.name} has no handler")
-        return decide(self._contract, rpc, method, command.request, known.state, ctx)
 
     def _recordable(self, event: Message) -> NewEvent:
         kind = self._contract.event(event)
@@ -334,6 +355,10 @@ def content_hash(rpc: CommandRpc, request: Message, actor: str) -> bytes:
         bare.CopyFrom(request)
         bare.ClearField(rpc.command_id_field)
         request = bare
+    return hashlib.sha256(_hashed_first(rpc.path, actor) + request.SerializeToString(deterministic=True)).digest()
+
+
+@lru_cache(maxsize=1024)
+def _hashed_first(path: str, actor: str) -> bytes:
     # Neither a path nor an actor has a NUL in it.
-    content = b"\0".join((rpc.path.encode(), actor.encode(), request.SerializeToString(deterministic=True)))
-    return hashlib.sha256(content).digest()
+    return f"{path}\0{actor}\0".encode()

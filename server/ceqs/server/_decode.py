@@ -40,18 +40,14 @@ class Decoder:
             request = self._request.FromString(raw)
         except DecodeError as error:
             raise Invalid(f"the request is no {self._request.DESCRIPTOR.full_name}: {error}") from error
-        if self._strict:
-            self._refuse_unknown(request, raw)
+        if self._strict and drop_unknown(request, raw):
+            raise Invalid(violations=list(_unknown_fields(self._request.FromString(raw), "")))
+        if self._enums and (unknown := list(_unknown_enums(request, ""))):
+            raise Invalid(violations=unknown)
         violations = violations_of(request)
         if violations:
             raise Invalid(violations=violations)
         return request
-
-    def _refuse_unknown(self, request: Message, raw: bytes) -> None:
-        if drop_unknown(request, raw):
-            raise Invalid(violations=list(_unknown_fields(self._request.FromString(raw), "")))
-        if self._enums and (unknown := list(_unknown_enums(request, ""))):
-            raise Invalid(violations=unknown)
 
 
 def drop_unknown(message: Message, raw: bytes) -> bool:

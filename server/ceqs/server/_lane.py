@@ -13,27 +13,15 @@ FEW = 3
 """Commands of one batch that are not yet a load."""
 
 
-class Answer(Protocol):
-    """Where an answer goes: a future, or what is like one."""
+class Waiting(Protocol):
+    """What waits for an answer: a future, or what is like one."""
 
     def done(self) -> bool:
-        """Whether it is there, or nobody waits for it any more."""
+        """Whether it is answered, or nobody waits for the answer any more."""
         ...
-
-    def set_result(self, result: Any, /) -> None:
-        """Answer."""
 
     def set_exception(self, error: Exception, /) -> None:
         """Answer with an error."""
-
-
-class Waiting(Protocol):
-    """What waits for an answer."""
-
-    @property
-    def answer(self) -> Answer:
-        """Where it goes."""
-        ...
 
 
 W = TypeVar("W", bound=Waiting)
@@ -152,7 +140,7 @@ class Lane(Generic[W, D]):
     def _take(self) -> Sequence[W]:
         batch = [self.waiting.popleft() for _ in range(min(len(self.waiting), MAX_BATCH_ENTRIES))]
         # Whoever has gone before the work began is not worked for.
-        batch = [waiting for waiting in batch if not waiting.answer.done()]
+        batch = [waiting for waiting in batch if not waiting.done()]
         self._before = len(batch)
         return batch
 
@@ -171,5 +159,5 @@ class Lane(Generic[W, D]):
 
 def _fail(batch: Iterable[Waiting], error: Exception) -> None:
     for waiting in batch:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(error)
+        if not waiting.done():
+            waiting.set_exception(error)

@@ -46,11 +46,13 @@ class Pending:
         self, boundary: Boundary, after: Known, events: Sequence[NewEvent], messages: Sequence[Message]
     ) -> None:
         """Note the events that a command proposes, and the state of its boundary after them."""
+        key, place = boundary.key, len(self._proposed)
         for event, message in zip(events, messages, strict=True):
             for tag in event.tags:
-                self._places.setdefault(tag, []).append(len(self._proposed))
-            self._proposed.append((event, message, boundary.key))
-        self._known[boundary.key] = after, len(self._proposed)
+                self._places.setdefault(tag, []).append(place)
+            self._proposed.append((event, message, key))
+            place += 1
+        self._known[key] = after, place
 
     def are_own(self, boundaries: Collection[Boundary]) -> bool:
         """Whether boundaries have no events of the batch but those that their own commands propose."""

@@ -6,7 +6,7 @@ from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ceqs.contract import prefix, prefixes, varint
+from ceqs.contract import Prefixes, prefix, varint
 
 
 @given(st.integers(1, 2**64 - 1))
@@ -27,4 +27,4 @@ def test_zero_is_one_byte() -> None:
 def test_the_length_of_a_field_is_written_as_in_a_message(raw: bytes) -> None:
     message = BytesValue(value=raw).SerializeToString()
     assert prefix(1, len(raw)) + raw == message
-    assert prefixes(1)(len(raw)) + raw == message
+    assert Prefixes(1)[len(raw)] + raw == message

@@ -67,6 +67,8 @@ def test_only_keeps_what_is_of_these_types_and_carries_all_of_the_tags(campus: A
 def test_without_leaves_out_events_by_type(campus: Any, whole: Boundary) -> None:
     less = whole.without(campus.StudentSubscribedToCourse, campus.CourseDefined)
     assert held(less) == {e for e in held(whole) if e[0] not in (DEFINED, SUBSCRIBED)}
+    assert whole.holds(SUBSCRIBED, whole.tags)
+    assert not less.holds(SUBSCRIBED, whole.tags), "though it carries just what the request addresses"
 
 
 def test_also_adds_events_that_no_tag_of_the_request_finds(campus: Any, whole: Boundary) -> None:

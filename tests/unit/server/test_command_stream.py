@@ -19,6 +19,7 @@ from google.rpc.code_pb2 import (
 
 from ceqs.errors import Invalid
 from ceqs.server import _command_stream
+from ceqs.server._decode import Decoder
 from ceqs.v1.commands_pb2 import Command, CommandOutcome, ExecuteStreamRequest
 from ceqs.v1.events_pb2 import RecordedEvent
 
@@ -98,8 +99,16 @@ async def test_commands_of_one_boundary_are_decided_in_the_order_of_sending(stre
 
 
 async def test_a_gatekeeper_that_takes_its_time_changes_no_order_and_holds_up_no_other_boundary(
-    stream: Any, served: Any
+    stream: Any, served: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    decoded: list[bytes] = []
+    decode = Decoder.__call__
+
+    def noted(self: Decoder, raw: bytes) -> Any:
+        decoded.append(raw)
+        return decode(self, raw)
+
+    monkeypatch.setattr(Decoder, "__call__", noted)
     served.context.gate.let_go.clear()
     await stream.write(
         stream.command("OpenAccount", {"account_id": "slow"}),
@@ -111,6 +120,7 @@ async def test_a_gatekeeper_that_takes_its_time_changes_no_order_and_holds_up_no
     served.context.gate.let_go.set()
     found = await stream.read(3)
     assert list(found) == [1, 2, 3]
+    assert len(decoded) == 4, "each is decoded once, though it waits for its turn"
     assert [event.type.rpartition(".")[2] for event in await recorded(served.log)] == [
         *("MoneyDeposited", "AccountOpened", "AccountClosed", "AccountOpened"),
     ]
@@ -138,6 +148,11 @@ async def test_malformed_commands_are_refused_one_by_one_and_the_stream_goes_on(
             stream.command("Deposit", {"account_id": "a", "amount": 1}, command_id="a\nb"),
             INVALID_ARGUMENT,
             "command_id",
+        ),
+        "correlation id": (
+            stream.command("Deposit", {"account_id": "a", "amount": 1}, correlation_id="a\nb"),
+            INVALID_ARGUMENT,
+            "correlation_id",
         ),
         "long id": (
             stream.command("Deposit", {"account_id": "a", "amount": 1}, command_id="i" * 201),

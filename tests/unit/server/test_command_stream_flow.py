@@ -57,16 +57,19 @@ async def test_a_command_whose_time_is_over_appends_nothing(stream_to: Any, slow
 
 
 async def test_the_deadline_of_the_stream_is_every_commands(stream_to: Any, slow: Any, bank: Any, watched: Any) -> None:
-    stream = stream_to(slow[1], timeout=0.5)
+    stream = stream_to(slow[1], timeout=2)
     watched.open.clear()
     await stream.send("Deposit", {"account_id": "a", "amount": 1})
     await eventually(lambda: watched.batches)
+    over = time.monotonic() + 2
     late = stream.command("Deposit", {"account_id": "a", "amount": 2})
     late.timeout.seconds = 60
     await stream.write(late)
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         await stream.call.read()
     assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    # The server's clock began a little later than the client's.
+    await eventually(lambda: time.monotonic() > over)
     watched.open.set()
     after = await stream_to(slow[1]).outcome("Deposit", {"account_id": "a", "amount": 4})
     assert balances(bank, [after]) == [5]
@@ -117,13 +120,13 @@ async def test_outcomes_that_are_ready_together_travel_together(stream: Any) -> 
 def accept(submitted: list[Any], size: int, answered: Callable[[], bool]) -> Any:
     """An executor's `queue` that accepts at once, with receipts of a size, or never."""
 
-    def queue(_: CommandExecutor, rpc: Any, read: Any, answer: Any, *, hurry: bool) -> None:
+    def queue(_: CommandExecutor, command: Any, *, hurry: bool) -> None:
         assert hurry
-        _, call = read()
+        _, call = command.read()
         submitted.append(call.command_id)
         if answered():
             receipt = Receipt(command_id=call.command_id, token="t" * size)
-            answer.set_result(Appended.of(receipt.SerializeToString()))
+            command.set_result(Appended.of(receipt.SerializeToString()))
 
     return queue
 

@@ -6,17 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import TypeAlias
 
 import pytest
 
 from ceqs.log import MAX_BATCH_ENTRIES, Progress, _linger
 from ceqs.server._lane import FEW, Lane
 
-
-@dataclass(eq=False)
-class Waiting:
-    answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+Waiting: TypeAlias = asyncio.Future[None]
 
 
 @dataclass
@@ -39,7 +36,7 @@ class Worked:
     async def __call__(self, batch: Batch) -> Sequence[Waiting]:
         self.sizes.append(len(batch.commands))
         for waiting in batch.commands:
-            waiting.answer.set_result(None)
+            waiting.set_result(None)
         return ()
 
 
@@ -47,7 +44,7 @@ async def crowd(lane: Lane[Waiting, Batch], size: int, *, hurry: bool = False) -
     crowd = [Waiting() for _ in range(size)]
     for waiting in crowd:
         lane.add(waiting, hurry=hurry)
-    await asyncio.gather(*(waiting.answer for waiting in crowd))
+    await asyncio.gather(*crowd)
 
 
 @pytest.fixture
@@ -139,9 +136,9 @@ async def test_what_two_batches_give_back_keeps_its_order() -> None:
     order: list[Waiting] = []
     lane = Lane(decide, record)
     for waiting in many:
-        waiting.answer.add_done_callback(lambda _, waiting=waiting: order.append(waiting))  # type: ignore[misc]
+        waiting.add_done_callback(order.append)
         lane.add(waiting)
-    await asyncio.gather(*(waiting.answer for waiting in many))
+    await asyncio.gather(*many)
     assert given_back == many[:-1]
     assert order == many
 
