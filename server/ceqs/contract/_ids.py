@@ -6,6 +6,7 @@ import secrets
 import struct
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 
 _HIGH_BITS, _LOW_BITS = 26, 48
 """Of the 74 bits that are random or counted: those beside the version and the variant, and the last group."""
@@ -23,7 +24,7 @@ class Uuid7:
         """When, in nanoseconds, that millisecond is over."""
         self._high = self._low = 0
         self._prefix = ""
-        self._drawn: Iterator[int] = iter(())
+        self._draws = _draws()
 
     def __call__(self) -> str:
         """Give a new id: lower case with hyphens."""
@@ -31,7 +32,7 @@ class Uuid7:
         if now >= self._over:
             self._begin(now // _MILLISECOND)
         else:
-            self._low += 1 + (next(self._drawn, 0) or self._draw())
+            self._low += 1 + next(self._draws)
             if self._low >> _LOW_BITS:
                 self._carry()
         return self._prefix + self._low.to_bytes(_LOW_BITS // 8).hex()
@@ -40,8 +41,8 @@ class Uuid7:
         self._milliseconds = milliseconds
         self._over = (milliseconds + 1) * _MILLISECOND
         # The top bit stays clear, so that counting within a millisecond has room.
-        self._high = self._draw() >> 32 - _HIGH_BITS + 1
-        self._low = (self._draw() << 32 | self._draw()) >> 64 - _LOW_BITS
+        self._high = next(self._draws) >> 32 - _HIGH_BITS + 1
+        self._low = (next(self._draws) << 32 | next(self._draws)) >> 64 - _LOW_BITS
         self._write_prefix()
 
     def _carry(self) -> None:
@@ -52,19 +53,16 @@ class Uuid7:
         else:
             self._write_prefix()
 
-    def _draw(self) -> int:
-        """Give a random number of 32 bits. Many come of one call to the system, which costs more than all of an id."""
-        number = next(self._drawn, None)
-        if number is None:
-            self._drawn = iter(_DRAWS.unpack(secrets.token_bytes(_DRAWS.size)))
-            number = next(self._drawn)
-        return number
-
     def _write_prefix(self) -> None:
         """Write what many ids in a row have in common."""
         time = f"{self._milliseconds:012x}"
         variant = 0b10 << 14 | self._high & (1 << 14) - 1
         self._prefix = f"{time[:8]}-{time[8:]}-7{self._high >> 14:03x}-{variant:04x}-"
+
+
+def _draws() -> Iterator[int]:
+    """Give random numbers of 32 bits, many for one call to the system, which costs more than all the rest of an id."""
+    return chain.from_iterable(_DRAWS.unpack(secrets.token_bytes(_DRAWS.size)) for _ in repeat(None))
 
 
 new_id: Callable[[], str] = Uuid7()

@@ -28,11 +28,7 @@ def tags_of(message: Message, fields: Iterable[TagField]) -> tuple[str, ...]:
         value = getattr(message, field)
         for one in value if repeated else (value,) if value else ():
             if one != "":
-                tag = f"{key}:{one}"
-                # Where not even the tag is too long, its value is not.
-                if len(tag) > MAX_TAG_VALUE or not (tag.isascii() and tag.isprintable()):
-                    checked_value(field, str(one))
-                tags.append(tag)
+                tags.append(f"{key}:{checked_value(field, str(one))}")
     return tuple(tags if len(tags) < 2 else dict.fromkeys(tags))
 
 

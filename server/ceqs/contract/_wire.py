@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 _LENGTH_DELIMITED = 2
+_MOST = 1024
 _LAST = [bytes([bits]) for bits in range(0x80)]
 _MORE = [bytes([bits | 0x80]) for bits in range(0x80)]
 """Seven bits of a number as they stand: before no others, or before more."""
@@ -20,13 +21,16 @@ class Prefixes(dict[int, bytes]):
     """Gives `prefix` for a field, by the length: `Prefixes(1)[5]`."""
 
     def __init__(self, field: int) -> None:
-        """Have at hand what stands before those that are usual."""
+        """Have none at hand yet."""
+        super().__init__()
         self._field = field
-        super().__init__((length, self[length]) for length in range(256))
 
     def __missing__(self, length: int) -> bytes:
-        """Make what stands before a long one."""
-        return prefix(self._field, length)
+        """Make what stands before a length, and keep it where those are few."""
+        made = prefix(self._field, length)
+        if len(self) < _MOST:
+            self[length] = made
+        return made
 
 
 def varint(value: int) -> bytes:

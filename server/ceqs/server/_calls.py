@@ -105,7 +105,7 @@ class Calls:
         `arrived`: when, on the clock of time.monotonic().
         """
         command_id, causation_id, depth = command.command_id, command.causation_id, command.causation_depth
-        correlation_id, traceparent = command.correlation_id, command.traceparent
+        correlation_id = command.correlation_id
         if command_id or rpc.command_id_field:
             command_id = _command_id(rpc, request, "command_id", checked("command_id", command_id))
         if correlation_id or causation_id:
@@ -127,7 +127,7 @@ class Calls:
             correlation_id or command_id,
             causation_id,
             depth,
-            traceparent and _traceparent(traceparent),
+            _traceparent(command.traceparent),
             derived,
             assigned,
             expires,
@@ -193,7 +193,7 @@ def _command_id(rpc: CommandRpc, request: Message, name: str, given: str) -> str
 
 def _traceparent(text: str) -> str:
     # By its specification, a trace context that is malformed is ignored.
-    return text if _TRACEPARENT.fullmatch(text) else ""
+    return text if text and _TRACEPARENT.fullmatch(text) else ""
 
 
 def _depth(depth: str) -> int:
