@@ -19,9 +19,11 @@ from ceqs.server._pending import Pending
 
 @dataclass(slots=True, eq=False)
 class Queued(ABC):
-    """A command on its way: what it asks, and what it would append. Who queues it knows its request, and who asks."""
+    """A command on its way: what it asks, and what it would append. Who queues it knows who asks, and hears of it."""
 
     rpc: CommandRpc
+    raw: bytes
+    """Its request, as it came."""
     request: Message = field(init=False)
     call: CommandCall = field(init=False)
     boundary: Boundary = field(init=False)
@@ -37,8 +39,8 @@ class Queued(ABC):
     """Why it is refused, if the log agrees that it was decided on the present."""
 
     @abstractmethod
-    def read(self) -> tuple[Message, CommandCall]:
-        """Give its request, and what its call says. Raises what is wrong with them."""
+    def says(self, request: Message) -> CommandCall:
+        """Give what its call says besides the request. Raises what is wrong with that."""
 
     @abstractmethod
     def done(self) -> bool:

@@ -27,7 +27,7 @@ from ceqs.queries import Stop
 from ceqs.server._batch import Queued
 from ceqs.server._calls import Calls, CommandCall
 from ceqs.server._commands import CommandExecutor
-from ceqs.server._decode import Decoder, drop_unknown
+from ceqs.server._decode import drop_unknown
 from ceqs.server._handlers import GrpcContext, Handlers, write
 from ceqs.server._refusals import status_of
 from ceqs.v1.commands_pb2 import Command, CommandOutcome, ExecuteStreamRequest, ExecuteStreamResponse
@@ -52,7 +52,6 @@ class Streamed:
     rpc: CommandRpc
     context: Context
     executor: CommandExecutor
-    decode: Decoder
     guarded: bool
     """Whether a gatekeeper is asked: only then its turn has to be waited for before it can be submitted."""
 
@@ -60,7 +59,7 @@ class Streamed:
 def streamed(context: Context, executor: CommandExecutor) -> Iterable[Streamed]:
     """Give the commands of a context."""
     for rpc in context.contract.commands.values():
-        yield Streamed(rpc, context, executor, Decoder(rpc.request, strict=True), executor.guards(rpc))
+        yield Streamed(rpc, context, executor, executor.guards(rpc))
 
 
 def add_command_stream(handlers: Handlers, commands: Iterable[Streamed], calls: Calls, stop: Stop) -> None:
@@ -133,7 +132,7 @@ class _Stream:
             unknown = Unimplemented(f"this server has no command rpc {command.rpc!r}")
             self.tell(_refused(command.number, status_of(unknown, domain=DOMAIN, rpc=PATH)))
             return
-        sent = _Sent(one.rpc, self, one, command, arrived)
+        sent = _Sent(one.rpc, command.request, self, one, command, arrived)
         if one.guarded or self._turns:
             try:
                 self._begin_in_turn(sent)
@@ -147,10 +146,10 @@ class _Stream:
             one.executor.queue(sent, hurry=True)
 
     def _begin_in_turn(self, sent: _Sent) -> None:
-        sent.was_read, one = sent.read(), sent.one
-        boundary = one.context.boundary(one.rpc, sent.was_read[0])
+        one = sent.one
+        one.executor.read(sent)
         # Without what code makes of it: a narrowed boundary and the whole one overlap.
-        key = one.context.name, boundary.state.name, boundary.tags
+        key = one.context.name, sent.boundary.state.name, sent.boundary.tags
         before = self._turns.get(key)
         if not one.guarded and before is None:
             one.executor.queue(sent, hurry=True)
@@ -164,7 +163,7 @@ class _Stream:
         if before is not None:
             await asyncio.wait([before])
         try:
-            executed = await sent.one.executor.execute(sent.rpc, *sent.read())
+            executed = await sent.one.executor.execute(sent.rpc, sent.request, sent.call)
         except Exception as error:  # noqa: BLE001  # as above
             sent.set_exception(error)
         else:
@@ -201,15 +200,11 @@ class _Sent(Queued):
     command: Command
     arrived: float
     """When it did, on the clock of time.monotonic()."""
-    was_read: tuple[Message, CommandCall] | None = field(init=False, default=None)
     told: bool = field(init=False, default=False)
 
-    def read(self) -> tuple[Message, CommandCall]:
-        if self.was_read:
-            return self.was_read
-        stream, command = self.stream, self.command
-        request = self.one.decode(command.request)
-        return request, stream.calls.streamed(self.rpc, request, command, stream.sender, self.arrived)
+    def says(self, request: Message) -> CommandCall:
+        stream = self.stream
+        return stream.calls.streamed(self.rpc, request, self.command, stream.sender, self.arrived)
 
     def done(self) -> bool:
         return self.told or self.stream.ended

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import protovalidate
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from ceqs.errors import Invalid, Misconfigured, Violation
+from ceqs.server._many import parse_all
 from ceqs.server._rules import has_rules
 from ceqs.server._times import has_times, malformed_times
+
+Decoded: TypeAlias = tuple[Message, bytes]
+"""A request, and the bytes by which it is compared with others, whoever wrote them: see `canonical`."""
 
 _VALIDATOR = protovalidate.Validator()
 
@@ -35,7 +39,7 @@ class Decoder:
             raise Misconfigured(f"{request.DESCRIPTOR.full_name} has a rule that does not compile: {error}") from error
 
     def __call__(self, raw: bytes) -> Message:
-        """Give the request. Raises Invalid, with a violation per field, where it is malformed."""
+        """Give a request. Raises Invalid, with a violation per field, where it is malformed."""
         try:
             request = self._request.FromString(raw)
         except DecodeError as error:
@@ -48,6 +52,33 @@ class Decoder:
         if violations:
             raise Invalid(violations=violations)
         return request
+
+    def all(self, raws: Sequence[bytes]) -> Sequence[Decoded | Exception]:
+        """Give requests, or what is wrong with them."""
+        return (self._plain(raws) if len(raws) > 1 else ()) or list(map(self._decoded, raws))
+
+    def _plain(self, raws: Sequence[bytes]) -> Sequence[Decoded]:
+        """Give requests if it is plain, at one look at them all, that they are well-formed; else none."""
+        try:
+            found, raw = parse_all(self._request, raws)
+            found.DiscardUnknownFields()
+            # Bytes that are written anew as they came had nothing unknown in them.
+            plain = canonical(found) == raw and not (self._enums and any(_unknown_enums(found, "")))
+        except (DecodeError, EncodeError):
+            return ()
+        return list(zip(found.all, raws, strict=True)) if plain and _is_fit(found) else ()
+
+    def _decoded(self, raw: bytes) -> Decoded | Exception:
+        try:
+            request = self(raw)
+        except Exception as error:  # noqa: BLE001  # the caller's answer
+            return error
+        return request, canonical(request)
+
+
+def canonical(message: Message) -> bytes:
+    """Give the bytes by which a message is compared with others, whoever wrote them."""
+    return message.SerializeToString(deterministic=True)
 
 
 def drop_unknown(message: Message, raw: bytes) -> bool:
@@ -67,6 +98,21 @@ def violations_of(message: Message) -> Sequence[Violation]:
         return ()
     found = [Violation(_path(one.proto.field), one.proto.message or one.proto.rule_id) for one in broken]
     return [*found, *malformed_times(message)]
+
+
+def keep_rules(written: Iterable[tuple[type[Message], bytes]]) -> bool:
+    """Whether it is plain, at one look at all of a type, that messages break nothing: see violations_of."""
+    by_kind: dict[Any, list[bytes]] = {}
+    for kind, raw in written:
+        by_kind.setdefault(kind, []).append(raw)
+    return all(_is_fit(parse_all(kind, raws)[0]) for kind, raws in by_kind.items() if any(_checks(kind)))
+
+
+def _is_fit(message: Message) -> bool:
+    try:
+        return not violations_of(message)
+    except Exception:  # noqa: BLE001  # which of them it is, a look at each tells
+        return False
 
 
 @cache

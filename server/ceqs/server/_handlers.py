@@ -88,20 +88,19 @@ async def write(context: GrpcContext, message: bytes) -> None:
 
 def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: CommandExecutor, calls: Calls) -> None:
     """Serve a command: decode and validate, read the metadata, execute, answer with the receipt."""
-    decode = Decoder(rpc.request, strict=True)
 
     async def answer(raw: bytes, context: GrpcContext) -> bytes:
-        def read() -> tuple[Message, CommandCall]:
-            request = decode(raw)
-            return request, calls.command(rpc, request, context)
+        def say(request: Message) -> CommandCall:
+            return calls.command(rpc, request, context)
 
         # In overload the least work is spent on what is refused, so that the most is left for what is accepted.
         if executor.full:
             raise Overloaded
         if executor.guards(rpc):
-            executed = await executor.execute(rpc, *read())
+            request = executor.decode(rpc, raw)
+            executed = await executor.execute(rpc, request, say(request))
         else:
-            executed = Executed(rpc, await executor.submit(rpc, read))
+            executed = Executed(rpc, await executor.submit(rpc, raw, say))
         trailers = [("ceqs-token", executed.appended.token)]
         if executed.gate:
             trailers.append(("ceqs-gate", executed.gate))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from google.protobuf.message import Message
@@ -24,6 +24,7 @@ class Pending:
         self._known: dict[str, tuple[Known | Exception, int]] = {key: (known, 0) for key, known in loaded.items()}
         """With how many of the proposed events each state has seen."""
         self._proposed: list[Proposed] = []
+        self._given = 0
         self._places: dict[str, list[int]] = {}
         """Where among them those with a tag are."""
 
@@ -53,6 +54,12 @@ class Pending:
             self._proposed.append((event, message, key))
             place += 1
         self._known[key] = after, place
+
+    def latest(self) -> Iterator[tuple[type[Message], bytes]]:
+        """Give the types and payloads of the events that were proposed since this was last asked."""
+        latest = self._proposed[self._given :]
+        self._given += len(latest)
+        return ((type(message), event.payload) for event, message, _ in latest)
 
     def are_own(self, boundaries: Collection[Boundary]) -> bool:
         """Whether boundaries have no events of the batch but those that their own commands propose."""

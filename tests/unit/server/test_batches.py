@@ -54,12 +54,12 @@ async def test_slow_reading_or_deciding_makes_batches_small_and_keeps_the_order(
     monkeypatch.setattr("ceqs.server._commands.LONGEST_DECIDING", 0.02)
     quick = getattr(CommandExecutor, step)
 
-    def slowly(*arguments: Any) -> Any:
+    def slowly(*arguments: Any, **named: Any) -> Any:
         time.sleep(0.03)
-        return quick(*arguments)
+        return quick(*arguments, **named)
 
     monkeypatch.setattr(CommandExecutor, step, slowly)
-    executed = await asyncio.gather(*(sender.send("Deposit", account_id="a", amount=1) for _ in range(5)))
+    executed = await asyncio.gather(*(sender.submit("Deposit", account_id="a", amount=1) for _ in range(5)))
     assert balances(executed) == [1, 2, 3, 4, 5]
     assert [len(batch) for batch in watched.batches] == [1] * 5
 
@@ -224,7 +224,7 @@ async def test_who_waits_for_a_held_boundary_does_not_hold_up_others(sender: Any
     rpc = sender.rpc("Deposit")
     hot = replace(rpc, state=replace(rpc.state, locking=Locking.PESSIMISTIC))
     request = sender.bank.DepositRequest(account_id="a", amount=1)
-    sent = sender.executor.submit(hot, lambda: (request, CommandCall(command_id="hot")))
+    sent = sender.executor.submit(hot, request.SerializeToString(), lambda _: CommandCall(command_id="hot"))
     await eventually(lambda: watched.batches)
     other = asyncio.ensure_future(sender.send("Deposit", account_id="b", amount=1))
     await eventually(lambda: len(watched.batches) == 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -102,13 +102,18 @@ async def test_a_gatekeeper_that_takes_its_time_changes_no_order_and_holds_up_no
     stream: Any, served: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[bytes] = []
-    decode = Decoder.__call__
+    decode, decode_all = Decoder.__call__, Decoder.all
 
     def noted(self: Decoder, raw: bytes) -> Any:
         decoded.append(raw)
         return decode(self, raw)
 
+    def all_noted(self: Decoder, raws: Sequence[bytes]) -> Any:
+        decoded.extend(raws)
+        return decode_all(self, raws)
+
     monkeypatch.setattr(Decoder, "__call__", noted)
+    monkeypatch.setattr(Decoder, "all", all_noted)
     served.context.gate.let_go.clear()
     await stream.write(
         stream.command("OpenAccount", {"account_id": "slow"}),

@@ -13,7 +13,7 @@ from ceqs.v1.answers_pb2 import Receipt
 
 @pytest.mark.parametrize(
     ("name", "ruled"),
-    [("DepositRequest", True), ("OpenAccountRequest", True), ("Note", True), ("MoneyWithdrawn", False)],
+    [("DepositRequest", True), ("OpenAccountRequest", True), ("Note", True), ("AccountOpened", False)],
 )
 def test_rules_are_found_wherever_they_are(bank: Any, name: str, ruled: bool) -> None:
     assert has_rules(getattr(bank, name).DESCRIPTOR) is ruled

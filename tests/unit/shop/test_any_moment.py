@@ -73,8 +73,8 @@ def stock_commands(dice: random.Random) -> Iterator[Message]:
 SHOP = {"orders": (orders, order_commands), "inventory": (inventory, stock_commands)}
 
 
-def _read(command: Message, call: CommandCall) -> tuple[Message, CommandCall]:
-    return command, call
+def _says(call: CommandCall, _: Message) -> CommandCall:
+    return call
 
 
 async def record(context: Context, log: Log, commands: Iterator[Message], events: int) -> None:
@@ -84,7 +84,9 @@ async def record(context: Context, log: Log, commands: Iterator[Message], events
         try:
             # Nobody guards them here: gatekeepers would ask queries of a server.
             call = CommandCall(command_id=new_id())
-            await executor.submit(context.contract.command_of(command), partial(_read, command, call))
+            await executor.submit(
+                context.contract.command_of(command), command.SerializeToString(), partial(_says, call)
+            )
         except Rejected:
             continue
 
