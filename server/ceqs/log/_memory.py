@@ -172,7 +172,8 @@ class MemoryLog:
         await self._writer.close()
         await self._follower.close()
 
-    async def _commit(self, batch: Sequence[Prepared], judged: Judged) -> Sequence[Outcome]:  # nothing takes long here
+    async def _commit(self, batch: Sequence[Prepared], judged: Judged, *, ahead: bool) -> Sequence[Outcome]:
+        # Nothing takes long here, so nobody is told before it is recorded, and nothing goes ahead.
         refuse_another(self._name, self._log_id, self._ledger.head())
         verdict = settle(self._ledger, batch, again=False, now=self._clock(), monotonic=time.monotonic())
         self._ledger.insert(verdict)

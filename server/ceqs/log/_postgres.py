@@ -28,7 +28,7 @@ from ceqs.log._recent import Recent
 from ceqs.log._schema import commands, events, states, tags
 from ceqs.log._select_postgres import PostgresReads
 from ceqs.log._shared import Shared
-from ceqs.log._sql import OutcomeUnknown, SqlLog, Step
+from ceqs.log._sql import OutcomeUnknown, SqlLog, Step, Untold
 from ceqs.log._sql_reader import FAILURES, SqlReader
 from ceqs.log._tables import create, identify
 from ceqs.log._tagging import Tagging
@@ -176,6 +176,10 @@ class _PostgresStore:
             raise OutcomeUnknown(str(error)) from error
         self._recent.leave(verdict)
         return verdict
+
+    async def ahead(self, batch: Sequence[Prepared], judged: Judged) -> Verdict:
+        """Raise Untold: other processes write as well; see Store."""
+        raise Untold
 
     def _settle(self, connection: Connection, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
         found = POSTGRES.head(connection)

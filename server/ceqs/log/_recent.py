@@ -21,6 +21,9 @@ class Mark(NamedTuple):
     tagging: int
 
 
+_NOWHERE = Mark("", 0, 0, 0)
+
+
 class Recent:
     """The last position of each tag and type, of all that was appended since some position.
 
@@ -29,7 +32,7 @@ class Recent:
     """
 
     def __init__(self) -> None:
-        self._mark = Mark("", 0, 0, 0)
+        self._mark = _NOWHERE
         self._since = 0
         self._last: dict[str, int] = {}
 
@@ -39,10 +42,14 @@ class Recent:
             self._mark, self._since, self._last = mark, mark.position, {}
 
     def leave(self, verdict: Verdict) -> None:
-        """Note how the log is left: what was committed."""
+        """Note how the log is left by what is about to be committed; where that fails, see `forget`."""
         self._mark = self._mark._replace(position=verdict.head.position)
         self._last |= {tag: position for _, tag, position, _ in verdict.tags}
         self._last |= {event_type: position for position, _, _, event_type, _, _, _, _ in verdict.events}
+
+    def forget(self) -> None:
+        """Remember nothing: something that was noted was not committed."""
+        self._mark = _NOWHERE
 
     def untouched(self, condition: Condition) -> bool:
         """Whether no event after a condition's position matches its query. False where that is not known."""

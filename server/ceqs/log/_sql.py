@@ -47,6 +47,10 @@ class OutcomeUnknown(Exception):
     """The transaction failed while it was being committed: nobody knows whether it was."""
 
 
+class Untold(Exception):
+    """What this process knows of the log is not enough to judge a batch."""
+
+
 class Store(Protocol):
     """The one writing connection to a log's database."""
 
@@ -58,7 +62,15 @@ class Store(Protocol):
 
         `judged` is told the outcomes before they are recorded.
 
-        Raises OutcomeUnknown where the commit failed, one of FAILURES where something before it did.
+        Raises OutcomeUnknown where the commit failed, one of FAILURES or Untold where something before it did.
+        """
+        ...
+
+    async def ahead(self, batch: Sequence[Prepared], judged: Judged) -> Verdict:
+        """Settle a batch as `attempt` does, upon one that is on its way to the disk: recorded only if that is.
+
+        Raises OutcomeUnknown as that does, which says that the other is recorded. Raises Untold where that has to be
+        over first, or has failed, and one of FAILURES: nothing is recorded then.
         """
         ...
 
@@ -103,7 +115,7 @@ class SqlLog(SqlReader):
         self._fresh = Fresh()
         self._store = store
         self._storing = asyncio.Lock()
-        self._writer = Writer(self._commit, max_waiting=max_waiting)
+        self._writer = Writer(self._commit, max_waiting=max_waiting, ahead=alone)
 
     async def head(self) -> Head:
         """Say where the log stands."""
@@ -203,16 +215,23 @@ class SqlLog(SqlReader):
         await self._store.close()
         await super().close()
 
-    async def _commit(self, batch: Sequence[Prepared], judged: Judged) -> Sequence[Outcome]:
-        """Commit a batch, again where that fails: command ids make the repetition harmless."""
+    async def _commit(self, batch: Sequence[Prepared], judged: Judged, *, ahead: bool) -> Sequence[Outcome] | None:
+        """Commit a batch, again where that fails: command ids make the repetition harmless. See Commit."""
         unknown, failure = False, ""
         for attempt, pause in enumerate(_PAUSES):
             if pause:
                 await asyncio.sleep(pause)
+            first_ahead = ahead and not attempt
             try:
-                async with self._storing:
-                    verdict = await self._store.attempt(batch, judged, again=attempt > 0)
-            except (OutcomeUnknown, *FAILURES) as error:
+                if first_ahead:
+                    verdict = await self._store.ahead(batch, judged)
+                else:
+                    async with self._storing:
+                        verdict = await self._store.attempt(batch, judged, again=attempt > 0)
+            except (OutcomeUnknown, Untold, *FAILURES) as error:
+                # Where so much as its commit was begun, what it was judged upon is recorded.
+                if first_ahead and not isinstance(error, OutcomeUnknown):
+                    return None
                 unknown = unknown or isinstance(error, OutcomeUnknown)
                 failure = str(error)
             else:

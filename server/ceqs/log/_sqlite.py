@@ -30,7 +30,7 @@ from ceqs.log._prepare import Prepared
 from ceqs.log._recent import Recent
 from ceqs.log._rows_sqlite import Rows, insert, make_view, rows_of
 from ceqs.log._select_sqlite import SqliteReads
-from ceqs.log._sql import OutcomeUnknown, SqlLog, Step
+from ceqs.log._sql import OutcomeUnknown, SqlLog, Step, Untold
 from ceqs.log._sql_reader import FAILURES, SqlReader
 from ceqs.log._tables import create, identify
 from ceqs.log._tagging import Tagging
@@ -95,12 +95,11 @@ def _inode(path: Path) -> int:
         return 0
 
 
-class _Untold(Exception):
-    """What this process knows of the log is not enough."""
-
-
 class SqliteStore:
-    """The writing connection, for one task at a time. It inserts, and waits for the disk, on a thread of its own."""
+    """The writing connection. It inserts, and waits for the disk, on a thread of its own, one batch after the other.
+
+    One task at a time may ask for anything, and one more for what goes ahead.
+    """
 
     def __init__(self, path: Path, name: str, clock: Callable[[], dt.datetime]) -> None:
         self._path = path
@@ -116,13 +115,16 @@ class SqliteStore:
         self._recent = Recent()
         self._log_id = ""
         self._left: Found | None = None
-        """How this process has left the log; None where it does not know."""
+        """How this process leaves the log if the thread succeeds; None where it does not know, and while it judges."""
         self._version: int | None = None
         """Of the database, as SQLite counts for this connection what others have committed."""
         self._written = 0
         """About how many pages have been written ahead."""
-        self._tidied: asyncio.Future[None] | None = None
-        """Is done when the thread has brought them where they belong: until then, the connection is the thread's."""
+        self._busy: asyncio.Future[Any] | None = None
+        """Is done when the thread has done the batch, checkpoint or step that it was given last.
+
+        Until then, the connection is the thread's.
+        """
         self._connection: Connection | None = None
         self._lock: int | None = None
 
@@ -138,29 +140,44 @@ class SqliteStore:
         """Settle a batch in one transaction; see Store."""
         left, self._left = self._left, None
         if left:
-            with suppress(_Untold):  # then it is asked how the log stands
-                return await self._attempt(batch, judged, left, again=again)
-        if self._tidied:
-            await self._tidied
-        return await self._attempt(batch, judged, None, again=again)
+            with suppress(Untold):  # then it is asked how the log stands
+                return await self._record_all(batch, judged, left, again=again)
+        if self._busy:
+            await asyncio.wait([self._busy])
+        return await self._record_all(batch, judged, None, again=again)
 
-    async def _attempt(self, batch: Sequence[Prepared], judged: Judged, left: Found | None, *, again: bool) -> Verdict:
+    async def ahead(self, batch: Sequence[Prepared], judged: Judged) -> Verdict:
+        """Settle a batch upon one that is on its way to the disk; see Store."""
+        left, self._left = self._left, None
+        if left is None:
+            raise Untold
+        return await self._record_all(batch, judged, left, again=False)
+
+    async def _record_all(
+        self, batch: Sequence[Prepared], judged: Judged, left: Found | None, *, again: bool
+    ) -> Verdict:
         # A thread waits for a busy loop after every statement. So what has to be asked is asked here, and inserting and
         # committing are the thread's, which work beside the loop. Of what stores nothing, even the commit waits for no
         # disk.
         verdict, index = self._settle(batch, left, again=again)
-        if verdict.events or verdict.commands:
-            recorded = self._worker.do(self._record, rows_of(verdict))
-            self._written += 5 + len(verdict.events)
-            if self._written >= _TIDY:
-                self._tidied, self._written = self._worker.do(self._tidy_up), 0
-            judged(verdict.outcomes)
-            await recorded
-        else:
+        if not verdict.events and not verdict.commands:
             self._begun()
             self._record(())
+            self._left = verdict.head, index
+            return verdict
+        recorded = self._busy = self._worker.do(self._record, rows_of(verdict))
+        self._written += 5 + len(verdict.events)
+        if self._written >= _TIDY:
+            self._busy, self._written = self._worker.do(self._tidy_up), 0
         self._left = verdict.head, index
         self._recent.leave(verdict)
+        judged(verdict.outcomes)
+        try:
+            await recorded
+        except BaseException:
+            self._left = None
+            self._recent.forget()
+            raise
         return verdict
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
@@ -170,7 +187,9 @@ class SqliteStore:
     async def work(self, step: Step[_T], *, locked: bool = True) -> _T:  # nobody else writes
         """Execute a step in a transaction of its own; see Store."""
         self._left = None
-        return await self._worker.do(self._work, step)
+        self._busy = done = self._worker.do(self._work, step)
+        # Whoever asked may give up; the connection is the thread's all the same.
+        return await asyncio.shield(done)
 
     def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:  # see Store
         """Keep nobody waiting: no other process writes."""
@@ -197,30 +216,31 @@ class SqliteStore:
             raise _unfit(self._path, error) from error
 
     def _settle(self, batch: Sequence[Prepared], left: Found | None, *, again: bool) -> tuple[Verdict, Index]:
-        """Judge a batch, by what is known of the log if that is enough: see _Untold."""
+        """Judge a batch, by what is known of the log if that is enough: see Untold."""
         try:
             found = left or SQLITE.head(self._begun(known=False))
             ledger = SqlLedger(self._begun, SQLITE, found, self._name, self._log_id, self.tagging, self._recent)
             return settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic()), found[1]
         except BaseException:
-            if not self._is_tidying():
+            if not self._is_busy():
                 self._disconnect()
             raise
 
-    def _is_tidying(self) -> bool:
-        return self._tidied is not None and not self._tidied.done()
+    def _is_busy(self) -> bool:
+        return self._busy is not None and not self._busy.done()
 
     def _begun(self, *, known: bool = True) -> sqlite3.Connection:
-        """Give the connection, in a transaction.
-
-        Raises _Untold where somebody else has committed since this process did, unless nothing is taken as `known`; and
-        where the thread is at work with the connection.
-        """
-        if self._is_tidying():
-            raise _Untold
+        """Give the connection, in a transaction. Raises Untold as _transaction does, or while the thread is at work."""
+        if self._is_busy():
+            raise Untold
         return self._transaction(known=known)
 
     def _transaction(self, *, known: bool) -> sqlite3.Connection:
+        """Begin a transaction if there is none; give the connection.
+
+        Raises Untold, unless nothing is taken as `known`, where somebody else has committed since this process did, and
+        on a new connection, such as is made where what was to be recorded before has failed.
+        """
         driver = self._driver()
         if not driver.in_transaction:
             driver.execute(_BEGIN)
@@ -228,28 +248,28 @@ class SqliteStore:
             same, self._version = version == self._version, version
             if known and not same:
                 driver.rollback()
-                raise _Untold
+                raise Untold
         return driver
 
     def _record(self, parts: Sequence[Rows]) -> None:
+        """Record what was judged by what is known. Raises Untold where the log is not left so: see _transaction."""
         try:
             connection = self._transaction(known=True)
             for rows in parts:
                 insert(connection, rows)
+            try:
+                self.commit_transaction(connection)
+            except sqlite3.Error as error:
+                raise OutcomeUnknown(str(error)) from error
         except BaseException:
             self._disconnect()
             raise
-        try:
-            self.commit_transaction(self._driver())
-        except sqlite3.Error as error:
-            self._disconnect()
-            raise OutcomeUnknown(str(error)) from error
 
     def _tidy_up(self) -> None:
         """Do in good time what SQLite would do in the midst of a commit: by now, that is answered."""
         try:
             self.checkpoint(self._driver())
-        except sqlite3.Error:
+        except Exception:  # noqa: BLE001
             # Nothing is lost. Where the disk is full, or broken, the next transaction says so.
             self._disconnect()
 

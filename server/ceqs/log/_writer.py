@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from ceqs.errors import CeqsError, Conflict, LogUnavailable, Overloaded
 from ceqs.log._judge import Outcome
@@ -15,7 +15,20 @@ from ceqs.log._types import MAX_BATCH_ENTRIES, MAX_WAITING_ENTRIES, Appended, En
 
 Judged: TypeAlias = Callable[[Sequence[Outcome]], None]
 """Is told the outcomes of a batch before it is recorded."""
-Commit: TypeAlias = Callable[[Sequence[Prepared], Judged], Awaitable[Sequence[Outcome]]]
+
+
+class Commit(Protocol):
+    """Stores a batch in one transaction."""
+
+    def __call__(
+        self, batch: Sequence[Prepared], judged: Judged, /, *, ahead: bool
+    ) -> Awaitable[Sequence[Outcome] | None]:
+        """Give an outcome for each of the batch's entries.
+
+        `ahead`: it was decided upon the batch that is being stored, and is to be judged before that is on the disk.
+        None where that has to be waited for; nothing has been stored then.
+        """
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -25,14 +38,21 @@ class _Group:
     prepared: Prepared
     progress: Progress
     future: asyncio.Future[Sequence[Outcome] | Exception]
+    stands: bool = False
+    """Whether they are on their way to the disk, to get what their progress tells."""
 
-    def is_void(self) -> bool:
-        """Whether they were decided upon something that was not recorded so; it is over by the time of asking."""
-        upon, self.progress.upon = self.progress.upon, None
-        return upon is not None and not upon.recorded
+    def is_upon(self, groups: Iterable[_Group]) -> bool:
+        """Whether they were decided upon any of these that stands."""
+        return any(group.progress is self.progress.upon and group.stands for group in groups)
+
+    def is_void(self, storing: Iterable[_Group]) -> bool:
+        """Whether they were decided upon something that is neither recorded so nor on its way, being one of these."""
+        upon = self.progress.upon
+        return upon is not None and not upon.recorded and not self.is_upon(storing)
 
     def end(self, outcomes: Sequence[Outcome] | Exception) -> None:
         """Tell who waits."""
+        self.progress.upon, self.stands = None, False
         if not self.future.done():
             self.future.set_result(outcomes)
 
@@ -40,8 +60,8 @@ class _Group:
 class Writer:
     """The one writer of a log in this process.
 
-    `commit` stores a batch in one transaction and gives an outcome for each of its entries; what it raises fails the
-    batch.
+    What `commit` raises fails the batch. Where it can go `ahead`, a batch that was decided upon the one that is being
+    stored is given to it at once: so whatever stores them has the next one at hand.
     """
 
     def __init__(
@@ -49,8 +69,10 @@ class Writer:
         commit: Commit,
         *,
         max_waiting: int = MAX_WAITING_ENTRIES,
+        ahead: bool = False,
     ) -> None:
         self._commit = commit
+        self._ahead = ahead
         self._max_waiting = max_waiting
         self._queue: deque[_Group] = deque()
         self._waiting = 0
@@ -89,28 +111,47 @@ class Writer:
         await self._task
 
     async def _run(self) -> None:
+        storing: _Storing | None = None
         while True:
             while not self._queue:
+                if self._closing or (storing and storing.task.done()):
+                    await _end(storing)
+                    storing = None
                 if self._closing:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
-            if groups := self._next():
-                await self._store(groups)
+            before = storing if storing and not storing.task.done() else None
+            if not (before and self._ahead and self._queue[0].is_upon(before.groups)):
+                await _end(storing)  # meanwhile, more arrives to share the next transaction
+                before = None
+            groups = self._next()
+            storing = _Storing(groups, asyncio.create_task(self._store(groups, before)))
+            storing.task.add_done_callback(lambda _: self._arrived.set())
+            await _end(before)
 
-    async def _store(self, groups: Sequence[_Group]) -> None:
+    async def _store(self, groups: Sequence[_Group], before: _Storing | None) -> None:
+        """Store groups, ahead of the end of what is stored `before`."""
         told: list[Sequence[Outcome]] = []
 
         def judged(outcomes: Sequence[Outcome]) -> None:
             # Where recording is tried again, it is judged again: whoever was told has gone on by the first time.
-            if not told:
-                told.append(outcomes)
-                for group, its in _parted(groups, outcomes):
+            for group, its in _parted(groups, outcomes):
+                group.stands = not told
+                if not told:
                     group.progress.outcomes = its
                     group.progress.judged.set()
+            told.append(outcomes)
 
         try:
-            outcomes = await self._commit([group.prepared for group in groups], judged)
+            outcomes: Sequence[Outcome] | None = None
+            if before and (groups := _standing(groups, before.groups)):
+                outcomes = await self._commit(_prepared(groups), judged, ahead=True)
+            if outcomes is None:
+                await _end(before)
+                groups = _standing(groups, ())
+                outcomes = await self._commit(_prepared(groups), judged, ahead=False) if groups else ()
+            assert outcomes is not None, "what does not go ahead has nothing to wait for"
         except Exception as error:  # noqa: BLE001  # it is the callers', who raise it
             for group in groups:
                 group.end(error)
@@ -120,18 +161,44 @@ class Writer:
             group.end(its)
 
     def _next(self) -> list[_Group]:
-        """Take as many groups as one transaction takes, less those that are void."""
+        """Take as many groups as one transaction takes."""
         groups: list[_Group] = []
         size = 0
         while self._queue and size + len(self._queue[0].prepared) <= MAX_BATCH_ENTRIES:
             group = self._queue.popleft()
-            self._waiting -= len(group.prepared)
-            if group.is_void():
-                group.end([Conflict()] * len(group.prepared))
-            else:
-                size += len(group.prepared)
-                groups.append(group)
+            size += len(group.prepared)
+            groups.append(group)
+        self._waiting -= size
         return groups
+
+
+@dataclass(slots=True, eq=False)
+class _Storing:
+    """Groups that are being stored."""
+
+    groups: Sequence[_Group]
+    task: asyncio.Task[None]
+
+
+async def _end(storing: _Storing | None) -> None:
+    """Wait until it is stored. Raises what no caller is told, such as a cancellation."""
+    if storing:
+        await storing.task
+
+
+def _prepared(groups: Iterable[_Group]) -> Sequence[Prepared]:
+    return [group.prepared for group in groups]
+
+
+def _standing(groups: Iterable[_Group], storing: Iterable[_Group]) -> Sequence[_Group]:
+    """Give those of groups that are not void; the others end. `storing`: what may still be on its way."""
+    standing: list[_Group] = []
+    for group in groups:
+        if group.is_void(storing):
+            group.end([Conflict()] * len(group.prepared))
+        else:
+            standing.append(group)
+    return standing
 
 
 def _parted(groups: Sequence[_Group], outcomes: Sequence[Outcome]) -> Iterator[tuple[_Group, Sequence[Outcome]]]:

@@ -19,7 +19,7 @@ from ceqs.log._histories import SqliteHistories
 from ceqs.log._judge import CommandRow, Verdict, judge
 from ceqs.log._prepare import Prepared
 from ceqs.log._select_sqlite import SqliteReads
-from ceqs.log._sql import OutcomeUnknown, SqlLog, Step
+from ceqs.log._sql import OutcomeUnknown, SqlLog, Step, Untold
 from ceqs.log._tagging import Tagging
 from ceqs.log._writer import Judged
 
@@ -54,6 +54,9 @@ class Store:
         if error:
             raise error
         return verdict
+
+    async def ahead(self, batch: Sequence[Prepared], judged: Judged) -> Verdict:
+        raise Untold
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         await asyncio.sleep(0)

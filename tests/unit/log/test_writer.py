@@ -23,7 +23,7 @@ class Commits:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def __call__(self, batch: Sequence[Prepared], judged: Judged) -> Sequence[Outcome]:
+    async def __call__(self, batch: Sequence[Prepared], judged: Judged, *, ahead: bool) -> Sequence[Outcome]:
         entries = [entry for group in batch for entry in group.entries]
         self.sizes.append(len(entries))
         await self.open.wait()
