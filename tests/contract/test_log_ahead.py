@@ -370,31 +370,6 @@ async def test_what_goes_ahead_of_a_checkpoint_waits_for_it(
     assert await positions(log) == [1, 2, 3]
 
 
-async def test_nothing_overtakes_what_it_was_decided_upon(
-    disk: Disk, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not even where that was judged ahead, and has to be asked about now, while the thread is at work."""
-    free = threading.Event()
-    monkeypatch.setattr(SqliteStore, "checkpoint", staticmethod(lambda _: free.wait(10)))
-    disk.let(1)
-    await log.append(placing(0, "z"))
-    first, one = await append(log, placing(1))
-    void = asyncio.ensure_future(log.append_all([placing(2, after=2)], Progress(first)))
-    second, two = await append(log, placing(3, "b", after=0))
-    monkeypatch.setattr(_sqlite, "_TIDY", 1)
-    disk.failing = [False]
-    disk.let(2)
-    await one
-    await asyncio.sleep(0.02)
-    last = asyncio.ensure_future(log.append_all([placing(4, "c")], Progress(second)))
-    await asyncio.sleep(0.02)
-    free.set()
-    disk.let(10)
-    found = await asyncio.gather(void, two, last)
-    assert [type(outcome) for (outcome,) in found] == [Conflict, Appended, Conflict]
-    assert await positions(log) == [1, 2, 3]
-
-
 async def test_a_checkpoint_that_fails_costs_no_batch(disk: Disk, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("disk full")

@@ -76,6 +76,9 @@ class Writer:
         self._max_waiting = max_waiting
         self._queue: deque[_Group] = deque()
         self._waiting = 0
+        self._storing: _Storing | None = None
+        self._following: _Storing | None = None
+        """What goes ahead of its end."""
         self._arrived = asyncio.Event()
         self._closing = False
         self._task = asyncio.create_task(self._run())
@@ -96,9 +99,11 @@ class Writer:
         if self._waiting + len(entries) > self._max_waiting:
             raise Overloaded
         future: asyncio.Future[Sequence[Outcome] | Exception] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Group(prepare(entries), progress or Progress(), future))
-        self._waiting += len(entries)
-        self._arrived.set()
+        group = _Group(prepare(entries), progress or Progress(), future)
+        if not self._goes_ahead(group):
+            self._queue.append(group)
+            self._waiting += len(entries)
+            self._arrived.set()
         outcomes = await future
         if isinstance(outcomes, Exception):
             raise outcomes
@@ -110,25 +115,30 @@ class Writer:
         self._arrived.set()
         await self._task
 
+    def _goes_ahead(self, group: _Group) -> bool:
+        """Give a group that was decided upon what is being stored to the store at once, if one at most goes ahead."""
+        before = self._storing
+        if not self._ahead or not before or self._following or self._queue or not group.is_upon(before.groups):
+            return False
+        self._following = following = _Storing([group])
+        following.task = asyncio.create_task(self._store(following.groups, before))
+        return True
+
     async def _run(self) -> None:
-        storing: _Storing | None = None
         while True:
-            while not self._queue:
-                if self._closing or (storing and storing.task.done()):
-                    await _end(storing)
-                    storing = None
+            while not self._queue and not self._following:
                 if self._closing:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
-            before = storing if storing and not storing.task.done() else None
-            if not (before and self._ahead and self._queue[0].is_upon(before.groups)):
-                await _end(storing)  # meanwhile, more arrives to share the next transaction
-                before = None
-            groups = self._next()
-            storing = _Storing(groups, asyncio.create_task(self._store(groups, before)))
-            storing.task.add_done_callback(lambda _: self._arrived.set())
-            await _end(before)
+            self._storing, self._following = self._following or _Storing(self._next()), None
+            try:
+                await (self._storing.task or self._store(self._storing.groups, None))
+            except BaseException as error:
+                self._storing.end(error)
+                raise
+            self._storing.end()
+            self._storing = None
 
     async def _store(self, groups: Sequence[_Group], before: _Storing | None) -> None:
         """Store groups, ahead of the end of what is stored `before`."""
@@ -148,7 +158,8 @@ class Writer:
             if before and (groups := _standing(groups, before.groups)):
                 outcomes = await self._commit(_prepared(groups), judged, ahead=True)
             if outcomes is None:
-                await _end(before)
+                if before:
+                    await before.over
                 groups = _standing(groups, ())
                 outcomes = await self._commit(_prepared(groups), judged, ahead=False) if groups else ()
             assert outcomes is not None, "what does not go ahead has nothing to wait for"
@@ -172,18 +183,19 @@ class Writer:
         return groups
 
 
-@dataclass(slots=True, eq=False)
 class _Storing:
     """Groups that are being stored."""
 
-    groups: Sequence[_Group]
-    task: asyncio.Task[None]
+    def __init__(self, groups: Sequence[_Group]) -> None:
+        self.groups = groups
+        self.task: asyncio.Task[None] | None = None
+        """Of what goes ahead."""
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-
-async def _end(storing: _Storing | None) -> None:
-    """Wait until it is stored. Raises what no caller is told, such as a cancellation."""
-    if storing:
-        await storing.task
+    def end(self, error: BaseException | None = None) -> None:
+        """Tell what goes ahead of the end, which must not go on where this has died."""
+        if not self.over.done():
+            self.over.set_result(None) if error is None else self.over.cancel()
 
 
 def _prepared(groups: Iterable[_Group]) -> Sequence[Prepared]:

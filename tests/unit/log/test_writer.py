@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from ceqs.log import MAX_BATCH_ENTRIES, Appended, Entry
+from ceqs.errors import Conflict
+from ceqs.log import MAX_BATCH_ENTRIES, Appended, Entry, Progress
 from ceqs.log._judge import Outcome
 from ceqs.log._prepare import Prepared
 from ceqs.log._writer import Judged, Writer
+from ceqs.testing import eventually
 from ceqs.v1.answers_pb2 import Receipt
 
 
@@ -71,3 +73,99 @@ async def test_the_error_of_a_cancelled_callers_entry_is_nobodys() -> None:
         await leaving
     await writer.close()
     assert commits.sizes == [1]
+
+
+class Ahead:
+    """Commits when it is let; each batch is judged at once. Of the first, the outcomes become others without a word."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[list[str], bool]] = []
+        self.turns = asyncio.Semaphore(0)
+        self.judges_again = False
+
+    async def __call__(self, batch: Sequence[Prepared], judged: Judged, *, ahead: bool) -> Sequence[Outcome]:
+        ids = [entry.command_id for group in batch for entry in group.entries]
+        self.begun.append((ids, ahead))
+        first = len(self.begun) == 1
+        outcomes: list[Outcome] = [Appended.of(Receipt(command_id=one).SerializeToString()) for one in ids]
+        judged(outcomes)
+        await self.turns.acquire()
+        return list(outcomes) if first and self.judges_again else outcomes
+
+
+def appending(
+    writer: Writer, command_id: str, upon: Progress | None = None
+) -> tuple[Progress, asyncio.Task[Sequence[Outcome]]]:
+    progress = Progress(upon)
+    return progress, asyncio.create_task(writer.append_all([Entry(command_id=command_id)], progress))
+
+
+@pytest.fixture
+def ahead() -> Ahead:
+    return Ahead()
+
+
+@pytest.fixture
+async def writer(ahead: Ahead) -> AsyncIterator[Writer]:
+    made = Writer(ahead, ahead=True)
+    yield made
+    for _ in range(10):
+        ahead.turns.release()
+    await made.close()
+
+
+async def test_one_at_most_goes_ahead(ahead: Ahead, writer: Writer) -> None:
+    first, one = appending(writer, "c1")
+    await first.judged.wait()
+    _, two = appending(writer, "c2", first)
+    _, three = appending(writer, "c3", first)
+    await eventually(lambda: len(ahead.begun) == 2)
+    ahead.turns.release()
+    await one
+    assert ahead.begun == [(["c1"], False), (["c2"], True)]
+    ahead.turns.release()
+    await two
+    ahead.turns.release()
+    await three
+    assert ahead.begun[2:] == [(["c3"], False)]
+
+
+async def test_nothing_goes_ahead_of_others_that_wait(ahead: Ahead, writer: Writer) -> None:
+    """Or those would wait for as long as one comes upon the other."""
+    first, one = appending(writer, "c1")
+    await first.judged.wait()
+    _, other = appending(writer, "other")
+    await asyncio.sleep(0)
+    _, two = appending(writer, "c2", first)
+    ahead.turns.release()
+    await one
+    ahead.turns.release()
+    await asyncio.gather(other, two)
+    assert ahead.begun == [(["c1"], False), (["other", "c2"], False)]
+
+
+async def test_what_has_just_ended_otherwise_than_it_told_has_nothing_ahead_of_it(ahead: Ahead, writer: Writer) -> None:
+    ahead.judges_again = True
+    first, one = appending(writer, "c1")
+    await first.judged.wait()
+    _, two = appending(writer, "c2", first)
+    ahead.turns.release()  # it ends between the moment when the other one is given and the one when that is begun
+    (void,) = await two
+    assert isinstance(void, Conflict)
+    assert one.done()
+    assert ahead.begun == [(["c1"], False)]
+
+
+async def test_a_writer_is_closed_once_what_goes_ahead_is_stored(ahead: Ahead, writer: Writer) -> None:
+    first, one = appending(writer, "c1")
+    await first.judged.wait()
+    _, two = appending(writer, "c2", first)
+    await eventually(lambda: len(ahead.begun) == 2)
+    closing = asyncio.create_task(writer.close())
+    ahead.turns.release()
+    await one
+    await asyncio.sleep(0.01)
+    assert not closing.done()
+    ahead.turns.release()
+    await closing
+    assert two.done()
