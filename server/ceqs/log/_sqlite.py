@@ -98,7 +98,7 @@ def _inode(path: Path) -> int:
 class SqliteStore:
     """The writing connection. It inserts, and waits for the disk, on a thread of its own, one batch after the other.
 
-    One task at a time may ask for anything, and one more for what goes ahead.
+    One task at a time may ask for anything, and beside it one for what goes ahead, which needs nothing but the thread.
     """
 
     def __init__(self, path: Path, name: str, clock: Callable[[], dt.datetime]) -> None:

@@ -39,7 +39,7 @@ class _Group:
     progress: Progress
     future: asyncio.Future[Sequence[Outcome] | Exception]
     stands: bool = False
-    """Whether they are on their way to the disk, to get what their progress tells."""
+    """Whether they are on their way to the disk as they were first judged, so that they get what was told then."""
 
     def is_upon(self, groups: Iterable[_Group]) -> bool:
         """Whether they were decided upon any of these that stands."""
@@ -60,8 +60,8 @@ class _Group:
 class Writer:
     """The one writer of a log in this process.
 
-    What `commit` raises fails the batch. Where it can go `ahead`, a batch that was decided upon the one that is being
-    stored is given to it at once: so whatever stores them has the next one at hand.
+    What `commit` raises fails the batch. Where it can go `ahead`, entries that were decided upon what is being stored
+    are given to it at once, unless others wait: so whatever stores them has the next batch at hand.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Writer:
         return outcome
 
     async def append_all(self, entries: Sequence[Entry], progress: Progress | None = None) -> Sequence[Outcome]:
-        """Queue entries that were decided in sequence, for one transaction; give their outcomes."""
+        """Have entries stored that were decided in sequence, in one transaction; give their outcomes."""
         if len(entries) > MAX_BATCH_ENTRIES:
             raise ValueError(f"{len(entries)} entries do not fit into one transaction; it takes {MAX_BATCH_ENTRIES}")
         if self._closing:
@@ -116,7 +116,10 @@ class Writer:
         await self._task
 
     def _goes_ahead(self, group: _Group) -> bool:
-        """Give a group that was decided upon what is being stored to the store at once, if one at most goes ahead."""
+        """Give a group to the store at once where it was decided upon what is being stored; say whether.
+
+        One at a time goes ahead, and none while others wait.
+        """
         before = self._storing
         if not self._ahead or not before or self._following or self._queue or not group.is_upon(before.groups):
             return False
@@ -135,6 +138,7 @@ class Writer:
             try:
                 await (self._storing.task or self._store(self._storing.groups, None))
             except BaseException as error:
+                self._closing = True  # who comes later must not wait for what has died
                 self._storing.end(error)
                 raise
             self._storing.end()
@@ -158,6 +162,8 @@ class Writer:
             if before and (groups := _standing(groups, before.groups)):
                 outcomes = await self._commit(_prepared(groups), judged, ahead=True)
             if outcomes is None:
+                for group in groups:
+                    group.stands = False
                 if before:
                     await before.over
                 groups = _standing(groups, ())

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from ceqs.errors import Conflict
+from ceqs.errors import Conflict, LogUnavailable
 from ceqs.log import MAX_BATCH_ENTRIES, Appended, Entry, Progress
 from ceqs.log._judge import Outcome
 from ceqs.log._prepare import Prepared
@@ -76,19 +76,25 @@ async def test_the_error_of_a_cancelled_callers_entry_is_nobodys() -> None:
 
 
 class Ahead:
-    """Commits when it is let; each batch is judged at once. Of the first, the outcomes become others without a word."""
+    """Commits when it is let; each batch is judged at once. Of the first, the outcomes may become others untold."""
 
     def __init__(self) -> None:
         self.begun: list[tuple[list[str], bool]] = []
         self.turns = asyncio.Semaphore(0)
         self.judges_again = False
+        self.refuses = False
+        """Whether it refuses what goes ahead, once that is judged, and judges others only when it is let."""
 
-    async def __call__(self, batch: Sequence[Prepared], judged: Judged, *, ahead: bool) -> Sequence[Outcome]:
+    async def __call__(self, batch: Sequence[Prepared], judged: Judged, *, ahead: bool) -> Sequence[Outcome] | None:
         ids = [entry.command_id for group in batch for entry in group.entries]
         self.begun.append((ids, ahead))
         first = len(self.begun) == 1
+        if self.refuses and not ahead and not first:
+            await self.turns.acquire()
         outcomes: list[Outcome] = [Appended.of(Receipt(command_id=one).SerializeToString()) for one in ids]
         judged(outcomes)
+        if ahead and self.refuses:
+            return None
         await self.turns.acquire()
         return list(outcomes) if first and self.judges_again else outcomes
 
@@ -154,6 +160,38 @@ async def test_what_has_just_ended_otherwise_than_it_told_has_nothing_ahead_of_i
     assert isinstance(void, Conflict)
     assert one.done()
     assert ahead.begun == [(["c1"], False)]
+
+
+async def test_nothing_goes_ahead_of_what_could_not_go_ahead_itself(ahead: Ahead, writer: Writer) -> None:
+    ahead.refuses = True
+    first, one = appending(writer, "c1")
+    await first.judged.wait()
+    second, two = appending(writer, "c2", first)
+    await second.judged.wait()
+    ahead.turns.release()
+    await one
+    await eventually(lambda: len(ahead.begun) == 3)
+    # It is being stored, but to be judged once more: who was told the first outcomes must wait.
+    writing = asyncio.create_task(writer.append_all([Entry(command_id="c3")], Progress(second)))
+    await asyncio.sleep(0.01)
+    assert ahead.begun == [(["c1"], False), (["c2"], True), (["c2"], False)]
+    ahead.turns.release()
+    ahead.turns.release()
+    await two
+    (void,) = await writing
+    assert isinstance(void, Conflict)
+
+
+async def test_a_writer_that_died_takes_nothing_more() -> None:
+    async def die(batch: Sequence[Prepared], judged: Judged, *, ahead: bool) -> Sequence[Outcome]:
+        raise asyncio.CancelledError
+
+    writer = Writer(die)
+    dying = asyncio.create_task(writer.append(Entry(command_id="c1")))
+    await asyncio.wait([writer._task])
+    with pytest.raises(LogUnavailable):
+        await writer.append(Entry(command_id="c2"))
+    dying.cancel()
 
 
 async def test_a_writer_is_closed_once_what_goes_ahead_is_stored(ahead: Ahead, writer: Writer) -> None:
