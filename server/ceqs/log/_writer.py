@@ -137,11 +137,13 @@ class Writer:
             self._storing, self._following = self._following or _Storing(self._next()), None
             try:
                 await (self._storing.task or self._store(self._storing.groups, None))
-            except BaseException as error:
-                self._closing = True  # who comes later must not wait for what has died
-                self._storing.end(error)
+            except BaseException:
+                # Who comes later must not wait for what has died, and what goes ahead must not go on.
+                self._closing = True
+                self._storing.over.cancel()
                 raise
-            self._storing.end()
+            if not self._storing.over.done():
+                self._storing.over.set_result(None)
             self._storing = None
 
     async def _store(self, groups: Sequence[_Group], before: _Storing | None) -> None:
@@ -197,11 +199,7 @@ class _Storing:
         self.task: asyncio.Task[None] | None = None
         """Of what goes ahead."""
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def end(self, error: BaseException | None = None) -> None:
-        """Tell what goes ahead of the end, which must not go on where this has died."""
-        if not self.over.done():
-            self.over.set_result(None) if error is None else self.over.cancel()
+        """Is done when they are stored, or have failed."""
 
 
 def _prepared(groups: Iterable[_Group]) -> Sequence[Prepared]:

@@ -231,13 +231,15 @@ class CommandExecutor:
         """Read commands, the first at least, for as long as others can be kept waiting; give them, and the rest."""
         ready: list[Queued] = []
         end = time.monotonic() + LONGEST_DECIDING
-        for some, rest in _parted(batch):
+        looked_at = 0
+        for some in _parted(batch):
             decoded = self._decode_all(command for command in some if not command.content_hash)
-            for number, command in enumerate(some, 1):
+            for command in some:
+                looked_at += 1
                 if command.content_hash or self._is_read(command, decoded[command]):
                     ready.append(command)
                 if time.monotonic() > end:
-                    return ready, [*some[number:], *rest]
+                    return ready, batch[looked_at:]
         return ready, ()
 
     def _decode_all(self, commands: Iterable[Queued]) -> Mapping[Queued, Decoded | Exception]:
@@ -419,13 +421,13 @@ def content_hash(rpc: CommandRpc, decoded: Decoded, actor: str) -> bytes:
     return hashlib.sha256(_hashed_first(rpc.path, actor) + content).digest()
 
 
-def _parted(batch: Sequence[Queued]) -> Iterator[tuple[Sequence[Queued], Sequence[Queued]]]:
-    """Part a batch into what is read together; give each part, and what comes after it."""
+def _parted(batch: Sequence[Queued]) -> Iterator[Sequence[Queued]]:
+    """Part a batch into what is read together."""
     start = size = 0
     for end, command in enumerate(batch, 1):
         size += len(command.raw)
         if end == len(batch) or end - start == TOGETHER or size > TOGETHER_BYTES:
-            yield batch[start:end], batch[end:]
+            yield batch[start:end]
             start, size = end, 0
 
 
