@@ -46,7 +46,7 @@ async def backup_postgres_log(url: str, name: str, file: Path, report: Report) -
                 total, done = await _count(connection), 0
                 for table in metadata.sorted_tables:
                     async for rows in _rows(connection, table):
-                        SQLITE.insert(target, table, rows, "")
+                        SQLITE.insert(target, table, rows)
                         done += len(rows)
                         report(done, total)
                 guard(target)

@@ -10,12 +10,12 @@ from functools import cache, lru_cache
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Table, TextClause, text
-from sqlalchemy.dialects import postgresql
 
 from ceqs.log._identity import refuse_another
 from ceqs.log._judge import CommandRow
 from ceqs.log._recent import Mark, Recent
 from ceqs.log._retention import NOW_POSTGRES, NOW_SQLITE
+from ceqs.log._rows_postgres import insert as insert_arrays
 from ceqs.log._tagging import Tagging, read_rules
 from ceqs.log._times import from_micros
 from ceqs.log._together import carries_all, together
@@ -69,7 +69,7 @@ class Dialect(Generic[C]):
     """Where SQLite and PostgreSQL differ, for connections of a type.
 
     Each takes apart a JSON parameter in its own way, by which one statement serves a batch of any size; and one inserts
-    many rows from many parameters, the other from an array for each column. SQLite finds or writes a row in a fraction
+    many rows from many parameters, the other from an array of rows. SQLite finds or writes a row in a fraction
     of what SQLAlchemy spends on a statement, so its driver is used as it is.
     """
 
@@ -83,8 +83,8 @@ class Dialect(Generic[C]):
     """Executes a statement, with a parameter for each `:name` in it, and gives its rows."""
     run: Callable[[C, str, Mapping[str, object]], int]
     """Executes a statement that changes rows, and gives how many."""
-    insert: Callable[[C, Table, Rows, str], None]
-    """Inserts rows; the text says what becomes of those that are there."""
+    insert: Callable[[C, Table, Rows], None]
+    """Inserts rows, one at least."""
 
     def head(self, connection: C) -> Found:
         """Say where the log stands, and what it is indexed by."""
@@ -113,22 +113,14 @@ def _text(statement: str) -> TextClause:
     return text(statement)
 
 
-def _insert_many(connection: sqlite3.Connection, table: Table, rows: Rows, conflict: str) -> None:
-    connection.executemany(_insertion(table, conflict), rows)
+def _insert_many(connection: sqlite3.Connection, table: Table, rows: Rows) -> None:
+    connection.executemany(_insertion(table), rows)
 
 
 @cache
-def _insertion(table: Table, conflict: str) -> str:
-    return f"INSERT INTO {table.name} VALUES ({', '.join('?' for _ in table.columns)}) {conflict}"  # noqa: S608  # ours
+def _insertion(table: Table) -> str:
+    return f"INSERT INTO {table.name} VALUES ({', '.join('?' for _ in table.columns)})"  # noqa: S608  # ours
 
-
-def _insert_arrays(connection: Connection, table: Table, rows: Rows, conflict: str) -> None:
-    arrays = (f"${i}::{column.type.compile(_POSTGRES)}[]" for i, column in enumerate(table.columns, 1))
-    statement = f"INSERT INTO {table.name} SELECT * FROM unnest({', '.join(arrays)}) {conflict}"  # noqa: S608  # ours
-    connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True))))
-
-
-_POSTGRES = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 _COMMANDS = """
 SELECT command_id, content_hash, derived, position, recorded_at, receipt, response
@@ -212,7 +204,7 @@ POSTGRES = Dialect(
     now=f"SELECT {NOW_POSTGRES}",
     rows=_postgres_rows,
     run=_postgres_run,
-    insert=_insert_arrays,
+    insert=insert_arrays,
 )
 
 

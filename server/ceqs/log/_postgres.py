@@ -21,11 +21,11 @@ from ceqs.log import _guards
 from ceqs.log._follower import Follower
 from ceqs.log._histories import Found, read_histories
 from ceqs.log._judge import CommandRow, Verdict, settle
-from ceqs.log._kept import REPLACE, read_kept
+from ceqs.log._kept import read_kept
 from ceqs.log._ledger import HEAD, POSTGRES, SqlLedger, stored, to_head
 from ceqs.log._prepare import Prepared
 from ceqs.log._recent import Recent
-from ceqs.log._schema import commands, events, states, tags
+from ceqs.log._rows_postgres import insert_verdict
 from ceqs.log._select_postgres import PostgresReads
 from ceqs.log._shared import Shared
 from ceqs.log._sql import OutcomeUnknown, SqlLog, Step, Untold
@@ -186,7 +186,7 @@ class _PostgresStore:
         ledger = SqlLedger(lambda: connection, POSTGRES, found, self._name, self._log_id, self.tagging, self._recent)
         verdict = settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic())
         judged(verdict.outcomes)
-        _insert(connection, verdict)
+        insert_verdict(connection, verdict)
         return verdict
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
@@ -273,18 +273,6 @@ class _PostgresStore:
         if connection is not None:
             await connection.invalidate()
             await connection.close()
-
-
-def _insert(connection: Connection, verdict: Verdict) -> None:
-    """Insert the rows of a verdict."""
-    for table, rows, conflict in (
-        (events, verdict.events, ""),
-        (tags, verdict.tags, ""),
-        (states, list(verdict.keeps.values()), REPLACE),
-        (commands, list(verdict.commands.values()), ""),
-    ):
-        if rows:
-            POSTGRES.insert(connection, table, rows, conflict)
 
 
 def schema(name: str) -> str:

@@ -140,7 +140,7 @@ def _advance(connection: C, dialect: Dialect[C], *, rules: Rules, decoder: Event
             for tag in _tags(decoder, event_type, position, envelope)
         ]
         if rows:
-            dialect.insert(connection, tags, rows, "")
+            dialect.insert(connection, tags, rows)
         dialect.run(connection, "UPDATE retagging SET position = :until", {"until": until})
     return until or after, head
 
