@@ -79,7 +79,7 @@ class Proxy:
         commit = b""
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
-                if b"COMMIT;" in data and self.cut_before + self.cut_after > 0:
+                if b"COMMIT\0" in data and self.cut_before + self.cut_after > 0:
                     commit = data
                     break
                 to_server.write(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from dataclasses import replace
 from functools import partial
@@ -14,9 +15,10 @@ import pytest
 from sqlalchemy import make_url
 
 from ceqs.errors import Conflict, Expired, LogUnavailable, Misconfigured
-from ceqs.log import Appended, Condition, Entry, NewEvent, open_log, open_reader
+from ceqs.log import Appended, Condition, Entry, Keep, NewEvent, Wanted, _rows_postgres, open_log, open_reader
+from ceqs.log._driver_postgres import execute
 from ceqs.log._postgres import lock_key, schema
-from ceqs.model import ALL
+from ceqs.model import ALL, Query, QueryItem
 from ceqs.testing import eventually
 
 
@@ -116,6 +118,41 @@ async def test_a_reader_whose_connection_is_lost_says_so_and_goes_on(postgres: s
     assert await reader.wait(0, 30) == 1
     assert len((await reader.read()).events) == 1
     await reader.close()
+    await log.close()
+
+
+async def test_a_batch_is_inserted_by_one_statement(postgres: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is executed, the next batch is decided: a second one would wait for that."""
+    statements: list[str] = []
+
+    def noted(driver: Any, statement: str, *values: object) -> str:
+        statements.append(statement)
+        return execute(driver, statement, *values)
+
+    monkeypatch.setattr(_rows_postgres, "execute", noted)
+    log = await open_log(postgres, name)
+    keep = Keep(state="Meter", tag="meter:1", fingerprint="f", events=1, body=b"")
+    event = NewEvent(id="e1", type="shop.Placed", payload=b"", tags=("meter:1",))
+    kept = Entry(command_id="c1", events=(event,), condition=Condition(ALL, 0), keeps=keep)
+    await log.append_all([kept, entry("c2")])
+    assert len(statements) == 1
+    assert re.findall(r"INSERT INTO (\w+)", statements[0]) == ["events", "tags", "states", "commands"]
+    assert [event.position for event in (await log.read()).events] == [1, 2]
+    await log.close()
+
+
+async def test_a_history_whose_connection_is_lost_is_read_again_on_another(postgres: str, name: str) -> None:
+    log = await open_log(postgres, name)
+    await log.append(Entry(command_id="c1", events=(NewEvent(id="e1", type="t", payload=b"", tags=("a:1",)),)))
+    wanted = Wanted(0, Query((QueryItem(frozenset({"t"}), frozenset({"a:1"})),)))
+    killer = await asyncpg.connect(postgres)
+    for _ in range(3):
+        (found,) = await log.read_all([wanted])
+        assert len(found.events) == 1
+        await killer.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ceqs'")
+        with contextlib.suppress(LogUnavailable):  # it may have been told in time
+            await log.read_all([wanted])
+    await killer.close()
     await log.close()
 
 

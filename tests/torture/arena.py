@@ -27,10 +27,10 @@ DECLARE
 BEGIN
     LOOP
         PERFORM pg_stat_clear_snapshot();
-        SELECT pid, query ~* '^(INSERT INTO commands|COMMIT)' AS committing INTO victim FROM pg_stat_activity
+        SELECT pid, query ~* 'INSERT INTO commands|^COMMIT' AS committing INTO victim FROM pg_stat_activity
             WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
             AND (clock_timestamp() > until
-                OR (state = 'idle in transaction' AND query ~* '^INSERT INTO commands')
+                OR (state = 'idle in transaction' AND query ~* 'INSERT INTO commands')
                 OR (state = 'active' AND query ~* '^COMMIT'))
             ORDER BY random() LIMIT 1;
         IF FOUND OR clock_timestamp() > until THEN
@@ -44,7 +44,8 @@ END $$
 
 
 _INSERTING = """
-SELECT client_port FROM pg_stat_activity WHERE state = 'idle in transaction' AND query ~* '^INSERT INTO' LIMIT 1
+SELECT client_port FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+AND state IN ('active', 'idle in transaction') AND query ~* 'INSERT INTO commands' LIMIT 1
 """
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, Table, TextClause, text
+from sqlalchemy import Table, text
 
+from ceqs.log._driver_postgres import change, fetch
 from ceqs.log._identity import refuse_another
 from ceqs.log._judge import CommandRow
 from ceqs.log._recent import Mark, Recent
@@ -69,8 +70,8 @@ class Dialect(Generic[C]):
     """Where SQLite and PostgreSQL differ, for connections of a type.
 
     Each takes apart a JSON parameter in its own way, by which one statement serves a batch of any size; and one inserts
-    many rows from many parameters, the other from an array of rows. SQLite finds or writes a row in a fraction
-    of what SQLAlchemy spends on a statement, so its driver is used as it is.
+    many rows from many parameters, the other from an array of rows. Both find or write a row in a fraction of what
+    SQLAlchemy spends on a statement, so their drivers are used as they are.
     """
 
     name: str
@@ -96,21 +97,8 @@ def _sqlite_rows(connection: sqlite3.Connection, statement: str, parameters: Map
     return connection.execute(statement, parameters).fetchall()
 
 
-def _postgres_rows(connection: Connection, statement: str, parameters: Mapping[str, object]) -> Sequence[Any]:
-    return connection.execute(_text(statement), parameters).all()
-
-
 def _sqlite_run(connection: sqlite3.Connection, statement: str, parameters: Mapping[str, object]) -> int:
     return connection.execute(statement, parameters).rowcount
-
-
-def _postgres_run(connection: Connection, statement: str, parameters: Mapping[str, object]) -> int:
-    return connection.execute(_text(statement), parameters).rowcount
-
-
-@cache
-def _text(statement: str) -> TextClause:
-    return text(statement)
 
 
 def _insert_many(connection: sqlite3.Connection, table: Table, rows: Rows) -> None:
@@ -202,8 +190,8 @@ POSTGRES = Dialect(
     ),
     forget=_FORGET.format(each=_EACH_POSTGRES),
     now=f"SELECT {NOW_POSTGRES}",
-    rows=_postgres_rows,
-    run=_postgres_run,
+    rows=fetch,
+    run=change,
     insert=insert_arrays,
 )
 

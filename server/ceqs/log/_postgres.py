@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from ceqs.errors import LogUnavailable, Misconfigured
 from ceqs.log import _guards
+from ceqs.log._driver_postgres import Driver, driver_of, execute
 from ceqs.log._follower import Follower
 from ceqs.log._histories import Found, read_histories
 from ceqs.log._judge import CommandRow, Verdict, settle
@@ -26,7 +27,7 @@ from ceqs.log._ledger import HEAD, POSTGRES, SqlLedger, stored, to_head
 from ceqs.log._prepare import Prepared
 from ceqs.log._recent import Recent
 from ceqs.log._rows_postgres import insert_verdict
-from ceqs.log._select_postgres import PostgresReads
+from ceqs.log._select_postgres import PostgresReads, connected
 from ceqs.log._shared import Shared
 from ceqs.log._sql import OutcomeUnknown, SqlLog, Step, Untold
 from ceqs.log._sql_reader import FAILURES, SqlReader
@@ -168,11 +169,10 @@ class _PostgresStore:
 
     async def attempt(self, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
         """Settle a batch in one transaction; see Store."""
-        verdict = await self._locked(partial(self._settle, judged=judged, again=again), batch)
+        verdict = await self._begin(partial(self._settle, judged=judged, again=again), batch)
         try:
-            await (await self._connected()).commit()
+            await self._commit()
         except FAILURES as error:
-            await self._disconnect()
             raise OutcomeUnknown(str(error)) from error
         self._recent.leave(verdict)
         return verdict
@@ -181,12 +181,12 @@ class _PostgresStore:
         """Raise Untold: other processes write as well; see Store."""
         raise Untold
 
-    def _settle(self, connection: Connection, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
-        found = POSTGRES.head(connection)
-        ledger = SqlLedger(lambda: connection, POSTGRES, found, self._name, self._log_id, self.tagging, self._recent)
+    def _settle(self, driver: Driver, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
+        found = POSTGRES.head(driver)
+        ledger = SqlLedger(lambda: driver, POSTGRES, found, self._name, self._log_id, self.tagging, self._recent)
         verdict = settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic())
         judged(verdict.outcomes)
-        insert_verdict(connection, verdict)
+        insert_verdict(driver, verdict)
         return verdict
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
@@ -195,12 +195,8 @@ class _PostgresStore:
 
     async def work(self, step: Step[_R], *, locked: bool = True) -> _R:
         """Execute a step in a transaction of its own; see Store."""
-        done = await (self._locked if locked else self._unlocked)(step, POSTGRES)
-        try:
-            await (await self._connected()).commit()
-        except FAILURES:
-            await self._disconnect()
-            raise
+        done = await self._begin(step, POSTGRES, locked=locked)
+        await self._commit()
         return done
 
     @asynccontextmanager
@@ -246,19 +242,25 @@ class _PostgresStore:
         await self._holders.dispose()
         await self._engine.dispose()
 
-    async def _locked(self, work: Callable[[Connection, _T], _R], argument: _T) -> _R:
-        """Work in a transaction that holds the log's lock."""
-        try:
+    async def _begin(self, work: Callable[[Driver, _T], _R], argument: _T, *, locked: bool = True) -> _R:
+        """Work in a new transaction, which holds the log's lock if it is to be `locked`; it is to be committed."""
+
+        def begun(connection: Connection) -> _R:
+            driver = driver_of(connection)
             # A statement of its own: the next one's snapshot then has everything that was committed under the lock.
-            await (await self._connected()).execute(_LOCK, {"key": self._key})
+            lock = f"SELECT pg_advisory_xact_lock({self._key})" if locked else ""
+            execute(driver, f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock}")
+            return work(driver, argument)
+
+        try:
+            return await (await self._connected()).run_sync(begun)
         except BaseException:
             await self._disconnect()
             raise
-        return await self._unlocked(work, argument)
 
-    async def _unlocked(self, work: Callable[[Connection, _T], _R], argument: _T) -> _R:
+    async def _commit(self) -> None:
         try:
-            return await (await self._connected()).run_sync(work, argument)
+            await (await self._connected()).run_sync(lambda connection: execute(driver_of(connection), "COMMIT"))
         except BaseException:
             await self._disconnect()
             raise
@@ -309,13 +311,13 @@ class _PostgresHistories(Shared[Wanted, Found]):
 
     async def read(self, wanted: Sequence[Wanted]) -> Sequence[Found]:
         """Read several at once."""
-        async with self._engine.connect() as connection:
-            return await connection.run_sync(read_histories, POSTGRES, wanted)
+        async with connected(self._engine) as connection:
+            return await connection.run_sync(lambda own: read_histories(driver_of(own), POSTGRES, wanted))
 
     async def kept(self, wanted: Sequence[StateKey]) -> Sequence[Kept | None]:
         """Read kept states."""
-        async with self._engine.connect() as connection:
-            return await connection.run_sync(read_kept, POSTGRES, wanted)
+        async with connected(self._engine) as connection:
+            return await connection.run_sync(lambda own: read_kept(driver_of(own), POSTGRES, wanted))
 
 
 def _poll(reads: PostgresReads) -> Callable[[], Awaitable[Head]]:

@@ -10,30 +10,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Table
 
+from ceqs.log._driver_postgres import Driver, execute
 from ceqs.log._judge import Verdict
 from ceqs.log._kept import REPLACE
 from ceqs.log._schema import commands, events, states, tags
 
 
-def insert_verdict(connection: Connection, verdict: Verdict) -> None:
+def insert_verdict(driver: Driver, verdict: Verdict) -> None:
     """Insert the rows of a verdict."""
     keeps, accepted = list(verdict.keeps.values()), list(verdict.commands.values())
     parts = ((events, verdict.events, ""), (tags, verdict.tags, ""), (states, keeps, REPLACE), (commands, accepted, ""))
-    _insert(connection, [(table, rows, conflict) for table, rows, conflict in parts if rows])
+    _insert(driver, [(table, rows, conflict) for table, rows, conflict in parts if rows])
 
 
-def insert(connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]) -> None:
+def insert(driver: Driver, table: Table, rows: Sequence[tuple[object, ...]]) -> None:
     """Insert rows, one at least, whose values are in the order of the table's columns."""
-    _insert(connection, [(table, rows, "")])
+    _insert(driver, [(table, rows, "")])
 
 
-def _insert(connection: Connection, parts: Sequence[tuple[Table, Sequence[tuple[object, ...]], str]]) -> None:
+def _insert(driver: Driver, parts: Sequence[tuple[Table, Sequence[tuple[object, ...]], str]]) -> None:
     """Insert rows into tables; the text says what becomes of those that are there."""
     if parts:
         statement = _insertion(tuple((table.name, conflict) for table, _, conflict in parts))
-        connection.exec_driver_sql(statement, tuple(rows for _, rows, _ in parts))
+        execute(driver, statement, *(rows for _, rows, _ in parts))
 
 
 @cache

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, cast
 
 from asyncpg import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ceqs.log._ledger import HEAD, to_head
 from ceqs.log._select import GENERATION, Form, T, number_of, order_of, position_before
@@ -63,16 +63,23 @@ class PostgresReads:
 
     @asynccontextmanager
     async def _driver(self) -> AsyncGenerator[Connection[Any]]:
-        async with self._engine.connect() as connection:
+        async with connected(self._engine) as connection:
             raw = await connection.get_raw_connection()
-            try:
-                yield cast("Connection[Any]", raw.driver_connection)
-            except FAILURES:
-                # The pool does not see what the driver raises, and would hand out lost connections again: now it sees.
-                with suppress(*FAILURES):
-                    await connection.exec_driver_sql("SELECT 1")
-                await connection.invalidate()
-                raise
+            yield cast("Connection[Any]", raw.driver_connection)
+
+
+@asynccontextmanager
+async def connected(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    """Give a connection of a pool, for the driver's use."""
+    async with engine.connect() as connection:
+        try:
+            yield connection
+        except FAILURES:
+            # The pool does not see what the driver raises, and would hand out lost connections again: now it sees.
+            with suppress(*FAILURES):
+                await connection.exec_driver_sql("SELECT 1")
+            await connection.invalidate()
+            raise
 
 
 def _items(span: Span) -> str:
