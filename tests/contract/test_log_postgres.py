@@ -56,6 +56,10 @@ async def test_a_commit_that_is_always_lost_is_resolved_before_anybody_is_answer
     assert await log.find("c1", b"") is None
     proxy.cut_before, proxy.cut_after = 2, 1
     assert (await log.append(entry("c2"))).receipt.position == 1
+    # The last attempt's commit is not answered, but done.
+    proxy.cut_before, proxy.cut_after = 4, 1
+    assert (await log.append(entry("c3"))).receipt.position == 2
+    assert proxy.cut_before == proxy.cut_after == 0
     await log.close()
 
 
