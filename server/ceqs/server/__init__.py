@@ -1,7 +1,8 @@
 """The gRPC host: commands, queries, events, health and reflection.
 
-A command's way, file by file: `_handlers` (the rpc) -> `_decode` (bytes to a checked request) -> `_calls` (metadata)
--> `_commands` (load, decide, append) -> `_refusals` (what goes wrong, as a status).
+A command's way, file by file: `_handlers` (the rpc) -> `_commands` (queues it, has its batch read, decided, appended,
+and answers) -> `_intake` (bytes to a checked request, by `_decode`, and `_calls`: its metadata) -> `_decider` (on the
+state as those before it leave it) -> `_refusals` (what goes wrong, as a status).
 """
 
 from ceqs.server._calls import CommandCall

@@ -16,6 +16,14 @@ from ceqs.queries import Known
 from ceqs.server._calls import CommandCall
 from ceqs.server._pending import Pending
 
+LONGEST_TURN = 0.05
+"""How long, in seconds, a process reads commands, or decides, before it does anything else.
+
+A handler is not interrupted.
+"""
+TOGETHER = 64
+"""How many commands are read together, and their events validated, at most."""
+
 
 @dataclass(slots=True, eq=False)
 class Queued(ABC):

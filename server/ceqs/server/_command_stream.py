@@ -147,7 +147,7 @@ class _Stream:
 
     def _begin_in_turn(self, sent: _Sent) -> None:
         one = sent.one
-        one.executor.read(sent)
+        one.executor.intake.read(sent)
         # Without what code makes of it: a narrowed boundary and the whole one overlap.
         key = one.context.name, sent.boundary.state.name, sent.boundary.tags
         before = self._turns.get(key)

@@ -97,7 +97,7 @@ def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: Comm
         if executor.full:
             raise Overloaded
         if executor.guards(rpc):
-            request = executor.decode(rpc, raw)
+            request = executor.intake.decode(rpc, raw)
             executed = await executor.execute(rpc, request, say(request))
         else:
             executed = Executed(rpc, await executor.submit(rpc, raw, say))

@@ -16,13 +16,28 @@ from google.rpc import status_pb2
 from ceqs.contract import CommandRpc
 from ceqs.errors import CeqsError, Conflict, LogUnavailable, from_status
 from ceqs.log import Appended, Entry, Log, Progress, Slice, Wanted, open_log
-from ceqs.server import CommandCall, CommandExecutor, Executed, Served, Server, ServerSettings
+from ceqs.server import (
+    CommandCall,
+    CommandExecutor,
+    Executed,
+    Served,
+    Server,
+    ServerSettings,
+    _decider,
+    _intake,
+)
 from ceqs.v1 import events_pb2
 from ceqs.v1.commands_pb2 import Command, CommandOutcome, ExecuteStreamRequest, ExecuteStreamResponse
 
 KEY = "the key of the bank"
 COMMANDS = "/bank.v1.BankCommandsService/"
 QUERIES = "/bank.v1.BankQueriesService/"
+
+
+def turns_of(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the server read, and decide, for so long before it does anything else."""
+    for room in (_intake, _decider):
+        monkeypatch.setattr(room, "LONGEST_TURN", seconds)
 
 
 class FakeModel:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.server.conftest import Sender, Watched
+from tests.unit.server.conftest import Sender, Watched, turns_of
 
 from ceqs.contract import Locking
 from ceqs.errors import LogUnavailable, Rejected
@@ -48,7 +48,7 @@ ALL = 1000
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ceqs.server._commands.LONGEST_DECIDING", 60.0)
+    turns_of(60.0, monkeypatch)
     monkeypatch.setattr(sql, "_PAUSES", (0.0, 0.0))
 
 

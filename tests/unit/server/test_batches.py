@@ -8,18 +8,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.unit.server.conftest import turns_of
 
 from ceqs.contract import Locking
 from ceqs.errors import DuplicateCommand, Invalid, Overloaded, Rejected
 from ceqs.log import Condition, Entry, Log, NewEvent, Query, QueryItem
 from ceqs.server import CommandCall, CommandExecutor, Executed
+from ceqs.server._decider import Decider
+from ceqs.server._intake import Intake
 from ceqs.testing import eventually
 
 
 @pytest.fixture(autouse=True)
 def leisure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches are as large as the tests say, however busy the machine is."""
-    monkeypatch.setattr("ceqs.server._commands.LONGEST_DECIDING", 60.0)
+    turns_of(60.0, monkeypatch)
 
 
 def balances(executed: list[Any]) -> list[int]:
@@ -47,18 +50,18 @@ async def test_a_batch_is_bounded_and_the_rest_goes_on_in_order(sender: Any, wat
     assert [len(batch) for batch in watched.batches] == [256, 256, 88]
 
 
-@pytest.mark.parametrize("step", ["_is_read", "_propose"])
+@pytest.mark.parametrize(("room", "step"), [(Intake, "_is_read"), (Decider, "_propose")])
 async def test_slow_reading_or_deciding_makes_batches_small_and_keeps_the_order(
-    sender: Any, watched: Any, monkeypatch: pytest.MonkeyPatch, step: str
+    sender: Any, watched: Any, monkeypatch: pytest.MonkeyPatch, room: type, step: str
 ) -> None:
-    monkeypatch.setattr("ceqs.server._commands.LONGEST_DECIDING", 0.02)
-    quick = getattr(CommandExecutor, step)
+    turns_of(0.02, monkeypatch)
+    quick = getattr(room, step)
 
     def slowly(*arguments: Any, **named: Any) -> Any:
         time.sleep(0.03)
         return quick(*arguments, **named)
 
-    monkeypatch.setattr(CommandExecutor, step, slowly)
+    monkeypatch.setattr(room, step, slowly)
     executed = await asyncio.gather(*(sender.submit("Deposit", account_id="a", amount=1) for _ in range(5)))
     assert balances(executed) == [1, 2, 3, 4, 5]
     assert [len(batch) for batch in watched.batches] == [1] * 5

@@ -12,8 +12,10 @@ from google.rpc.code_pb2 import FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT
 from tests.unit.server.conftest import Sender, Watched
 
 from ceqs.errors import Invalid, Misconfigured
-from ceqs.server import _commands
+from ceqs.server import _decider
+from ceqs.server._batch import LONGEST_TURN, TOGETHER
 from ceqs.server._decode import Decoder, keep_rules
+from ceqs.server._intake import TOGETHER_BYTES
 from ceqs.v1.commands_pb2 import CommandOutcome
 
 OTHER_ORDER = b"\x10\x01\x0a\x01a"
@@ -118,15 +120,15 @@ async def test_whose_event_it_is_that_breaks_its_rules_is_told(sender: Sender, a
 
 async def test_slow_rules_make_batches_small(sender: Sender, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(_commands, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(_decider, "time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def slowly(written: Any) -> bool:
-        clock[0] += _commands.LONGEST_DECIDING + 0.001
+        clock[0] += LONGEST_TURN + 0.001
         return keep_rules(written)
 
-    monkeypatch.setattr(_commands, "keep_rules", slowly)
-    await asyncio.gather(*(sender.submit("Deposit", account_id="a", amount=1) for _ in range(2 * _commands.TOGETHER)))
-    assert [len(batch) for batch in watched.batches] == [_commands.TOGETHER] * 2
+    monkeypatch.setattr(_decider, "keep_rules", slowly)
+    await asyncio.gather(*(sender.submit("Deposit", account_id="a", amount=1) for _ in range(2 * TOGETHER)))
+    assert [len(batch) for batch in watched.batches] == [TOGETHER] * 2
 
 
 async def test_large_requests_are_read_few_at_a_time(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +141,6 @@ async def test_large_requests_are_read_few_at_a_time(sender: Sender, monkeypatch
         return decode_all(self, raws)
 
     monkeypatch.setattr(Decoder, "all", noted)
-    name = "n" * (_commands.TOGETHER_BYTES // 2)
+    name = "n" * (TOGETHER_BYTES // 2)
     await asyncio.gather(*(sender.submit("ReserveName", name=f"{i}{name}") for i in range(6)))
     assert looks == [2, 2, 2]
