@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from ceqs.errors import LogUnavailable, Misconfigured
-from ceqs.log import Entry, NewEvent, open_log, open_reader
+from ceqs.log import Entry, NewEvent, Published, open_log, open_reader
 from ceqs.v1.events_pb2 import RecordedEvent
 
 WRITE_FOR_EVER = """
@@ -142,6 +142,32 @@ async def test_a_closed_log_is_not_read(url: str, name: str) -> None:
     for closed in (reader, log):
         with pytest.raises(LogUnavailable, match="closed"):
             await closed.read()
+
+
+async def test_a_log_whose_end_nobody_waits_for_ends_all_the_same(url: str, name: str) -> None:
+    log = await open_log(url, name)
+    event = NewEvent(id="e1", type="shop.Placed", payload=b"")
+    appending = asyncio.create_task(log.append(Entry(command_id="c1", events=(event,))))
+    closing = asyncio.create_task(log.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert (await appending).position == 1
+    await log.close()
+    again = await open_log(url, name)
+    assert (await again.head()).position == 1
+    await again.close()
+
+
+async def test_a_log_ends_behind_all_that_waits_for_it(url: str, name: str) -> None:
+    log = await open_log(url, name)
+    asked = [asyncio.create_task(log.published(f"Publisher{i}", Published(1, i + 1))) for i in range(4)]
+    await asyncio.sleep(0)
+    await log.close()
+    assert [told.result().position for told in asked if told.done()] == [1, 2, 3, 4]
+    again = await open_log(url, name)
+    assert len(await again.publishers()) == 4
+    await again.close()
 
 
 # Attacks. Each statement is tried by itself on a log of two events, whose second command has a derived id and whose

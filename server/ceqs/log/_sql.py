@@ -116,6 +116,7 @@ class SqlLog(SqlReader):
         self._store = store
         self._storing = asyncio.Lock()
         self._writer = Writer(self._commit, max_waiting=max_waiting, ahead=alone)
+        self._ending: asyncio.Task[None] | None = None
 
     async def head(self) -> Head:
         """Say where the log stands."""
@@ -209,10 +210,17 @@ class SqlLog(SqlReader):
                 return await self._store.work(step)
 
     async def close(self) -> None:
-        """End the log's work: what was accepted is on disk."""
+        """End the log's work: what was accepted is on disk. It goes on to its end even if nobody waits for that."""
         self._closed = True
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end())
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
         await self._writer.close()
-        await self._store.close()
+        # Behind what waits for it already.
+        async with self._storing:
+            await self._store.close()
         await super().close()
 
     async def _commit(self, batch: Sequence[Prepared], judged: Judged, *, ahead: bool) -> Sequence[Outcome] | None:
