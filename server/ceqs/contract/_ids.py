@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import struct
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
+from weakref import WeakSet
 
 _HIGH_BITS, _LOW_BITS = 26, 48
 """Of the 74 bits that are random or counted: those beside the version and the variant, and the last group."""
@@ -25,6 +27,11 @@ class Uuid7:
         self._high = self._low = 0
         self._prefix = ""
         self._draws = _draws()
+        _sources.add(self)
+
+    def renew(self) -> None:
+        """Forget what is drawn already."""
+        self._over, self._draws = 0, _draws()
 
     def __call__(self) -> str:
         """Give a new id: lower case with hyphens."""
@@ -64,6 +71,18 @@ def _draws() -> Iterator[int]:
     """Give random numbers of 32 bits, many for one call to the system, which costs more than all the rest of an id."""
     return chain.from_iterable(_DRAWS.unpack(secrets.token_bytes(_DRAWS.size)) for _ in repeat(None))
 
+
+_sources = WeakSet[Uuid7]()
+
+
+def _renew_all() -> None:
+    for source in _sources:
+        source.renew()
+
+
+# What was drawn before a fork, each of the two processes would give.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)
 
 new_id: Callable[[], str] = Uuid7()
 """Gives a new UUIDv7, lower case with hyphens."""

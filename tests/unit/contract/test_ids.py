@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 import uuid
+
+import pytest
 
 from ceqs.contract import Uuid7, new_id
 
@@ -59,3 +63,23 @@ def test_a_full_last_group_is_carried_over() -> None:
     assert uuid.UUID(second).int >> 80 == 1
     assert uuid.UUID(second).variant == uuid.RFC_4122
     assert first < second < give()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process forks there")
+def test_a_process_that_was_forked_gives_other_ids() -> None:
+    """Its parent has drawn numbers ahead."""
+    at = [1_000_000]
+    give = Uuid7(lambda: at[0])
+    give()
+    at[0] = 2_000_000
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(write, " ".join(give() for _ in range(20)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(read, 65536).decode().split()
+    os.close(read)
+    os.close(write)
+    ours = [give() for _ in range(20)]
+    assert len({*theirs, *ours}) == 40
