@@ -15,7 +15,18 @@ import pytest
 from sqlalchemy import make_url
 
 from ceqs.errors import Conflict, Expired, LogUnavailable, Misconfigured
-from ceqs.log import Appended, Condition, Entry, Keep, NewEvent, Wanted, _rows_postgres, open_log, open_reader
+from ceqs.log import (
+    Appended,
+    Condition,
+    Entry,
+    Keep,
+    NewEvent,
+    Published,
+    Wanted,
+    _rows_postgres,
+    open_log,
+    open_reader,
+)
 from ceqs.log._driver_postgres import execute
 from ceqs.log._postgres import lock_key, schema
 from ceqs.model import ALL, Query, QueryItem
@@ -234,6 +245,26 @@ async def test_what_became_of_a_commit_is_asked_once_its_transaction_cannot_comm
     await transaction.commit()
     assert list(await asking) == ["c1"]
     await zombie.close()
+    await log.close()
+
+
+async def test_what_became_of_a_commit_is_not_asked_in_the_midst_of_another_step(postgres: str, name: str) -> None:
+    log = await open_log(postgres, name)
+    other = await asyncpg.connect(postgres)
+    await other.execute("SELECT pg_advisory_lock($1)", lock_key(name))
+    telling = asyncio.create_task(log.published("Publisher", Published(1, 7)))
+
+    async def waits() -> bool:
+        waiting = "SELECT true FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> pg_backend_pid()"
+        return bool(await other.fetchval(waiting)) or telling.done()
+
+    await eventually(waits)
+    asking = asyncio.create_task(log._resolve(["c1"]))  # type: ignore[attr-defined]
+    await asyncio.sleep(0.05)
+    await other.close()
+    assert await telling == Published(1, 7)
+    assert await asking == {}
+    assert await log.publishers() == ["Publisher"]
     await log.close()
 
 

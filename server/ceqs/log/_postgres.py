@@ -169,11 +169,12 @@ class _PostgresStore:
 
     async def attempt(self, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
         """Settle a batch in one transaction; see Store."""
-        verdict = await self._begin(partial(self._settle, judged=judged, again=again), batch)
-        try:
-            await self._commit()
-        except FAILURES as error:
-            raise OutcomeUnknown(str(error)) from error
+        async with self._writing() as connection:
+            verdict = await connection.run_sync(self._begun, partial(self._settle, judged=judged, again=again), batch)
+            try:
+                await connection.run_sync(_commit)
+            except FAILURES as error:
+                raise OutcomeUnknown(str(error)) from error
         self._recent.leave(verdict)
         return verdict
 
@@ -195,8 +196,9 @@ class _PostgresStore:
 
     async def work(self, step: Step[_R], *, locked: bool = True) -> _R:
         """Execute a step in a transaction of its own; see Store."""
-        done = await self._begin(step, POSTGRES, locked=locked)
-        await self._commit()
+        async with self._writing() as connection:
+            done = await connection.run_sync(self._begun, step, POSTGRES, locked=locked)
+            await connection.run_sync(_commit)
         return done
 
     @asynccontextmanager
@@ -242,39 +244,33 @@ class _PostgresStore:
         await self._holders.dispose()
         await self._engine.dispose()
 
-    async def _begin(self, work: Callable[[Driver, _T], _R], argument: _T, *, locked: bool = True) -> _R:
+    def _begun(
+        self, connection: Connection, work: Callable[[Driver, _T], _R], argument: _T, *, locked: bool = True
+    ) -> _R:
         """Work in a new transaction, which holds the log's lock if it is to be `locked`; it is to be committed."""
+        driver = driver_of(connection)
+        # A statement of its own: the next one's snapshot then has everything that was committed under the lock.
+        lock = f"SELECT pg_advisory_xact_lock({self._key})" if locked else ""
+        execute(driver, f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock}")
+        return work(driver, argument)
 
-        def begun(connection: Connection) -> _R:
-            driver = driver_of(connection)
-            # A statement of its own: the next one's snapshot then has everything that was committed under the lock.
-            lock = f"SELECT pg_advisory_xact_lock({self._key})" if locked else ""
-            execute(driver, f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock}")
-            return work(driver, argument)
-
-        try:
-            return await (await self._connected()).run_sync(begun)
-        except BaseException:
-            await self._disconnect()
-            raise
-
-    async def _commit(self) -> None:
-        try:
-            await (await self._connected()).run_sync(lambda connection: execute(driver_of(connection), "COMMIT"))
-        except BaseException:
-            await self._disconnect()
-            raise
-
-    async def _connected(self) -> AsyncConnection:
+    @asynccontextmanager
+    async def _writing(self) -> AsyncGenerator[AsyncConnection]:
+        """Give the connection for a transaction, which ends with it where anything fails."""
         if self._connection is None:
             self._connection = await self._engine.connect()
-        return self._connection
-
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        connection = self._connection
+        try:
+            yield connection
+        except BaseException:
+            self._connection = None
             await connection.invalidate()
             await connection.close()
+            raise
+
+
+def _commit(connection: Connection) -> None:
+    execute(driver_of(connection), "COMMIT")
 
 
 def schema(name: str) -> str:

@@ -268,7 +268,8 @@ class SqlLog(SqlReader):
         """Find out what a lost commit stored. Nobody is answered before that is known."""
         while True:
             try:
-                return await self._store.known(command_ids)
+                async with self._storing:
+                    return await self._store.known(command_ids)
             except FAILURES as error:
                 if self._closed:
                     raise LogUnavailable(f"the log {self._name!r} was closed before it answered: {error}") from error
