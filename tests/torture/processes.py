@@ -9,11 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, event
-
 from ceqs.log import Log
 from ceqs.log._sql_reader import SqlReader
-from ceqs.log._sqlite import SqliteStore
 from ceqs.server import CommandExecutor
 from ceqs.server._events import Events
 
@@ -39,10 +36,8 @@ class Process:
         """Of each of the next commits: whether the log has it all the same, and how it fails."""
         self._make_context = make_context
         store = getattr(log, "_store", None)
-        if isinstance(store, SqliteStore):
-            store.commit_transaction = self._commit  # type: ignore[method-assign]
-        elif store is not None:
-            event.listen(store._engine.sync_engine, "commit", self._before_commit)
+        if store is not None:
+            store.commit_transaction = partial(self._commit, store.commit_transaction)
         self.forget()
 
     def forget(self) -> None:
@@ -65,16 +60,9 @@ class Process:
         await self.log._store.close()
         await SqlReader.close(self.log)
 
-    def _commit(self, connection: sqlite3.Connection) -> None:
-        self._fail(connection.commit)
-        connection.commit()
-
-    def _before_commit(self, connection: Connection) -> None:
-        self._fail(partial(connection.engine.dialect.do_commit, connection.connection))
-
-    def _fail(self, commit: Callable[[], None]) -> None:
-        if self.failing:
-            committed, error = self.failing.popleft()
-            if committed:
-                commit()
+    def _commit(self, commit: Callable[[object], None], connection: object) -> None:
+        committed, error = self.failing.popleft() if self.failing else (True, None)
+        if committed:
+            commit(connection)
+        if error:
             raise error

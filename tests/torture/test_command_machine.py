@@ -140,9 +140,13 @@ class CommandMachine(RuleBasedStateMachine):
             known = {"ending": Ending.REFUSED, "saw": int(error.metadata["saw"])}
         except DuplicateCommand:
             known = {"ending": Ending.DUPLICATE}
-        except LogUnavailable:
-            # Whoever is told so has been told that nothing was appended.
-            known = {"ending": Ending.REFUSED}
+        except LogUnavailable as error:
+            # Whoever is told so has been told that nothing was appended; of what was accepted before, a log that is
+            # closed does not know.
+            if not self.accepted(command.command_id):
+                known = {"ending": Ending.REFUSED}
+            elif "closed" not in str(error):
+                raise
         finally:
             self.operations.append(
                 Operation(
@@ -155,6 +159,9 @@ class CommandMachine(RuleBasedStateMachine):
                     completed=next(self.clock) if known else float("inf"),
                 )
             )
+
+    def accepted(self, command_id: str) -> bool:
+        return any(op.ending is Ending.ACCEPTED and op.command_id == command_id for op in self.operations)
 
     async def together(self, commands: Sequence[Sent]) -> None:
         async with asyncio.TaskGroup() as group:

@@ -172,7 +172,7 @@ class _PostgresStore:
         async with self._writing() as connection:
             verdict = await connection.run_sync(self._begun, partial(self._settle, judged=judged, again=again), batch)
             try:
-                await connection.run_sync(_commit)
+                await connection.run_sync(self.commit_transaction)
             except FAILURES as error:
                 raise OutcomeUnknown(str(error)) from error
         self._recent.leave(verdict)
@@ -198,7 +198,7 @@ class _PostgresStore:
         """Execute a step in a transaction of its own; see Store."""
         async with self._writing() as connection:
             done = await connection.run_sync(self._begun, step, POSTGRES, locked=locked)
-            await connection.run_sync(_commit)
+            await connection.run_sync(self.commit_transaction)
         return done
 
     @asynccontextmanager
@@ -254,6 +254,11 @@ class _PostgresStore:
         execute(driver, f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock}")
         return work(driver, argument)
 
+    @staticmethod
+    def commit_transaction(connection: Connection) -> None:
+        """Commit: the step whose failure leaves the outcome unknown."""
+        execute(driver_of(connection), "COMMIT")
+
     @asynccontextmanager
     async def _writing(self) -> AsyncGenerator[AsyncConnection]:
         """Give the connection for a transaction, which ends with it where anything fails."""
@@ -267,10 +272,6 @@ class _PostgresStore:
             await connection.invalidate()
             await connection.close()
             raise
-
-
-def _commit(connection: Connection) -> None:
-    execute(driver_of(connection), "COMMIT")
 
 
 def schema(name: str) -> str:
