@@ -171,6 +171,37 @@ async def test_a_history_whose_connection_is_lost_is_read_again_on_another(postg
     await log.close()
 
 
+@pytest.mark.parametrize("how", ["read", "read_all"])
+async def test_a_read_that_is_cancelled_takes_its_connection_with_it(postgres: str, name: str, how: str) -> None:
+    """The driver asks the database to stop, and would fail the next reader meanwhile."""
+    log = await open_log(postgres, name)
+    await log.append(Entry(command_id="c1", events=(NewEvent(id="e1", type="t", payload=b"", tags=("a:1",)),)))
+    query = Query((QueryItem(frozenset({"t"}), frozenset({"a:1"})),))
+    other = await asyncpg.connect(postgres, server_settings={"search_path": schema(name)})
+    async with other.transaction():
+        await other.execute("LOCK TABLE events")
+        reading = asyncio.ensure_future(log.read(until=1) if how == "read" else log.read_all([Wanted(0, query)]))
+        pid: int | None = None
+
+        async def waits() -> bool:
+            nonlocal pid
+            pid = await other.fetchval("SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass")
+            return pid is not None or reading.done()
+
+        await eventually(waits)
+        assert pid
+        reading.cancel()
+        await asyncio.wait([reading])
+
+    async def gone() -> bool:
+        return not await other.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid)
+
+    await eventually(gone)
+    assert len((await log.read(until=1)).events) == len((await log.read_all([Wanted(0, query)]))[0].events) == 1
+    await other.close()
+    await log.close()
+
+
 async def test_a_writer_waits_for_the_lock_of_another(postgres: str, name: str) -> None:
     first, second = await open_log(postgres, name), await open_log(postgres, name)
     assert first.log_id == second.log_id

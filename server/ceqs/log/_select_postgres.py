@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -78,6 +79,10 @@ async def connected(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
             # The pool does not see what the driver raises, and would hand out lost connections again: now it sees.
             with suppress(*FAILURES):
                 await connection.exec_driver_sql("SELECT 1")
+            await connection.invalidate()
+            raise
+        except asyncio.CancelledError:
+            # The driver is asking the database to stop, and for a while takes nothing else, or fails whoever asks.
             await connection.invalidate()
             raise
 
