@@ -39,6 +39,16 @@ def entry(command_id: str, *, assigned: bool = False) -> Entry:
     )
 
 
+async def waits_for_the_lock(task: asyncio.Task[Any], other: asyncpg.Connection[Any]) -> None:
+    """Wait until somebody waits for a log's lock, or the task is done without."""
+
+    async def waits() -> bool:
+        waiting = "SELECT true FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> pg_backend_pid()"
+        return bool(await other.fetchval(waiting)) or task.done()
+
+    await eventually(waits)
+
+
 @pytest.mark.parametrize(
     ("cut_before", "cut_after", "delay"), [(1, 0, 0), (0, 1, 0), (2, 0, 0), (0, 1, 0.5), (1, 1, 0)]
 )
@@ -241,12 +251,7 @@ async def test_an_entry_waits_for_the_lock_and_is_judged_against_all_that_was_co
     await transaction.start()
     await other.execute("SELECT pg_advisory_xact_lock($1)", lock_key(name))
     appending = asyncio.create_task(log.append(decided))
-
-    async def waits() -> bool:
-        waiting = "SELECT true FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> pg_backend_pid()"
-        return bool(await other.fetchval(waiting)) or appending.done()
-
-    await eventually(waits)
+    await waits_for_the_lock(appending, other)
     assert not appending.done()
     await other.execute("INSERT INTO events VALUES (1, NULL, 'e1', 'shop.Placed', 0, 1, 'rival', '')")
     await transaction.commit()
@@ -266,12 +271,7 @@ async def test_what_became_of_a_commit_is_asked_once_its_transaction_cannot_comm
     await zombie.execute("SELECT pg_advisory_xact_lock($1)", lock_key(name))
     await zombie.execute("INSERT INTO commands VALUES ('c1', '', false, 1, 1, '', '')")
     asking = asyncio.create_task(log._store.known(["c1"]))  # type: ignore[attr-defined]
-
-    async def waits() -> bool:
-        waiting = "SELECT true FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> pg_backend_pid()"
-        return bool(await zombie.fetchval(waiting)) or asking.done()
-
-    await eventually(waits)
+    await waits_for_the_lock(asking, zombie)
     assert not asking.done()
     await transaction.commit()
     assert list(await asking) == ["c1"]
@@ -284,12 +284,7 @@ async def test_what_became_of_a_commit_is_not_asked_in_the_midst_of_another_step
     other = await asyncpg.connect(postgres)
     await other.execute("SELECT pg_advisory_lock($1)", lock_key(name))
     telling = asyncio.create_task(log.published("Publisher", Published(1, 7)))
-
-    async def waits() -> bool:
-        waiting = "SELECT true FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid <> pg_backend_pid()"
-        return bool(await other.fetchval(waiting)) or telling.done()
-
-    await eventually(waits)
+    await waits_for_the_lock(telling, other)
     asking = asyncio.create_task(log._resolve(["c1"]))  # type: ignore[attr-defined]
     await asyncio.sleep(0.05)
     await other.close()

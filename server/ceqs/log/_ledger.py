@@ -16,7 +16,7 @@ from ceqs.log._identity import refuse_another
 from ceqs.log._judge import CommandRow
 from ceqs.log._recent import Mark, Recent
 from ceqs.log._retention import NOW_POSTGRES, NOW_SQLITE
-from ceqs.log._rows_postgres import insert as insert_arrays
+from ceqs.log._rows_postgres import insert
 from ceqs.log._tagging import Tagging, read_rules
 from ceqs.log._times import from_micros
 from ceqs.log._together import carries_all, together
@@ -192,7 +192,7 @@ POSTGRES = Dialect(
     now=f"SELECT {NOW_POSTGRES}",
     rows=fetch,
     run=change,
-    insert=insert_arrays,
+    insert=insert,
 )
 
 
