@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from ceqs.contract import encode_token
 from ceqs.errors import Behind, Internal
 from ceqs.server import Served, Server, ServerSettings
+from ceqs.testing import eventually
 from ceqs.v1 import events_pb2
 
 SERVICES = [
@@ -131,11 +133,14 @@ class Slow:
         self._log = log
         self.waiting = asyncio.Event()
         self.go_on = asyncio.Event()
+        self.expires = 0.0
+        """When the last that waits expires."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
     async def append_all(self, entries: Any, progress: Any = None) -> Any:
+        self.expires = max([self.expires, *(entry.expires or 0.0 for entry in entries)])
         self.waiting.set()
         await self.go_on.wait()
         return await self._log.append_all(entries, progress)
@@ -214,6 +219,8 @@ async def test_a_deadline_ends_a_command_without_an_event(bank: Any, context: An
         with pytest.raises(grpc.aio.AioRpcError) as late:
             await served.raw("/bank.v1.BankCommandsService/OpenAccount", request, timeout=0.1)
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        # The server's clock for it began later than the caller's.
+        await eventually(lambda: time.monotonic() > slow.expires)
         slow.go_on.set()
         await server.stop()
     assert (await log.head()).position == 0
