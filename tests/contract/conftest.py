@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -42,7 +43,7 @@ async def log(url: str, name: str) -> AsyncIterator[Log]:
 
 @dataclass
 class Proxy:
-    """Stands between a log and its server, and cuts the connection when a COMMIT passes."""
+    """Stands between a log and its server, and cuts the connection when a COMMIT passes, or what else commits."""
 
     host: str
     port: int
@@ -53,6 +54,8 @@ class Proxy:
     delay: float = 0.0
     """Seconds by which a cut connection's COMMIT is delivered late."""
     refuse: bool = False
+    commit: bytes = b"COMMIT\0"
+    """By what a COMMIT is known."""
     address: int = 0
     cuts: int = 0
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -79,7 +82,7 @@ class Proxy:
         commit = b""
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
-                if b"COMMIT\0" in data and self.cut_before + self.cut_after > 0:
+                if self.commit in data and self.cut_before + self.cut_after > 0:
                     commit = data
                     break
                 to_server.write(data)
@@ -95,7 +98,7 @@ class Proxy:
                     writer.transport.abort()
                     await asyncio.sleep(self.delay)
                 to_server.write(commit)
-                assert b"COMMIT" in await from_server.read(65536)
+                assert re.search(b"COMMIT|SELECT [01]", await from_server.read(65536))
         to_server.close()
         await to_server.wait_closed()
         writer.transport.abort()

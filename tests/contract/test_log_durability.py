@@ -268,5 +268,5 @@ async def test_a_newer_schema_is_refused(url: str, name: str, tmp_path: Path) ->
         await connection.execute(upgrade)
         await connection.close()
     for opening in (open_log, open_reader):
-        with pytest.raises(Misconfigured, match=r"schema version 99, this ceqs knows up to 3: upgrade ceqs"):
+        with pytest.raises(Misconfigured, match=r"schema version 99, this ceqs knows up to 4: upgrade ceqs"):
             await opening(url, name)

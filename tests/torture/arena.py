@@ -27,11 +27,11 @@ DECLARE
 BEGIN
     LOOP
         PERFORM pg_stat_clear_snapshot();
-        SELECT pid, query ~* 'INSERT INTO commands|^COMMIT' AS committing INTO victim FROM pg_stat_activity
+        SELECT pid, query ~* 'INSERT INTO commands|^COMMIT|FROM append' AS committing INTO victim FROM pg_stat_activity
             WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
             AND (clock_timestamp() > until
                 OR (state = 'idle in transaction' AND query ~* 'INSERT INTO commands')
-                OR (state = 'active' AND query ~* '^COMMIT'))
+                OR (state = 'active' AND query ~* '^COMMIT|FROM append'))
             ORDER BY random() LIMIT 1;
         IF FOUND OR clock_timestamp() > until THEN
             PERFORM pg_terminate_backend(victim.pid);
@@ -40,12 +40,13 @@ BEGIN
     END LOOP;
 END $$
 """
-"""Ends a connection between the last statement of a transaction and the answer to its COMMIT, if it finds one there."""
+"""Ends a connection between the last statement of a transaction and the answer to what commits it, if it finds one."""
 
 
 _INSERTING = """
 SELECT client_port FROM pg_stat_activity WHERE pid <> pg_backend_pid()
-AND state IN ('active', 'idle in transaction') AND query ~* 'INSERT INTO commands' LIMIT 1
+AND (state IN ('active', 'idle in transaction') AND query ~* 'INSERT INTO commands'
+    OR state = 'active' AND query ~* 'FROM append') LIMIT 1
 """
 
 

@@ -60,9 +60,9 @@ class Process:
         await self.log._store.close()
         await SqlReader.close(self.log)
 
-    def _commit(self, commit: Callable[[object], None], connection: object) -> None:
+    def _commit(self, commit: Callable[..., Any], *connection_and_statement: object) -> Any:
         committed, error = self.failing.popleft() if self.failing else (True, None)
-        if committed:
-            commit(connection)
+        done = commit(*connection_and_statement) if committed else None
         if error:
             raise error
+        return done

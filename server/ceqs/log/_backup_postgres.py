@@ -12,7 +12,6 @@ from sqlalchemy import Boolean, Table, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ceqs.errors import LogUnavailable
-from ceqs.log import _guards
 from ceqs.log._backup import (
     Copied,
     Report,
@@ -26,7 +25,7 @@ from ceqs.log._backup import (
     renewed,
 )
 from ceqs.log._ledger import SQLITE, Rows
-from ceqs.log._postgres import locked, schema, snapshot
+from ceqs.log._postgres import BESIDE_TABLES, locked, schema, snapshot
 from ceqs.log._schema import meta, metadata
 from ceqs.log._tables import identify
 
@@ -74,7 +73,7 @@ async def restore_postgres_log(url: str, name: str, file: Path, report: Report, 
                     done += len(rows)
                     report(done, total)
         await connection.execute(update(meta).values(log_id=head.log_id, epoch=head.epoch))
-        for statement in _guards.POSTGRES:
+        for statement in BESIDE_TABLES:
             await connection.exec_driver_sql(statement)
     return Copied(head, file.stat().st_size)  # noqa: ASYNC240  # nothing else runs meanwhile
 

@@ -31,11 +31,14 @@ class Fresh:
             self._bytes += size
 
     def give(self, span: Span) -> Slice | None:
-        """Give the events of a span that begins within them and has no other bounds; None for any other."""
-        if span.public or span.backwards or span.until < BEYOND or is_filter(span.query) or not self._events:
+        """Give the events of a span that begins within them, and ends so or has no end; None for any other.
+
+        Of one without an end, all are given: whether others have written beyond them is not known here.
+        """
+        if span.public or span.backwards or is_filter(span.query) or not self._events:
             return None
-        begin = span.after + 1 - self._events[0][0]
-        if not 0 <= begin < len(self._events):
+        first, last = self._events[0][0], self._events[-1][0]
+        if not first <= span.after + 1 <= last or last < span.until < BEYOND:
             return None
-        rows = self._events[begin:]
+        rows = self._events[span.after + 1 - first : span.until + 1 - first]
         return to_slice(span, ((number, public or 0, kind, raw) for number, public, _, kind, *_, raw in rows))

@@ -7,9 +7,9 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import asyncpg
 from sqlalchemy import Connection, make_url, text
@@ -20,13 +20,14 @@ from ceqs.errors import LogUnavailable, Misconfigured
 from ceqs.log import _guards
 from ceqs.log._driver_postgres import Driver, driver_of, execute
 from ceqs.log._follower import Follower
-from ceqs.log._histories import Found, read_histories
+from ceqs.log._histories import Found as History
+from ceqs.log._histories import read_histories
 from ceqs.log._judge import CommandRow, Verdict, settle
 from ceqs.log._kept import read_kept
-from ceqs.log._ledger import HEAD, POSTGRES, SqlLedger, stored, to_head
+from ceqs.log._ledger import HEAD, POSTGRES, Found, Index, SqlLedger, stored, to_head
 from ceqs.log._prepare import Prepared
 from ceqs.log._recent import Recent
-from ceqs.log._rows_postgres import insert_verdict
+from ceqs.log._rows_postgres import APPEND, APPENDING, appended, insert_verdict
 from ceqs.log._select_postgres import PostgresReads, connected
 from ceqs.log._shared import Shared
 from ceqs.log._sql import OutcomeUnknown, SqlLog, Step, Untold
@@ -40,6 +41,11 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 _READERS = 4
+_QUIET = 8
+"""After how many batches that nobody came in between of the next one is taken to find the log as the last has left it.
+
+Where it does not, it has told what it did not record, and what was decided upon that is decided again.
+"""
 _SETTINGS = {
     "application_name": "ceqs",
     # Every statement is a walk along an index. A plan made while the tables were small must not scan them later.
@@ -51,9 +57,12 @@ _SETTINGS = {
 }
 _WRITING = {
     "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
     # A writer whose machine has vanished must not hold the lock.
     "idle_in_transaction_session_timeout": "15s",
 }
+BESIDE_TABLES = (*_guards.POSTGRES, APPENDING)
+"""Makes what the schema of a log has beside its tables."""
 _READING = {"default_transaction_read_only": "on"}
 _HOLDING = {"lock_timeout": "5s", "idle_session_timeout": "0"}
 _HOLDERS = 2
@@ -149,6 +158,12 @@ class _PostgresStore:
         self.tagging = Tagging(name)
         self._recent = Recent()
         self._log_id = ""
+        self._left: Found | None = None
+        """How this process has left the log."""
+        self._quiet = 0
+        """So many batches in a row have found it so."""
+        self._astray = False
+        """Whether a statement that appends at once may still come to the database, though nobody waits for it."""
         self._connection: AsyncConnection | None = None
 
     async def open(self) -> Head:
@@ -162,33 +177,67 @@ class _PostgresStore:
         head = identify(connection, self._name, place)
         if head is None:
             connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {schema(self._name)}")
-            create(connection, self._name, _guards.POSTGRES)
+            create(connection, self._name, BESIDE_TABLES)
             head = to_head(connection.execute(HEAD).one())
         self._log_id = head.log_id
         return head
 
     async def attempt(self, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
         """Settle a batch in one transaction; see Store."""
+        if self._left and self._quiet >= _QUIET:
+            with suppress(Untold):
+                return await self._attempt_at_once(batch, judged, self._left, again=again)
         async with self._writing() as connection:
-            verdict = await connection.run_sync(self._begun, partial(self._settle, judged=judged, again=again), batch)
-            try:
-                await connection.run_sync(self.commit_transaction)
-            except FAILURES as error:
-                raise OutcomeUnknown(str(error)) from error
+            verdict, index = await connection.run_sync(
+                self._begun, partial(self._settle, judged=judged, again=again), batch
+            )
+            await self._commit(connection)
         self._recent.leave(verdict)
+        self._left = verdict.head, index
+        self._astray = False
         return verdict
+
+    async def _attempt_at_once(self, batch: Sequence[Prepared], judged: Judged, left: Found, *, again: bool) -> Verdict:
+        """Settle a batch in one journey, upon the log as it was left.
+
+        Raises Untold where too little of it is known, it is not as it was left, or somebody else is writing.
+        """
+        if self._connection is None or not await self._connection.run_sync(_is_open):
+            raise Untold
+        ledger = _Remembered(_untold, POSTGRES, left, self._name, self._log_id, self.tagging, self._recent)
+        verdict = settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic())
+        judged(verdict.outcomes)
+        values = appended(self._key, left, ledger.new, verdict)
+        self._astray = True
+        async with self._writing() as connection:
+            done = await self._commit(connection, APPEND, *values)
+        self._astray = False
+        if done != "SELECT 1":
+            raise Untold
+        self._recent.leave(verdict)
+        self._left = verdict.head, left[1]
+        return verdict
+
+    async def _commit(self, connection: AsyncConnection, statement: str = "COMMIT", *values: object) -> str:
+        try:
+            return await connection.run_sync(self.commit_transaction, statement, *values)
+        except FAILURES as error:
+            raise OutcomeUnknown(str(error)) from error
 
     async def ahead(self, batch: Sequence[Prepared], judged: Judged) -> Verdict:
         """Raise Untold: other processes write as well; see Store."""
         raise Untold
 
-    def _settle(self, driver: Driver, batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
+    def _settle(
+        self, driver: Driver, batch: Sequence[Prepared], judged: Judged, *, again: bool
+    ) -> tuple[Verdict, Index]:
         found = POSTGRES.head(driver)
+        self._quiet = self._quiet + 1 if found == self._left else 0
         ledger = SqlLedger(lambda: driver, POSTGRES, found, self._name, self._log_id, self.tagging, self._recent)
         verdict = settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic())
         judged(verdict.outcomes)
         insert_verdict(driver, verdict)
-        return verdict
+        return verdict, found[1]
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Give those of the commands that are stored; see Store."""
@@ -199,6 +248,7 @@ class _PostgresStore:
         async with self._writing() as connection:
             done = await connection.run_sync(self._begun, step, POSTGRES, locked=locked)
             await connection.run_sync(self.commit_transaction)
+        self._astray = self._astray and not locked
         return done
 
     @asynccontextmanager
@@ -252,12 +302,15 @@ class _PostgresStore:
         # A statement of its own: the next one's snapshot then has everything that was committed under the lock.
         lock = f"SELECT pg_advisory_xact_lock({self._key})" if locked else ""
         execute(driver, f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock}")
+        if locked and self._astray:
+            # Nobody is told that it was not recorded while it may be: by now it is, or is not as it expects the log.
+            execute(driver, "UPDATE meta SET tagging = tagging + 1")
         return work(driver, argument)
 
     @staticmethod
-    def commit_transaction(connection: Connection) -> None:
-        """Commit: the step whose failure leaves the outcome unknown."""
-        execute(driver_of(connection), "COMMIT")
+    def commit_transaction(connection: Connection, statement: str = "COMMIT", *values: object) -> str:
+        """Execute what commits, and give what it has done: the step whose failure leaves the outcome unknown."""
+        return execute(driver_of(connection), statement, *values)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncGenerator[AsyncConnection]:
@@ -272,6 +325,26 @@ class _PostgresStore:
             await connection.invalidate()
             await connection.close()
             raise
+
+
+class _Remembered(SqlLedger[Driver]):
+    """The log as this process has left it."""
+
+    new: Collection[str] = ()
+    """The ids of commands that are to be new: whether they are is for the transaction that relies on it."""
+
+    def commands(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
+        """Take them to be new."""
+        self.new = command_ids
+        return {}
+
+
+def _untold() -> NoReturn:
+    raise Untold
+
+
+def _is_open(connection: Connection) -> bool:
+    return not driver_of(connection).driver_connection.is_closed()
 
 
 def schema(name: str) -> str:
@@ -299,14 +372,14 @@ def _engine(url: str, name: str, settings: Mapping[str, str], connections: int) 
     )
 
 
-class _PostgresHistories(Shared[Wanted, Found]):
+class _PostgresHistories(Shared[Wanted, History]):
     """Reads together what is asked for at the same time: a statement costs a journey to the database and back."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         super().__init__(self.read)
 
-    async def read(self, wanted: Sequence[Wanted]) -> Sequence[Found]:
+    async def read(self, wanted: Sequence[Wanted]) -> Sequence[History]:
         """Read several at once."""
         async with connected(self._engine) as connection:
             return await connection.run_sync(lambda own: read_histories(driver_of(own), POSTGRES, wanted))

@@ -15,7 +15,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # SQLite makes a column the key of its B-tree only where its type is INTEGER.
 _Position = BigInteger().with_variant(Integer, "sqlite")

@@ -27,7 +27,7 @@ from ceqs.log._schema import commands
 from ceqs.log._select import Reads
 from ceqs.log._sql_reader import FAILURES, SqlReader
 from ceqs.log._tagging import Tagging, adopt, rules_of
-from ceqs.log._types import Appended, Entry, Head, Progress, Purged, Slice, Span
+from ceqs.log._types import BEYOND, Appended, Entry, Head, Progress, Purged, Slice, Span
 from ceqs.log._writer import Judged, Writer
 from ceqs.model import ALL, Query
 
@@ -135,9 +135,10 @@ class SqlLog(SqlReader):
         backwards: bool = False,
     ) -> Slice:
         """Read stored events after a position; see LogReader."""
-        # Where other processes write, what this one has appended may not be all that there is.
-        if until is None and not public and not backwards and self._known_head is not None:
-            fresh = self._fresh.give(Span(after=after, limit=limit, query=query))
+        # Where other processes write, what this one has appended may not be all that there is, but up to its end it is.
+        if (self._known_head is not None) if until is None else (until < BEYOND):
+            span = Span(after=after, limit=limit, query=query, public=public, backwards=backwards)
+            fresh = self._fresh.give(span if until is None else replace(span, until=until))
             if fresh is not None and not self._closed:
                 return fresh
         return await super().read(

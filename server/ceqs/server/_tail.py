@@ -12,7 +12,7 @@ from ceqs.server._pages import LIMIT
 from ceqs.server._ring import Ring
 
 IDLE = 30.0
-"""How long, in seconds, it waits before it looks at the log again by itself."""
+"""How long, in seconds, it waits at once."""
 
 
 class Tail:
@@ -79,8 +79,9 @@ class Tail:
         try:
             while True:
                 at = ring.through(public=False)
-                await self._log.wait(at, IDLE)
-                events = (await self._log.read(after=at, limit=LIMIT)).events
+                head = await self._log.wait(at, IDLE)
+                # With an end, what this process has just appended is at hand.
+                events = (await self._log.read(after=at, limit=LIMIT, until=head)).events
                 if events:
                     ring.add(events, await self._tags(events))
                     self._wake()

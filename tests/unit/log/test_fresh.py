@@ -38,8 +38,15 @@ def test_a_batch_of_another_process_between_them_ends_it() -> None:
     assert [given(fresh, after) for after in (2, 4, 6)] == [None, None, [7]]
 
 
+def test_up_to_an_end_that_is_within_them_they_are_all() -> None:
+    fresh = Fresh()
+    fresh.add(rows(3, 4, 5))
+    assert [given(fresh, 2, until=until) for until in (3, 4, 5, 6)] == [[3], [3, 4], [3, 4, 5], None]
+    assert [given(fresh, after, until=5) for after in (1, 4, 5)] == [None, [5], None]
+
+
 @pytest.mark.parametrize(
-    "bounds", [{"public": True}, {"backwards": True}, {"until": 4}, {"query": Query((QueryItem(frozenset("A")),))}]
+    "bounds", [{"public": True}, {"backwards": True}, {"until": 5}, {"query": Query((QueryItem(frozenset("A")),))}]
 )
 def test_every_other_span_is_read(bounds: dict[str, Any]) -> None:
     fresh = Fresh()
