@@ -223,7 +223,7 @@ async def test_a_projector_that_was_suspended_beyond_its_lease_writes_nothing_wh
     async with contextlib.AsyncExitStack() as stack:
         if store == "postgresql":
             shop.models_url = (await stack.enter_async_context(PostgresServer())).url
-        shop.lease = 2.0
+        shop.lease = 4.0
         await shop.stock()
         await shop.start("inventory")
         await shop.start("orders")
