@@ -392,7 +392,7 @@ async def test_a_quiet_log_whose_connection_is_gone_says_so_at_once(proxy: Any, 
     """Nothing was sent, so nothing has to be found out before somebody is answered."""
     log = await open_log(through, name)
     head = await quiet(log)
-    proxy.cut_before, proxy.refuse, proxy.commit = 1, True, b"pg_try"
+    proxy.refuse = True
     connection = log._store._connection  # type: ignore[attr-defined]
     (await connection.get_raw_connection()).driver_connection.terminate()
     with pytest.raises(LogUnavailable):

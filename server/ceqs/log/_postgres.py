@@ -27,7 +27,7 @@ from ceqs.log._kept import read_kept
 from ceqs.log._ledger import HEAD, POSTGRES, Found, Index, SqlLedger, stored, to_head
 from ceqs.log._prepare import Prepared
 from ceqs.log._recent import Recent
-from ceqs.log._rows_postgres import APPEND, APPENDING, appended, insert_verdict
+from ceqs.log._rows_postgres import APPEND, APPENDED, APPENDING, appended, insert_verdict
 from ceqs.log._select_postgres import PostgresReads, connected
 from ceqs.log._shared import Shared
 from ceqs.log._sql import OutcomeUnknown, SqlLog, Step, Untold
@@ -192,8 +192,7 @@ class _PostgresStore:
                 self._begun, partial(self._settle, judged=judged, again=again), batch
             )
             await self._commit(connection)
-        self._recent.leave(verdict)
-        self._left = verdict.head, index
+        self._leave(verdict, index)
         self._astray = False
         return verdict
 
@@ -205,17 +204,15 @@ class _PostgresStore:
         if self._connection is None or not await self._connection.run_sync(_is_open):
             raise Untold
         ledger = _Remembered(_untold, POSTGRES, left, self._name, self._log_id, self.tagging, self._recent)
-        verdict = settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic())
-        judged(verdict.outcomes)
+        verdict = self._judge(ledger, batch, judged, again=again)
         values = appended(self._key, left, ledger.new, verdict)
         self._astray = True
         async with self._writing() as connection:
             done = await self._commit(connection, APPEND, *values)
         self._astray = False
-        if done != "SELECT 1":
+        if done != APPENDED:
             raise Untold
-        self._recent.leave(verdict)
-        self._left = verdict.head, left[1]
+        self._leave(verdict, left[1])
         return verdict
 
     async def _commit(self, connection: AsyncConnection, statement: str = "COMMIT", *values: object) -> str:
@@ -234,10 +231,19 @@ class _PostgresStore:
         found = POSTGRES.head(driver)
         self._quiet = self._quiet + 1 if found == self._left else 0
         ledger = SqlLedger(lambda: driver, POSTGRES, found, self._name, self._log_id, self.tagging, self._recent)
-        verdict = settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic())
-        judged(verdict.outcomes)
+        verdict = self._judge(ledger, batch, judged, again=again)
         insert_verdict(driver, verdict)
         return verdict, found[1]
+
+    def _judge(self, ledger: SqlLedger[Driver], batch: Sequence[Prepared], judged: Judged, *, again: bool) -> Verdict:
+        verdict = settle(ledger, batch, again=again, now=self._clock(), monotonic=time.monotonic())
+        judged(verdict.outcomes)
+        return verdict
+
+    def _leave(self, verdict: Verdict, index: Index) -> None:
+        """Note how the log is left."""
+        self._recent.leave(verdict)
+        self._left = verdict.head, index
 
     async def known(self, command_ids: Collection[str]) -> Mapping[str, CommandRow]:
         """Give those of the commands that are stored; see Store."""

@@ -91,6 +91,9 @@ It gives one row where it did, and none where the log is being written, is not a
 commands that are to be new.
 """
 
+APPENDED = "SELECT 1"
+"""What APPEND has done where it did."""
+
 
 def appended(lock_key: int, found: Found, new: Collection[str], verdict: Verdict) -> Sequence[object]:
     """Give what APPEND takes: the log's lock, how it is to be found, ids of commands that are to be new, the rows."""
