@@ -62,8 +62,9 @@ PER_CONNECTION = 8
 """How many clients share a connection."""
 WARM_UP = 0.5
 """Seconds before the clock starts; no more than it runs for."""
-FILLING = 1.5
-"""Seconds until the queues of an overloaded server are full: before the clock starts, as above."""
+FILLING = 3.0
+"""Seconds until the queues of an overloaded server are full, and what waits too long is given up: before the clock
+starts; no more than three times as long as it runs."""
 PATIENCE = ("grpc-timeout", "5S")
 """How long a caller waits who does not wait for an answer before the next call."""
 PORTION = 500
@@ -169,7 +170,7 @@ def paced(*, address: str, rpc: str, rate: float, seconds: float, prefix: str, m
 def overload(*, address: str, times: float, clients: int, seconds: float, prefix: str, meters: int) -> Figures:
     """Find how much the server can take, then send that many times as much; give the rate of what it accepts."""
     at_peak = closed(address=address, rpc="read", clients=clients, seconds=seconds, prefix=prefix, meters=meters)
-    begin, filling = clock(), min(FILLING, seconds)
+    begin, filling = clock(), min(FILLING, 3 * seconds)
     tally = Tally(begin + filling, begin + filling + seconds, refusable=True)
     requests = _requests("read", prefix, meters)
     _pace(address, "read", requests, times * at_peak["rate"], begin, seconds + filling, tally)

@@ -38,6 +38,8 @@ class Queued(ABC):
     content_hash: bytes = field(init=False, default=b"")
     """Empty until the command is known to be well-formed."""
     attempts: int = field(init=False, default=0)
+    since: float = field(init=False)
+    """When it was queued, on the clock of time.monotonic()."""
     least: int = field(init=False, default=0)
     """The position that its state must stand at."""
     entry: Entry = field(init=False)

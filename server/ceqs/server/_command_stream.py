@@ -121,7 +121,7 @@ class _Stream:
             arrived = time.monotonic()
             for command in _decoded(raw).commands:
                 one = self._commands.get(command.rpc)
-                while self._waiting >= BOUND or (self._waiting and one is not None and one.executor.full):
+                while self._waiting >= BOUND or (self._waiting and one is not None and one.executor.is_full(one.rpc)):
                     self._room.clear()
                     await self._room.wait()
                 self._begin(one, command, arrived)
@@ -138,7 +138,7 @@ class _Stream:
                 self._begin_in_turn(sent)
             except Exception as error:  # noqa: BLE001  # every error becomes a status; the unforeseen are logged
                 sent.set_exception(error)
-        elif not self._waiting and one.executor.full:
+        elif not self._waiting and one.executor.is_full(one.rpc):
             # Who has nothing under way would wait for others: it is told instead, and decides for itself.
             sent.set_exception(Overloaded())
         else:

@@ -100,7 +100,7 @@ class CommandExecutor:
         max_waiting: int = MAX_WAITING_ENTRIES,
         gates: Gates | None = None,
     ) -> None:
-        """`max_waiting` commands may wait for their batch."""
+        """`max_waiting` commands may wait for their batch, fewer where they wait for long: see `is_full`."""
         self._gates = gates or Gates(context)
         self._context = context
         self._log = log
@@ -114,10 +114,10 @@ class CommandExecutor:
             Lane(self._decide_all, self._record, company=log.company) for _ in range(2)
         )
 
-    @property
-    def full(self) -> bool:
-        """Whether so many commands wait that one more is refused."""
-        return len(self._optimistic.waiting) + len(self._pessimistic.waiting) >= self._max_waiting
+    def is_full(self, rpc: CommandRpc) -> bool:
+        """Whether so many commands wait, or for so long, that one more is refused."""
+        waiting = len(self._optimistic.waiting) + len(self._pessimistic.waiting)
+        return waiting >= self._max_waiting or self._lane(rpc).is_late
 
     async def execute(self, rpc: CommandRpc, request: Message, call: CommandCall) -> Executed:
         """Execute a command, or give the receipt that its id already has.
@@ -135,7 +135,7 @@ class CommandExecutor:
             if found is None:
                 raise
             return Executed(rpc, found)
-        if self.full:
+        if self.is_full(rpc):
             raise Overloaded
         self.intake.take(command, (request, command.raw))
         self.queue(command)
@@ -146,23 +146,25 @@ class CommandExecutor:
 
         It is read when its batch begins, with the others: that takes a fourth of the time.
         """
-        if self.full:
+        if self.is_full(rpc):
             raise Overloaded
         command = _Awaited(rpc, raw, say, asyncio.get_running_loop().create_future())
         self.queue(command)
         return command.answer
 
     def queue(self, command: Queued, *, hurry: bool = False) -> None:
-        """Queue a command where the executor is not `full`; those of one boundary are decided in the order of calls.
+        """Queue a command where it is not full; those of one boundary are decided in the order of calls.
 
         In a `hurry`, it does not wait for others to share its transaction.
         """
-        lane = self._pessimistic if command.rpc.state.locking is Locking.PESSIMISTIC else self._optimistic
-        lane.add(command, hurry=hurry)
+        self._lane(command.rpc).add(command, hurry=hurry)
 
     def guards(self, rpc: CommandRpc) -> bool:
         """Whether a gatekeeper is asked about a command: then it is for `execute`."""
         return self._context.guard(rpc) is not None
+
+    def _lane(self, rpc: CommandRpc) -> Lane[Queued, Batch]:
+        return self._pessimistic if rpc.state.locking is Locking.PESSIMISTIC else self._optimistic
 
     async def _decide_all(self, batch: Sequence[Queued], before: Batch | None) -> Batch | None:
         """Decide a batch, upon the one before while that is recorded; None where it has to be recorded first."""

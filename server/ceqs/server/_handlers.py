@@ -94,7 +94,7 @@ def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: Comm
             return calls.command(rpc, request, context)
 
         # In overload the least work is spent on what is refused, so that the most is left for what is accepted.
-        if executor.full:
+        if executor.is_full(rpc):
             raise Overloaded
         if executor.guards(rpc):
             request = executor.intake.decode(rpc, raw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -11,10 +12,15 @@ from ceqs.log import MAX_BATCH_ENTRIES, Progress, linger
 
 FEW = 3
 """Commands of one batch that are not yet a load."""
+LONGEST_WAIT = 1.0
+"""How long, in seconds, more than fill a batch may wait, before one that comes later is better told at once."""
 
 
 class Waiting(Protocol):
     """What waits for an answer: a future, or what is like one."""
+
+    since: float
+    """When it was added, on the clock of time.monotonic()."""
 
     def done(self) -> bool:
         """Whether it is answered, or nobody waits for the answer any more."""
@@ -74,8 +80,18 @@ class Lane(Generic[W, D]):
         self._stir = asyncio.Event()
         """That a batch has been recorded, or that so many wait that they fill one."""
 
+    @property
+    def is_late(self) -> bool:
+        """Whether more wait than fill a batch, and the first has for so long that one more would wait as long.
+
+        By a number alone, a queue is no longer than callers' patience only where what it waits for is quick.
+        """
+        waiting = self.waiting
+        return len(waiting) > MAX_BATCH_ENTRIES and time.monotonic() - waiting[0].since > LONGEST_WAIT
+
     def add(self, waiting: W, *, hurry: bool = False) -> None:
         """Queue one more. Where one is in a `hurry`, those that wait with it do not wait for others."""
+        waiting.since = time.monotonic()
         self.waiting.append(waiting)
         if hurry:
             self._hurry = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -18,12 +19,14 @@ import pytest
 from ceqs.errors import Invalid, Overloaded
 from ceqs.log import Log
 from ceqs.server import Served, Server, ServerSettings
+from ceqs.server._server import UNTAKEN
 from ceqs.testing import eventually
 from ceqs.v1.events_pb2 import RecordedEvent
 
 OPEN = "/bank.v1.BankCommandsService/OpenAccount"
 WAITING = 40
 FLOOD = Path(__file__).with_name("flood.py")
+BURST = Path(__file__).with_name("burst.py")
 
 
 class Slow:
@@ -148,6 +151,35 @@ async def test_a_server_too_busy_to_take_calls_goes_on_answering_some(served: An
     assert refused.get("RESOURCE_EXHAUSTED", 0) == refused.get("retry", 0)
     assert refused.keys() <= {"RESOURCE_EXHAUSTED", "CANCELLED", "retry"}
     assert Counter(await recorded(slow._log)) == Counter(peak["accepted"] + flooded["accepted"])
+
+
+async def test_calls_beyond_those_that_may_wait_to_be_taken_are_turned_away_without_the_server(
+    served: Any, context: Any, slow: Slow
+) -> None:
+    """While it is busy: if it had to do that itself, it would come to little else. As many as may wait do wait."""
+    server = Server([Served(context, slow, {"Total": served.model})], ServerSettings(grace=1))
+    await server.start()
+    burst, accepting = 2 * UNTAKEN, 8
+    arguments = [sys.executable, str(BURST), server.address, str(burst), str(burst - UNTAKEN - accepting)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        told, said = process.stdin, process.stdout
+        assert told
+        assert said
+        meanwhile: list[int] = []
+
+        async def until_refused(_: float) -> None:
+            slow.sleep = asyncio.sleep
+            told.write("busy\n")
+            told.flush()
+            meanwhile.append(int(said.readline()))
+
+        slow.sleep = until_refused
+        await eventually(lambda: meanwhile)
+        ended = json.loads(await asyncio.to_thread(said.read))
+    await server.stop()
+    assert burst - UNTAKEN - accepting <= meanwhile[0] <= burst - UNTAKEN
+    assert ended["refused"].keys() == {"CANCELLED"}
+    assert Counter(await recorded(slow._log)) == Counter(ended["accepted"])
 
 
 async def blocking(seconds: float) -> None:

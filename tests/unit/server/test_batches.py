@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from ceqs.log import Condition, Entry, Log, NewEvent, Query, QueryItem
 from ceqs.server import CommandCall, CommandExecutor, Executed
 from ceqs.server._decider import Decider
 from ceqs.server._intake import Intake
+from ceqs.server._lane import LONGEST_WAIT
 from ceqs.testing import eventually
 
 
@@ -243,6 +245,31 @@ async def test_one_more_than_may_wait_is_refused_and_nothing_of_it_is_kept(sende
     assert [type(outcome) for outcome in outcomes] == [Executed] * 3 + [Overloaded] * 2
     assert len(await sender.events()) == 3
     assert balances([await sender.send("Deposit", account_id="a", amount=1)]) == [4]
+
+
+async def test_where_others_wait_for_too_long_one_more_is_refused_though_few_wait_and_only_there(
+    sender: Any, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.open.clear()
+    sent = [asyncio.ensure_future(sender.send("Deposit", account_id="a", amount=1))]
+    await eventually(lambda: watched.batches)
+    # The next batch is decided meanwhile; one more than a batch waits behind it.
+    sent += [asyncio.ensure_future(sender.send("Deposit", account_id="a", amount=1)) for _ in range(513)]
+    rpc = sender.rpc("Deposit")
+    hot = replace(rpc, state=replace(rpc.state, locking=Locking.PESSIMISTIC))
+    await eventually(lambda: len(sender.executor._optimistic.waiting) > 256)
+    assert not sender.executor.is_full(rpc)
+    late = time.monotonic() + LONGEST_WAIT + 0.1
+    monkeypatch.setattr("ceqs.server._lane.time", SimpleNamespace(monotonic=lambda: late))
+    with pytest.raises(Overloaded):
+        await sender.send("Deposit", account_id="a", amount=1)
+    with pytest.raises(Overloaded):
+        await sender.submit("Deposit", account_id="a", amount=1)
+    assert not sender.executor.is_full(hot)
+    watched.open.set()
+    executed = await asyncio.gather(*sent)
+    assert balances(executed) == list(range(1, 515))
+    assert not sender.executor.is_full(rpc)
 
 
 async def test_64_commands_at_once_at_two_servers_are_all_decided_rightly(sender: Any, rival: Any) -> None:

@@ -175,7 +175,7 @@ async def test_a_client_that_takes_no_outcomes_is_not_read(stream: Any, monkeypa
 async def test_a_stream_with_commands_under_way_waits_for_room_and_is_not_refused(
     stream: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(CommandExecutor, "full", property(lambda self: len(self._optimistic.waiting) >= 3))
+    monkeypatch.setattr(CommandExecutor, "is_full", lambda self, _: len(self._optimistic.waiting) >= 3)
     await stream.write(*(stream.command("Deposit", {"account_id": "a", "amount": 1}) for _ in range(50)))
     outcomes = await stream.read(50)
     assert {one.WhichOneof("result") for one in outcomes.values()} == {"receipt"}
@@ -185,7 +185,7 @@ async def test_overload_is_told_command_by_command_with_when_to_try_again(
     stream: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(CommandExecutor, "full", True)
+        patch.setattr(CommandExecutor, "is_full", lambda *_: True)
         overloaded = await stream.outcome("ReserveName", {"name": "n"})
     assert overloaded.status.code == RESOURCE_EXHAUSTED
     assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in overloaded.status.details)

@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TypeAlias
 
 import pytest
 
 from ceqs.log import MAX_BATCH_ENTRIES, Progress, _linger
-from ceqs.server._lane import FEW, Lane
+from ceqs.server._lane import FEW, LONGEST_WAIT, Lane
 
-Waiting: TypeAlias = asyncio.Future[None]
+
+class Waiting(asyncio.Future[None]):
+    since: float
 
 
 @dataclass
@@ -159,3 +160,37 @@ async def test_those_who_come_one_by_one_are_not_kept_waiting_for_each_other(
     await crowd(lane, FEW + 1)
     await crowd(lane, 1)
     assert len(ticks) == 1
+
+
+async def test_more_than_a_batch_that_waits_too_long_is_late_until_the_first_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("ceqs.server._lane.time", SimpleNamespace(monotonic=lambda: now))
+    let_go = asyncio.Semaphore(0)
+    worked = Worked()
+
+    async def record(batch: Batch) -> Sequence[Waiting]:
+        await let_go.acquire()
+        return await worked(batch)
+
+    lane = Lane(decided, record)
+    waiting = [Waiting() for _ in range(MAX_BATCH_ENTRIES + 2)]
+    for one in waiting[:-1]:
+        lane.add(one)
+        await asyncio.sleep(0)
+    now = LONGEST_WAIT + 1
+    # The first is being recorded already, and the others fill no more than a batch.
+    assert not lane.is_late
+    lane.add(waiting[-1])
+    assert lane.is_late
+    now = LONGEST_WAIT
+    assert not lane.is_late
+    now = LONGEST_WAIT + 1
+    let_go.release()
+    await asyncio.wait(waiting[:1])
+    await asyncio.sleep(0)
+    assert not lane.is_late
+    for _ in range(2):
+        let_go.release()
+    await asyncio.gather(*waiting)
