@@ -14,8 +14,8 @@ import asyncpg
 import pytest
 
 from ceqs.log import Entry, NewEvent, _select_postgres, _select_sqlite, open_log
+from ceqs.log._connect_postgres import SETTINGS, schema
 from ceqs.log._ledger import POSTGRES, SQLITE
-from ceqs.log._postgres import _SETTINGS, schema
 from ceqs.log._select import BATCH, SLICE, position_before
 
 FORMS = (SLICE.columns, BATCH.columns)
@@ -159,7 +159,7 @@ async def test_of_two_tags_together_postgres_walks_along_the_rarer(
 ) -> None:
     await events_with_a_rare_tag(postgres, name, 4_000)
     item = {"tag": tag, "others": [other], "types": ["shop.Type0"]}
-    database = await asyncpg.connect(postgres, server_settings={**_SETTINGS, "search_path": schema(name)})
+    database = await asyncpg.connect(postgres, server_settings={**SETTINGS, "search_path": schema(name)})
     statements: list[tuple[str, list[object]]] = [
         (_select_postgres.filtered(SLICE.columns, number, order, public=False), [10, 4_000, 100, json.dumps([item])])
         for number, order in itertools.product(["position"], ORDERS)
@@ -201,7 +201,7 @@ def postgres_statements() -> Iterator[tuple[str, list[object]]]:
 async def test_postgres_walks_along_indexes(postgres: str, name: str, planned: str) -> None:
     log = await open_log(postgres, name)
     await log.append(some_events())
-    settings = {**_SETTINGS, "search_path": schema(name), "plan_cache_mode": planned}
+    settings = {**SETTINGS, "search_path": schema(name), "plan_cache_mode": planned}
     database = await asyncpg.connect(postgres, server_settings=settings)
     for statement, arguments in postgres_statements():
         rows = await database.fetch(f"EXPLAIN {statement}", *arguments)

@@ -32,8 +32,8 @@ from ceqs.log import (
     open_log,
     open_reader,
 )
+from ceqs.log._connect_postgres import lock_key, schema
 from ceqs.log._driver_postgres import execute
-from ceqs.log._postgres import lock_key, schema
 from ceqs.log._select_postgres import PostgresReads
 from ceqs.model import ALL, Query, QueryItem
 from ceqs.testing import eventually

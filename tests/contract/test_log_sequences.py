@@ -22,7 +22,8 @@ from ceqs.log import (
     Query,
     QueryItem,
     Wanted,
-    _postgres,
+    _connect_postgres,
+    _holding_postgres,
     open_log,
 )
 from ceqs.testing import eventually
@@ -172,7 +173,7 @@ async def test_who_holds_a_key_keeps_others_waiting_that_hold_it(url: str, name:
 async def test_keys_are_taken_in_one_order_so_that_no_two_wait_for_each_other(url: str, name: str, log: Log) -> None:
     if not url.startswith("postgresql"):
         pytest.skip("one process writes this log, so there is nobody to wait for")
-    numbers = {_postgres._number(f"{_postgres.schema(name)}/{key}"): key for key in "abcde"}
+    numbers = {_connect_postgres.key_of(f"{_connect_postgres.schema(name)}/{key}"): key for key in "abcde"}
     first, *_, last = sorted(numbers)
     rival = await asyncpg.connect(url)
     await rival.execute("SELECT pg_advisory_lock($1)", last)
@@ -196,7 +197,7 @@ async def test_a_key_that_is_held_for_too_long_is_waited_for_in_vain(
 ) -> None:
     if not url.startswith("postgresql"):
         pytest.skip("one process writes this log, so there is nobody to wait for")
-    monkeypatch.setitem(_postgres._HOLDING, "lock_timeout", "50ms")
+    monkeypatch.setitem(_holding_postgres._SETTINGS, "lock_timeout", "50ms")
     theirs = await open_log(url, name)
     async with log.holding(["a"]), theirs.holding(["a"]):
         await theirs.append(placing("a"))

@@ -24,8 +24,9 @@ from ceqs.log._backup import (
     refuse_to_replace,
     renewed,
 )
+from ceqs.log._connect_postgres import locked, schema, snapshot
 from ceqs.log._ledger import SQLITE, Rows
-from ceqs.log._postgres import BESIDE_TABLES, locked, schema, snapshot
+from ceqs.log._postgres import BESIDE_TABLES
 from ceqs.log._schema import meta, metadata
 from ceqs.log._tables import identify
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import NoReturn, TypeVar
 
-import asyncpg
 from sqlalchemy import Connection, make_url, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ceqs.errors import LogUnavailable, Misconfigured
 from ceqs.log import _guards
+from ceqs.log._connect_postgres import LOCK, READING, WRITING, engine_for, lock_key, opening, place, schema
 from ceqs.log._driver_postgres import Driver, driver_of, execute
 from ceqs.log._follower import Follower
 from ceqs.log._histories import Found as History
 from ceqs.log._histories import read_histories
+from ceqs.log._holding_postgres import Holders
 from ceqs.log._judge import CommandRow, Verdict, settle
 from ceqs.log._kept import read_kept
 from ceqs.log._ledger import HEAD, POSTGRES, Found, Index, SqlLedger, stored, to_head
@@ -46,43 +44,15 @@ _QUIET = 8
 
 Where it does not, it has told what it did not record, and what was decided upon that is decided again.
 """
-_SETTINGS = {
-    "application_name": "ceqs",
-    # Every statement is a walk along an index. A plan made while the tables were small must not scan them later.
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "jit": "off",
-}
-_WRITING = {
-    "synchronous_commit": "on",
-    "default_transaction_isolation": "read committed",
-    # A writer whose machine has vanished must not hold the lock.
-    "idle_in_transaction_session_timeout": "15s",
-}
 BESIDE_TABLES = (*_guards.POSTGRES, APPENDING)
 """Makes what the schema of a log has beside its tables."""
-_READING = {"default_transaction_read_only": "on"}
-_HOLDING = {"lock_timeout": "5s", "idle_session_timeout": "0"}
-_HOLDERS = 2
-_HOLD = text(
-    "SELECT pg_advisory_lock(CAST(k.value AS bigint)) FROM jsonb_array_elements_text(CAST(:keys AS jsonb)) AS k(value)"
-)
-_RELEASE = text("SELECT pg_advisory_unlock_all()")
 _HIDDEN = text("SELECT 1 FROM pg_namespace WHERE nspname = :schema AND NOT has_schema_privilege(oid, 'USAGE')")
-_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
-_UNFIT = (
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientPrivilegeError,
-)
 
 
 async def open_postgres_log(url: str, name: str, *, clock: Callable[[], dt.datetime], max_waiting: int) -> SqlLog:
     """Open or create the log in a database for writing; see open_log."""
     store, head = await open_postgres_store(url, name, clock=clock)
-    engine = _engine(url, name, _READING, _READERS)
+    engine = engine_for(url, name, READING, _READERS)
     histories, reads = _PostgresHistories(engine), PostgresReads(engine)
     follower = Follower(head, _poll(reads))
     return SqlLog(name, head, engine, follower, histories, reads, store=store, max_waiting=max_waiting)
@@ -90,9 +60,9 @@ async def open_postgres_log(url: str, name: str, *, clock: Callable[[], dt.datet
 
 async def open_postgres_store(url: str, name: str, *, clock: Callable[[], dt.datetime]) -> tuple[_PostgresStore, Head]:
     """Open what writes the log in a database."""
-    store = _PostgresStore(_engine(url, name, _WRITING, 1), _engine(url, name, _HOLDING, _HOLDERS), name, clock)
+    store = _PostgresStore(url, name, clock)
     try:
-        with _opening(url):
+        with opening(url):
             return store, await store.open()
     except BaseException:
         await store.close()
@@ -101,16 +71,16 @@ async def open_postgres_store(url: str, name: str, *, clock: Callable[[], dt.dat
 
 async def open_postgres_reader(url: str, name: str) -> SqlReader:
     """Open the log in a database for reading; see open_reader."""
-    engine = _engine(url, name, _READING, _READERS)
+    engine = engine_for(url, name, READING, _READERS)
     try:
-        with _opening(url):
+        with opening(url):
             async with engine.connect() as connection:
-                head = await connection.run_sync(identify, name, _place(url, name))
+                head = await connection.run_sync(identify, name, place(url, name))
                 if head is None and (await connection.execute(_HIDDEN, {"schema": schema(name)})).first():
                     grant = f"GRANT pg_read_all_data TO {make_url(url).username}"
-                    raise Misconfigured(f"{_place(url, name)} is closed to this user: {grant}")
+                    raise Misconfigured(f"{place(url, name)} is closed to this user: {grant}")
         if head is None:
-            raise LogUnavailable(f"there is no log in {_place(url, name)} yet: start the server of {name!r}")
+            raise LogUnavailable(f"there is no log in {place(url, name)} yet: start the server of {name!r}")
     except BaseException:
         await engine.dispose()
         raise
@@ -118,40 +88,12 @@ async def open_postgres_reader(url: str, name: str) -> SqlReader:
     return SqlReader(name, head, engine, Follower(head, _poll(reads)), histories, reads)
 
 
-@asynccontextmanager
-async def snapshot(url: str, name: str) -> AsyncGenerator[AsyncConnection]:
-    """Connect to a log's database and read it as it is at one moment. Raises as open_reader does."""
-    async with _connected(url, name, _READING) as connection:
-        yield await connection.execution_options(isolation_level="REPEATABLE READ")
-
-
-@asynccontextmanager
-async def locked(url: str, name: str) -> AsyncGenerator[AsyncConnection]:
-    """Hold a log's lock in a transaction that is committed at the end. Raises as open_log does."""
-    async with _connected(url, name, _WRITING) as connection, connection.begin():
-        await connection.execute(_LOCK, {"key": lock_key(name)})
-        yield connection
-
-
-@asynccontextmanager
-async def _connected(url: str, name: str, settings: Mapping[str, str]) -> AsyncGenerator[AsyncConnection]:
-    """Connect once, for what no server does."""
-    engine = _engine(url, name, settings, 1)
-    try:
-        with _opening(url):
-            connection = await engine.connect()
-        async with aclosing(connection):
-            yield connection
-    finally:
-        await engine.dispose()
-
-
 class _PostgresStore:
     """The writing connection."""
 
-    def __init__(self, engine: AsyncEngine, holders: AsyncEngine, name: str, clock: Callable[[], dt.datetime]) -> None:
-        self._engine = engine
-        self._holders = holders
+    def __init__(self, url: str, name: str, clock: Callable[[], dt.datetime]) -> None:
+        self._engine = engine_for(url, name, WRITING, 1)
+        self._holders = Holders(url, name)
         self._name = name
         self._key = lock_key(name)
         self._clock = clock
@@ -169,7 +111,7 @@ class _PostgresStore:
     async def open(self) -> Head:
         """Create the log where there is none, and give its head."""
         async with self._engine.begin() as connection:
-            await connection.execute(_LOCK, {"key": self._key})
+            await connection.execute(LOCK, {"key": self._key})
             return await connection.run_sync(self._open)
 
     def _open(self, connection: Connection) -> Head:
@@ -257,47 +199,16 @@ class _PostgresStore:
         self._astray = self._astray and not locked
         return done
 
-    @asynccontextmanager
-    async def holding(self, keys: Collection[str]) -> AsyncGenerator[None]:
+    def holding(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:
         """Keep other processes waiting that hold any of the keys; see Log."""
-        # Everybody takes them in one order, so that no two wait for each other.
-        numbers = sorted(_number(f"{schema(self._name)}/{key}") for key in keys)
-        with self._reaching():
-            connection = await self._holders.connect()
-        try:
-            with self._reaching():
-                try:
-                    await connection.execute(_HOLD, {"keys": json.dumps(numbers)})
-                except DBAPIError as error:
-                    # Whoever holds it this long is no longer working: go on, the log judges anyway.
-                    if not isinstance(getattr(error.orig, "__cause__", None), asyncpg.LockNotAvailableError):
-                        raise
-            yield
-        finally:
-            await self._release(connection)
-
-    async def _release(self, connection: AsyncConnection) -> None:
-        try:
-            await connection.execute(_RELEASE)
-        except FAILURES:
-            # The database releases what a lost connection held.
-            await connection.invalidate()
-        finally:
-            await connection.close()
-
-    @contextmanager
-    def _reaching(self) -> Generator[None]:
-        try:
-            yield
-        except FAILURES as error:
-            raise LogUnavailable(f"the log {self._name!r} cannot be written: {error}") from error
+        return self._holders.holding(keys)
 
     async def close(self) -> None:
-        """Give up the connection."""
+        """Give up the connections."""
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
-        await self._holders.dispose()
+        await self._holders.close()
         await self._engine.dispose()
 
     def _begun(
@@ -353,31 +264,6 @@ def _is_open(connection: Connection) -> bool:
     return not driver_of(connection).driver_connection.is_closed()
 
 
-def schema(name: str) -> str:
-    """Give the schema of a log."""
-    return f"ceqs_{name}"
-
-
-def lock_key(name: str) -> int:
-    """Give the key of a log's advisory lock."""
-    return _number(schema(name))
-
-
-def _number(key: str) -> int:
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], signed=True)
-
-
-def _engine(url: str, name: str, settings: Mapping[str, str], connections: int) -> AsyncEngine:
-    server_settings = {**_SETTINGS, **settings, "search_path": schema(name)}
-    return create_async_engine(
-        make_url(url).set(drivername="postgresql+asyncpg"),
-        connect_args={"server_settings": server_settings, "timeout": 10, "command_timeout": 60},
-        isolation_level="READ COMMITTED" if settings is _WRITING else "AUTOCOMMIT",
-        pool_size=connections,
-        max_overflow=0 if settings is _WRITING else connections,
-    )
-
-
 class _PostgresHistories(Shared[Wanted, History]):
     """Reads together what is asked for at the same time: a statement costs a journey to the database and back."""
 
@@ -401,20 +287,3 @@ def _poll(reads: PostgresReads) -> Callable[[], Awaitable[Head]]:
         return to_head(await reads.head())
 
     return poll
-
-
-def _place(url: str, name: str) -> str:
-    return f"the schema {schema(name)} of {make_url(url).render_as_string()}"
-
-
-@contextmanager
-def _opening(url: str) -> Generator[None]:
-    """Say what is wrong with a database, and whether it may pass."""
-    try:
-        yield
-    except FAILURES as error:
-        cause = getattr(error, "orig", error)
-        shown = make_url(url).render_as_string()
-        if isinstance(cause, _UNFIT) or isinstance(cause.__cause__, _UNFIT):
-            raise Misconfigured(f"{shown} cannot be used: {cause}") from error
-        raise LogUnavailable(f"{shown} cannot be reached: {cause}") from error
