@@ -93,10 +93,10 @@ def add_command(handlers: Handlers, domain: str, rpc: CommandRpc, executor: Comm
         def say(request: Message) -> CommandCall:
             return calls.command(rpc, request, context)
 
-        # In overload the least work is spent on what is refused, so that the most is left for what is accepted.
-        if executor.is_full(rpc):
-            raise Overloaded
         if executor.guards(rpc):
+            # In overload the least work is spent on what is refused, so that the most is left for what is accepted.
+            if executor.is_full(rpc):
+                raise Overloaded
             request = executor.intake.decode(rpc, raw)
             executed = await executor.execute(rpc, request, say(request))
         else:
