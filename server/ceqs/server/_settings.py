@@ -38,7 +38,8 @@ class ServerSettings:
     max_metadata: int = 16 * 1024
     """The most metadata of a call, in bytes, 32 for each pair on top, as HTTP/2 counts; beyond, RESOURCE_EXHAUSTED."""
     max_waiting: int = MAX_WAITING_ENTRIES
-    """How many commands of each context may wait for their transaction; one more is Overloaded."""
+    """How many commands of each context may wait for their transaction, or fewer where that takes more than a second;
+    one more is Overloaded."""
     states: int = 10_000
     """How many states of each context are kept in memory."""
 
