@@ -26,11 +26,12 @@ from ceqs.server._standard import SERVICES, Health, add_standard
 _process_log = structlog.get_logger("ceqs.server")
 
 
-ACCEPTING = 8
+ACCEPTING = 4
 """How many gRPC servers of this process share the port: each accepts calls one after the other, in several turns of the
 loop for each. From several of them, unary commands come half as fast again."""
-UNTAKEN = 512
-"""How many calls each of them may keep before they are accepted."""
+UNTAKEN = 1024
+"""How many calls each of them may keep before they are accepted: as many as one client may send at once. More of them,
+or of acceptors, would keep callers waiting for longer than they have patience."""
 
 
 class Server:
@@ -90,10 +91,10 @@ class Server:
             ("grpc.max_send_message_length", -1),
             # Refusing a call costs Python about as much as an echo. Where calls come faster than that, gRPC itself
             # drops them (CANCELLED) before anybody has worked for them: at once, on a thread of its own, those beyond
-            # what may wait, and after two seconds, which costs the loop about a third of an echo, those that do.
+            # what may wait, and after four seconds, which costs the loop about a third of an echo, those that do.
             ("grpc.server.max_pending_requests", UNTAKEN),
             ("grpc.server.max_pending_requests_hard_limit", UNTAKEN),
-            ("grpc.server_max_unrequested_time_in_server", 2),
+            ("grpc.server_max_unrequested_time_in_server", 4),
             # Between the two, gRPC refuses at random: by default a call with 12 KiB fails every other time.
             ("grpc.max_metadata_size", self._settings.max_metadata),
             ("grpc.absolute_max_metadata_size", self._settings.max_metadata),

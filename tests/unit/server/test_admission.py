@@ -159,8 +159,8 @@ async def test_calls_beyond_those_that_may_wait_to_be_taken_are_turned_away_with
     """While it is busy: if it had to do that itself, it would come to little else. As many as may wait do wait."""
     server = Server([Served(context, slow, {"Total": served.model})], ServerSettings(grace=1))
     await server.start()
-    burst, accepting = 2 * UNTAKEN, 8
-    arguments = [sys.executable, str(BURST), server.address, str(burst), str(burst - UNTAKEN - accepting)]
+    burst, few = 2 * UNTAKEN, 8
+    arguments = [sys.executable, str(BURST), server.address, str(burst), str(burst - UNTAKEN - few)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         told, said = process.stdin, process.stdout
         assert told
@@ -177,7 +177,7 @@ async def test_calls_beyond_those_that_may_wait_to_be_taken_are_turned_away_with
         await eventually(lambda: meanwhile)
         ended = json.loads(await asyncio.to_thread(said.read))
     await server.stop()
-    assert burst - UNTAKEN - accepting <= meanwhile[0] <= burst - UNTAKEN
+    assert burst - UNTAKEN - few <= meanwhile[0] <= burst - UNTAKEN
     assert ended["refused"].keys() == {"CANCELLED"}
     assert Counter(await recorded(slow._log)) == Counter(ended["accepted"])
 
