@@ -13,7 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from ceqs.log import Entry, NewEvent, _select_postgres, _select_sqlite, open_log
+from ceqs.log import Entry, NewEvent, _histories, _select_postgres, _select_sqlite, open_log
 from ceqs.log._connect_postgres import SETTINGS, schema
 from ceqs.log._ledger import POSTGRES, SQLITE
 from ceqs.log._select import BATCH, SLICE, position_before
@@ -195,6 +195,29 @@ def postgres_statements() -> Iterator[tuple[str, list[object]]]:
     for number in NUMBERS:
         yield position_before(number, "$1::bigint"), [0]
     yield _select_postgres.TAGGED, [["order:0", "order:3"], 5, 50]
+
+
+@pytest.mark.parametrize("planned", ["force_custom_plan", "force_generic_plan"])
+async def test_postgres_reads_a_history_at_the_same_cost_however_long_the_log_is(
+    postgres: str, name: str, planned: str
+) -> None:
+    """Even before it has gathered statistics."""
+    await events_with_a_rare_tag(postgres, name, 4_000)
+    settings = {**SETTINGS, "search_path": schema(name), "plan_cache_mode": planned}
+    database = await asyncpg.connect(postgres, server_settings=settings)
+    items = json.dumps([{"key": 7, "after": 10, "tag": SELDOM, "types": ["shop.Type0"]}])
+    found, events = _histories._STATEMENTS["postgresql"]
+    for statement, arguments, rows in (
+        (found.replace(":items", "$1").replace(":head", "$2").replace(":limit", "$3"), [items, 4_000, 100], 2),
+        (events.replace(":positions", "$1"), ["[1501, 3996]"], 2),
+    ):
+        assert len(await database.fetch(statement, *arguments)) == rows
+        explained = await database.fetch(f"EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF) {statement}", *arguments)
+        plan = "\n".join(row[0] for row in explained)
+        visited = re.findall(r" on (?:events|tags)\b.*rows=([\d.]+) loops=(\d+)", plan)
+        assert visited, plan
+        assert sum(float(rows) * int(loops) for rows, loops in visited) < 100, plan
+    await database.close()
 
 
 @pytest.mark.parametrize("planned", ["force_custom_plan", "force_generic_plan"])

@@ -16,12 +16,26 @@ MOST_EVENTS = 4_000
 """How many events one shared read takes at most."""
 MOST_BYTES = 8 * MAX_SLICE_BYTES
 
-_FOUND = """
-SELECT c.key, e.position, length(e.envelope) AS size FROM {items} AS c
-CROSS JOIN tags AS t CROSS JOIN events AS e
-WHERE t.generation = (SELECT tag_generation FROM meta) AND t.tag = c.tag
-AND t.position > c.after AND t.position <= :head
-AND t.type IN (SELECT y.value FROM {types} AS y) AND e.position = t.position
+# Each item is a walk along a tag. What SQLite does in the order in which it is written, PostgreSQL has to be kept from
+# turning round while it has no statistics: it would look at all tags there are.
+_FOUND_SQLITE = """
+SELECT json_extract(c.value, '$.key'), e.position, length(e.envelope)
+FROM json_each(:items) AS c CROSS JOIN tags AS t CROSS JOIN events AS e
+WHERE t.generation = (SELECT tag_generation FROM meta) AND t.tag = json_extract(c.value, '$.tag')
+AND t.position > json_extract(c.value, '$.after') AND t.position <= :head
+AND t.type IN (SELECT y.value FROM json_each(json_extract(c.value, '$.types')) AS y) AND e.position = t.position
+LIMIT :limit
+"""
+_FOUND_POSTGRES = """
+SELECT c.key, e.position, e.size
+FROM jsonb_to_recordset(CAST(:items AS jsonb)) AS c(key integer, after bigint, tag text, types jsonb)
+CROSS JOIN LATERAL (
+    SELECT t.position FROM tags AS t
+    WHERE t.generation = (SELECT tag_generation FROM meta) AND t.tag = c.tag
+    AND t.position > c.after AND t.position <= :head
+    AND t.type IN (SELECT jsonb_array_elements_text(c.types)) OFFSET 0) AS f
+CROSS JOIN LATERAL (
+    SELECT position, length(envelope) AS size FROM events WHERE position = f.position OFFSET 0) AS e
 LIMIT :limit
 """
 _EVENTS = """
@@ -35,22 +49,9 @@ class _Statements(NamedTuple):
 
 
 _STATEMENTS: Mapping[str, _Statements] = {
-    "sqlite": _Statements(
-        _FOUND.format(
-            items="""(
-    SELECT json_extract(value, '$.key') AS key, json_extract(value, '$.after') AS after,
-        json_extract(value, '$.tag') AS tag, json_extract(value, '$.types') AS types
-    FROM json_each(:items))""",
-            types="json_each(c.types)",
-        ),
-        _EVENTS.format(value="value", each="json_each(:positions)"),
-    ),
+    "sqlite": _Statements(_FOUND_SQLITE, _EVENTS.format(value="value", each="json_each(:positions)")),
     "postgresql": _Statements(
-        _FOUND.format(
-            items="""(
-    SELECT * FROM jsonb_to_recordset(CAST(:items AS jsonb)) AS i(key integer, after bigint, tag text, types jsonb))""",
-            types="(SELECT jsonb_array_elements_text(c.types) AS value)",
-        ),
+        _FOUND_POSTGRES,
         _EVENTS.format(
             value="CAST(p.value AS bigint)", each="jsonb_array_elements_text(CAST(:positions AS jsonb)) AS p(value)"
         ),
