@@ -26,7 +26,7 @@ from ceqs.server._standard import SERVICES, Health, add_standard
 _process_log = structlog.get_logger("ceqs.server")
 
 
-ACCEPTING = 4
+ACCEPTING = 16
 """How many gRPC servers of this process share the port: each accepts calls one after the other, in several turns of the
 loop for each. From several of them, unary commands come half as fast again."""
 UNTAKEN = 1024
