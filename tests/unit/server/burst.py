@@ -1,7 +1,7 @@
-"""Opens accounts from a process of its own: `burst.py ADDRESS NUMBER REFUSALS`. Prints two lines of JSON.
+"""Opens accounts from a process of its own: `-m tests.unit.server.burst ADDRESS NUMBER REFUSALS`. Prints two lines.
 
 Calls once; told by a line that the server is busy with that, it calls so many times at once. When as many are refused,
-or ten seconds later, it says how many are; at the end, which accounts were opened, and the status of all others.
+or ten seconds later, it says how many are; at the end, in JSON, which accounts were opened, and how all others failed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections import Counter
 from typing import Any
 
 import grpc.aio
+from tests.unit.server.flood import OPEN, opening
 
-OPEN = "/bank.v1.BankCommandsService/OpenAccount"
 PATIENCE = 30.0
 LONGEST = 10.0
 MORE = 0.2
@@ -30,10 +30,8 @@ async def main() -> None:
         send: Any = channel.unary_unary(OPEN)
 
         async def call(name: str) -> None:
-            # Field 1 is the account's id.
-            request = b"\x0a" + bytes([len(name)]) + name.encode()
             try:
-                await send(request, timeout=PATIENCE, metadata=(("ceqs-command-id", name),))
+                await send(opening(name), timeout=PATIENCE, metadata=(("ceqs-command-id", name),))
                 accepted.append(name)
             except grpc.aio.AioRpcError as error:
                 refused[error.code().name] += 1

@@ -32,10 +32,8 @@ async def main() -> None:
         send: Any = channel.unary_unary(OPEN)
 
         async def call(name: str) -> None:
-            # Field 1 is the account's id.
-            request = b"\x0a" + bytes([len(name)]) + name.encode()
             try:
-                await send(request, timeout=PATIENCE, metadata=(("ceqs-command-id", name),))
+                await send(opening(name), timeout=PATIENCE, metadata=(("ceqs-command-id", name),))
                 accepted[name] = time.perf_counter()
             except grpc.aio.AioRpcError as error:
                 refused[error.code().name] += 1
@@ -58,6 +56,12 @@ async def main() -> None:
     begin += WARM_UP
     rate = sum(begin <= when < end for when in accepted.values()) / (end - begin)
     print(json.dumps({"accepted": list(accepted), "rate": rate, "refused": refused}))
+
+
+def opening(name: str) -> bytes:
+    """Give the request that opens an account."""
+    # Field 1 is the account's id.
+    return b"\x0a" + bytes([len(name)]) + name.encode()
 
 
 def _says_when(error: grpc.aio.AioRpcError) -> bool:

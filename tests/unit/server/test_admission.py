@@ -26,7 +26,6 @@ from ceqs.v1.events_pb2 import RecordedEvent
 OPEN = "/bank.v1.BankCommandsService/OpenAccount"
 WAITING = 40
 FLOOD = Path(__file__).with_name("flood.py")
-BURST = Path(__file__).with_name("burst.py")
 
 
 class Slow:
@@ -160,7 +159,14 @@ async def test_calls_beyond_those_that_may_wait_to_be_taken_are_turned_away_with
     server = Server([Served(context, slow, {"Total": served.model})], ServerSettings(grace=1))
     await server.start()
     burst, few = 2 * UNTAKEN, 8
-    arguments = [sys.executable, str(BURST), server.address, str(burst), str(burst - UNTAKEN - few)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "tests.unit.server.burst",
+        server.address,
+        str(burst),
+        str(burst - UNTAKEN - few),
+    ]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         told, said = process.stdin, process.stdout
         assert told
