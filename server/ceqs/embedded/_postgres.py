@@ -87,8 +87,9 @@ class PostgresServer:
             self._port = self._port or _free_port()
             await self._launch(binaries)
         except OSError as error:
+            directory = self._directory
             await self.stop()
-            raise Misconfigured(f"{self._directory} cannot hold PostgreSQL's data: {error}") from error
+            raise Misconfigured(f"{directory} cannot hold PostgreSQL's data: {error}") from error
         except BaseException:
             await self.stop()
             raise
@@ -200,7 +201,10 @@ class PostgresServer:
                 start_new_session=True,  # Ctrl-C is for whoever started the server
             )
         while self.pid:
-            lines = status.read_text(encoding="utf-8").split() if status.exists() else [""]
+            lines = [""]
+            # A server that ends takes it away, even between a look and the reading.
+            with contextlib.suppress(FileNotFoundError):
+                lines = status.read_text(encoding="utf-8").split()
             if lines[:1] == [str(self.pid)] and lines[-1] == "ready":
                 return True
             await asyncio.sleep(0.02)
